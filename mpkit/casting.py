@@ -1,0 +1,228 @@
+"""Round tensors to any float format, bit for bit, while they stay in their own dtype.
+
+The idea in one line: divide by the spacing of the format at each value, round to an integer, multiply back.
+All three steps are exact except the rounding, because spacings are powers of two.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mpkit.formats import FloatFormat, require_format
+
+Rounding = Literal["nearest", "zero", "up", "down", "stochastic"]
+Overflow = Literal["inf", "saturate", "raise"]
+
+# One block and its scratch fit into a core's cache: 24x of x.clone() without blocks, under 4x with them.
+BLOCK = 2**18
+# torch's own conversions round to nearest even and are faster than arithmetic. E4M3 is not here: torch 2.11 turns
+# what is too large into NaN, torch 2.12 and later into 448.
+NATIVE = (torch.float16, torch.bfloat16, torch.float8_e5m2)
+
+
+def cast(
+    x: Tensor,
+    fmt: FloatFormat,
+    rounding: Rounding = "nearest",
+    overflow: Overflow | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Round every element of `x` to the nearest value of `fmt`; the result keeps x's shape and dtype.
+
+    Args:
+        x: floating-point tensor of any dtype, shape, stride and device. It is not changed.
+        fmt: the format to round to, such as `mpkit.FP16`.
+        rounding: "nearest" (ties to even, the default of IEEE 754 and of GPUs), "zero" (cut off), "up" (towards +Inf),
+            "down" (towards -Inf), or "stochastic" (up with a probability equal to the distance from the lower
+            neighbour, in steps of 2^-16; representable values never move).
+        overflow: what a magnitude beyond `fmt.max` becomes. "inf": as IEEE 754 says, that is Inf (under directed
+            rounding `fmt.max` on the side that rounds towards zero); NaN in formats without Inf. "saturate": `fmt.max`,
+            for Inf too. "raise": an OverflowError. Default: "inf" for formats with Inf, "saturate" for E4M3.
+        generator: source of random bits for "stochastic".
+
+    Subnormals are exact, NaN stays NaN, -0 stays -0. A float64 input is rounded once, not by way of float32.
+    A float16 or bfloat16 input comes back in that dtype, which must be able to hold the result.
+    If `x` requires a gradient, the gradient passes through unchanged (straight-through); see `fake_cast`.
+
+    Raises:
+        TypeError: `fmt` is not a FloatFormat, or `x` is not a floating-point tensor.
+        ValueError: unknown `rounding` or `overflow`.
+        OverflowError: overflow="raise" and a finite value is too large.
+    """
+    fmt = require_format(fmt)
+    _check_tensor(x)
+    if rounding not in get_args(Rounding):
+        raise ValueError(f"rounding={rounding!r} is unknown; use one of {', '.join(get_args(Rounding))}.")
+    if overflow is None:
+        overflow = "inf" if fmt.has_inf else "saturate"
+    if overflow not in get_args(Overflow):
+        raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
+    if x.requires_grad and torch.is_grad_enabled():
+        return _straight_through(x, fmt, rounding, overflow, generator)
+    wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    if overflow == "raise":
+        _raise_if_too_large(wide, fmt, rounding)
+    if overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
+        wide = wide.clamp(-fmt.max, fmt.max)
+    if rounding == "nearest" and fmt.dtype in NATIVE and wide.dtype == torch.float32 and overflow != "raise":
+        return wide.to(fmt.dtype).to(x.dtype)
+    if wide.dtype == torch.float32 and fmt.mantissa_bits == 23 and fmt.exponent_bits == 8:
+        return wide.to(x.dtype, copy=True)  # float32 is FP32 already
+    return _round_in_blocks(wide, fmt, rounding, generator, finish=overflow != "saturate").to(x.dtype)
+
+
+def fake_cast(
+    x: Tensor,
+    forward: FloatFormat | None = None,
+    backward: FloatFormat | None = None,
+    rounding: Rounding = "nearest",
+    overflow: Overflow | None = None,
+) -> Tensor:
+    """Round `x` to `forward`, and the gradient that comes back through it to `backward`; None leaves it alone.
+
+    `fake_cast(x, mpkit.FP16)` is the straight-through estimator: rounding has derivative 0 almost everywhere, so the
+    gradient is taken as if nothing had been rounded (Bengio et al. 2013, arXiv 1308.3432, section 4).
+    """
+    _check_tensor(x)
+    return FakeCast.apply(  # type: ignore[no-any-return, no-untyped-call]
+        x, None if forward is None else require_format(forward),
+        None if backward is None else require_format(backward), rounding, overflow,
+    )  # fmt: skip
+
+
+class FakeCast(torch.autograd.Function):
+    """Rounding with one format on the way forward and another on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forward: Any, backward: Any, rounding: Any, overflow: Any) -> Tensor:
+        """Round the value."""
+        ctx.settings = (backward, rounding, overflow)
+        return x.view_as(x) if forward is None else cast(x, forward, rounding, overflow)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Round the gradient."""
+        backward, rounding, overflow = ctx.settings
+        grad = grads[0]
+        return (grad if backward is None else cast(grad, backward, rounding, overflow), None, None, None, None)
+
+
+def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
+    """Convert every floating-point tensor in nested dicts, lists and tuples to a real torch dtype.
+
+    Integer and bool tensors and everything else are returned as they are.
+    """
+    if isinstance(tree, Tensor):
+        return tree.to(dtype) if tree.is_floating_point() else tree
+    if isinstance(tree, dict):
+        return {key: cast_floating(value, dtype) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(cast_floating(value, dtype) for value in tree))
+    if isinstance(tree, list | tuple):
+        return type(tree)(cast_floating(value, dtype) for value in tree)
+    return tree
+
+
+def _check_tensor(x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"a tensor is asked for, but {type(x).__name__} came; wrap it: torch.tensor(x).")
+    if not x.is_floating_point():
+        raise TypeError(f"a floating-point tensor is asked for, but {x.dtype} came; convert it first: x.float().")
+
+
+def _straight_through(x: Tensor, fmt: Any, rounding: Any, overflow: Any, generator: Any) -> Tensor:
+    with torch.no_grad():
+        rounded = cast(x, fmt, rounding, overflow, generator)
+    return _Replace.apply(x, rounded)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Replace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0], None
+
+
+def _round_in_blocks(
+    x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, finish: bool
+) -> Tensor:
+    flat = x.contiguous().view(-1)
+    out = torch.empty_like(flat)
+    size = BLOCK if x.device.type == "cpu" else max(flat.numel(), 1)
+    spacing = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
+    for source, target in zip(flat.split(size), out.split(size), strict=True):
+        ulp = _spacing(source, fmt, spacing[: source.numel()])
+        torch.div(source, ulp, out=target)
+        _round_to_integer(target, rounding, generator)
+        target.mul_(ulp)
+        if finish:
+            _overflow_to_inf(target, source, fmt, rounding)
+    return out.view(x.shape)
+
+
+def _spacing(x: Tensor, fmt: FloatFormat, out: Tensor) -> Tensor:
+    """Write the distance between neighbouring values of `fmt` around each element (one ulp) into `out`."""
+    integer, exponent_field = (
+        (torch.int32, 0x7F800000) if x.dtype == torch.float32 else (torch.int64, 0x7FF0000000000000)
+    )
+    # The exponent bits alone, read as a float, are the power of two at or below |x|.
+    torch.bitwise_and(x.view(integer), exponent_field, out=out.view(integer))
+    return out.clamp_(2.0**fmt.min_exponent, 2.0**fmt.max_exponent).mul_(2.0**-fmt.mantissa_bits)
+
+
+def _round_to_integer(q: Tensor, rounding: Rounding, generator: torch.Generator | None) -> None:
+    if rounding == "nearest":
+        q.round_()  # torch rounds halves to even
+    elif rounding == "zero":
+        q.trunc_()
+    elif rounding == "up":
+        q.ceil_()
+    elif rounding == "down":
+        q.floor_()
+    else:
+        magnitude = q.abs()
+        floor = magnitude.floor()
+        floor += _uniform(q, generator) < magnitude.sub_(floor)
+        torch.copysign(floor, q, out=q)
+
+
+def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Random numbers (k + 1/2) / 2^16, k = 0 … 65535. Four come from one 64-bit draw, which is most of the cost."""
+    draws = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
+    draws.random_(-(2**63), None, generator=generator)
+    bits = draws.view(torch.int16)[: like.numel()]
+    return bits.to(like.dtype).add_(2.0**15 + 0.5).mul_(2.0**-16)
+
+
+def _overflow_to_inf(y: Tensor, x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
+    """Turn what lies beyond `fmt.max` into Inf, or NaN where the format has no Inf."""
+    if rounding in ("zero", "up", "down"):
+        low = -fmt.max if rounding in ("zero", "up") else None
+        high = fmt.max if rounding in ("zero", "down") else None
+        y.copy_(torch.where(x.isinf(), x, y.clamp(low, high)))
+    if fmt.has_inf:  # two exact multiplications: anything from 2^(max_exponent + 1) on leaves the dtype's range
+        room = 2.0 ** ((127 if y.dtype == torch.float32 else 1023) - fmt.max_exponent)
+        if room != 1.0:
+            y.mul_(room).mul_(1 / room)
+    else:
+        y.masked_fill_(y.abs() > fmt.max, torch.nan)
+
+
+def _raise_if_too_large(x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
+    limit = fmt.overflow_at if rounding == "nearest" else fmt.max
+    inclusive = rounding == "nearest" and fmt.has_inf
+    magnitude = x.abs()
+    too_large = x.isfinite() & (magnitude >= limit if inclusive else magnitude > limit)
+    count = int(too_large.sum())
+    if count:
+        largest = magnitude[too_large].max().item()
+        raise OverflowError(
+            f"{count} of {x.numel()} values are too large for {fmt.name}: the largest is {largest:.6g}, the format "
+            f'ends at {fmt.max:.6g}. Scale them down, or ask for overflow="saturate" or overflow="inf".'
+        )
