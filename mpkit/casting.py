@@ -61,13 +61,13 @@ def cast(
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
     if x.requires_grad and torch.is_grad_enabled():
-        return _straight_through(x, fmt, rounding, overflow, generator)
+        return FakeCast.apply(x, fmt, None, rounding, overflow, generator)  # type: ignore[no-any-return, no-untyped-call]
     wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
         _raise_if_too_large(wide, fmt, rounding)
-    if overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
+    elif overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
         wide = wide.clamp(-fmt.max, fmt.max)
-    if rounding == "nearest" and fmt.dtype in NATIVE and wide.dtype == torch.float32 and overflow != "raise":
+    if rounding == "nearest" and fmt.dtype in NATIVE and wide.dtype == torch.float32:
         return wide.to(fmt.dtype).to(x.dtype)
     if wide.dtype == torch.float32 and fmt.mantissa_bits == 23 and fmt.exponent_bits == 8:
         return wide.to(x.dtype, copy=True)  # float32 is FP32 already
@@ -87,27 +87,25 @@ def fake_cast(
     gradient is taken as if nothing had been rounded (Bengio et al. 2013, arXiv 1308.3432, section 4).
     """
     _check_tensor(x)
-    return FakeCast.apply(  # type: ignore[no-any-return, no-untyped-call]
-        x, None if forward is None else require_format(forward),
-        None if backward is None else require_format(backward), rounding, overflow,
-    )  # fmt: skip
+    forward = None if forward is None else require_format(forward)
+    backward = None if backward is None else require_format(backward)
+    return FakeCast.apply(x, forward, backward, rounding, overflow, None)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class FakeCast(torch.autograd.Function):
     """Rounding with one format on the way forward and another on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forward: Any, backward: Any, rounding: Any, overflow: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, forward: Any, backward: Any, rounding: Any, overflow: Any, generator: Any) -> Any:
         """Round the value."""
-        ctx.settings = (backward, rounding, overflow)
-        return x.view_as(x) if forward is None else cast(x, forward, rounding, overflow)
+        ctx.settings = (backward, rounding, overflow, generator)
+        return x.view_as(x) if forward is None else cast(x, forward, rounding, overflow, generator)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Round the gradient."""
-        backward, rounding, overflow = ctx.settings
-        grad = grads[0]
-        return (grad if backward is None else cast(grad, backward, rounding, overflow), None, None, None, None)
+        backward, *how = ctx.settings
+        return (grads[0] if backward is None else cast(grads[0], backward, *how), *[None] * 5)
 
 
 def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
@@ -133,22 +131,6 @@ def _check_tensor(x: Any) -> None:
         raise TypeError(f"a floating-point tensor is asked for, but {x.dtype} came; convert it first: x.float().")
 
 
-def _straight_through(x: Tensor, fmt: Any, rounding: Any, overflow: Any, generator: Any) -> Tensor:
-    with torch.no_grad():
-        rounded = cast(x, fmt, rounding, overflow, generator)
-    return _Replace.apply(x, rounded)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Replace(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:
-        return rounded
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0], None
-
-
 def _round_in_blocks(
     x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, finish: bool
 ) -> Tensor:
@@ -156,7 +138,7 @@ def _round_in_blocks(
     out = torch.empty_like(flat)
     size = BLOCK if x.device.type == "cpu" else max(flat.numel(), 1)
     spacing = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
-    for source, target in zip(flat.split(size), out.split(size), strict=True):
+    for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
         ulp = _spacing(source, fmt, spacing[: source.numel()])
         torch.div(source, ulp, out=target)
         _round_to_integer(target, rounding, generator)
@@ -206,7 +188,7 @@ def _overflow_to_inf(y: Tensor, x: Tensor, fmt: FloatFormat, rounding: Rounding)
         low = -fmt.max if rounding in ("zero", "up") else None
         high = fmt.max if rounding in ("zero", "down") else None
         y.copy_(torch.where(x.isinf(), x, y.clamp(low, high)))
-    if fmt.has_inf:  # two exact multiplications: anything from 2^(max_exponent + 1) on leaves the dtype's range
+    if fmt.has_inf:  # two exact multiplications push what is at or beyond 2^(max_exponent + 1) out of the dtype
         room = 2.0 ** ((127 if y.dtype == torch.float32 else 1023) - fmt.max_exponent)
         if room != 1.0:
             y.mul_(room).mul_(1 / room)

@@ -183,7 +183,8 @@ class FloatFormat:
         if self.bits > 16:
             raise ValueError(f"{self.name} has 2^{self.bits} bit patterns; values() lists formats of at most 16 bits.")
         every = self.decode(torch.arange(2**self.bits))
-        return torch.unique(every[torch.isfinite(every)])
+        finite: Tensor = torch.unique(every[torch.isfinite(every)])
+        return finite
 
     def __str__(self) -> str:
         return self.name
