@@ -1,0 +1,178 @@
+"""Run an unmodified model as if its tensors had another format: float32 arithmetic, rounded where hardware rounds.
+
+Tensor cores multiply 16-bit operands and add in FP32 (Micikevicius et al. 2018, arXiv 1710.03740, section 3.3), so
+rounding the operands and the result of a float32 matrix product gives the same numbers. Which operation runs in which
+format follows torch's autocast: matrix work in the low format, reductions, exponentials and losses in FP32, everything
+else in the widest format among its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from mpkit.casting import fake_cast
+from mpkit.formats import FP32, FloatFormat
+
+# torch/docs amp "CUDA Ops that can autocast to float16".
+MATRIX = frozenset(
+    "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addmv addr addbmm baddbmm chain_matmul multi_dot einsum bilinear "
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d scaled_dot_product_attention prelu".split()
+)
+# torch/docs amp "CUDA Ops that autocast to float32", and the losses.
+WIDE = frozenset(
+    "softmax log_softmax softmin exp expm1 log log10 log1p log2 pow __pow__ __rpow__ float_power reciprocal rsqrt "
+    "__rdiv__ __rtruediv__ acos asin cosh sinh tan erfinv sum prod cumsum cumprod norm dist cdist renorm logsumexp "
+    "layer_norm group_norm rms_norm normalize cosine_similarity softplus cross_entropy nll_loss mse_loss l1_loss "
+    "smooth_l1_loss huber_loss kl_div binary_cross_entropy_with_logits poisson_nll_loss gaussian_nll_loss "
+    "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss soft_margin_loss triplet_margin_loss".split()
+)
+FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32, result in the input's format
+OPAQUE = frozenset({"multi_head_attention_forward", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"})
+
+
+class Meter:
+    """Counts the gradient values that rounding turns into zero. Nothing is read from the device until you look."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self._nonzero: Tensor | int = 0
+        self._kept: Tensor | int = 0
+
+    def see(self, grad: Tensor, flush_at: float) -> None:
+        """Count one gradient tensor before it is rounded; |g| <= flush_at becomes zero."""
+        self._nonzero = self._nonzero + torch.count_nonzero(grad)
+        # NaN is not flushed, hence the negated comparison.
+        self._kept = self._kept + torch.count_nonzero(~(grad.abs() <= flush_at))
+
+    @property
+    def flushed(self) -> float:
+        """Share (0 to 1) of the non-zero gradient values that became zero; 0 if there was none."""
+        nonzero = int(self._nonzero)
+        return (nonzero - int(self._kept)) / nonzero if nonzero else 0.0
+
+
+class Emulation(TorchFunctionMode):
+    """Rounds what passes through torch functions while it is active.
+
+    Args:
+        forward: format of matrix operands. A 16-bit format also stores the results; TF32 and 8-bit formats only feed
+            the multipliers, and results stay FP32.
+        backward: format of gradients.
+        wide: format in which reductions, exponentials and losses run.
+        everywhere: True if the whole model is stored in the low format (as after `model.half()`), so that nothing
+            is promoted to FP32 by a wide input.
+        meter: counts flushed gradients, if given.
+
+    An operation that works in place keeps its float32 result until the next operation reads it.
+    """
+
+    def __init__(
+        self, forward: FloatFormat, backward: FloatFormat, wide: FloatFormat, everywhere: bool, meter: Meter | None
+    ) -> None:
+        super().__init__()
+        self.forward, self.backward, self.wide = forward, backward, wide
+        self.everywhere, self.meter = everywhere, meter
+        self.paused = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Choose by the function's name what is rounded."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.paused or name == "backward":
+            return func(*args, **kwargs)
+        if name in OPAQUE:
+            raise NotImplementedError(
+                f"{name} hides its matrix products from emulation, so their rounding would be missing; "
+                "write the layer with torch.nn.Linear, matmul or scaled_dot_product_attention."
+            )
+        if name in MATRIX:
+            stored = self.forward.bits == 16
+            args, kwargs = self._round_all(args, stored), self._round_all(kwargs, stored)
+            return self._result(func(*args, **kwargs), stored)
+        if name in WIDE:
+            if self.wide == FP32:
+                return func(*args, **kwargs)
+            return self._result(func(*self._round_all(args, True), **self._round_all(kwargs, True)), True)
+        return self._follow(func, name, args, kwargs)
+
+    def _follow(self, func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
+        """Everything else runs in the widest format among its inputs."""
+        out = func(*args, **kwargs)
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            return out
+        if _asks_for_float32(name, args, kwargs):
+            return out.view_as(out)  # a new tensor object, without the mark of the low format
+        inputs = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
+        if any(_same_memory(out, t) for t in inputs):  # a view, a copy of the reference, or in place
+            if any(is_low(t) for t in inputs):
+                _mark(out)
+            return out
+        if name == "__get__" or not inputs:
+            return out
+        voters = inputs[:1] if name in FOLLOWS_FIRST else [t for t in inputs if t.dim()] or inputs
+        return self._result(out, True) if self.everywhere or all(is_low(t) for t in voters) else out
+
+    def _result(self, out: Any, stored: bool) -> Any:
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            return out
+        rounded = self._round(out, self.forward if stored and self.forward.bits == 16 else None, self.backward)
+        return _mark(rounded) if stored and self.forward.bits == 16 else rounded
+
+    def _round_all(self, tree: Any, stored: bool) -> Any:
+        """Round every floating tensor in args or kwargs; gradients of stored formats are rounded on the way out."""
+        if isinstance(tree, Tensor):
+            if not tree.is_floating_point():
+                return tree
+            return self._round(tree, self.forward, self.backward if stored else None)
+        if isinstance(tree, dict):
+            return {key: self._round_all(value, stored) for key, value in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)(self._round_all(value, stored) for value in tree)
+        return tree
+
+    def _round(self, x: Tensor, forward: FloatFormat | None, backward: FloatFormat | None) -> Tensor:
+        backward = None if backward == FP32 else backward
+        out = fake_cast(x, forward, backward)
+        if self.meter is not None and backward is not None and out.requires_grad:
+            meter, limit = self.meter, backward.flush_at
+            out.register_hook(lambda grad: meter.see(grad, limit))  # type: ignore[no-untyped-call]
+        return out
+
+
+def is_low(x: Tensor) -> bool:
+    """True if `x` is stored in the low format under the emulation that made it."""
+    return getattr(x, "_mpkit_low", False)
+
+
+def _mark(x: Tensor) -> Tensor:
+    x._mpkit_low = True  # type: ignore[attr-defined]
+    return x
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a is b or a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
+
+
+def _asks_for_float32(name: str, args: Any, kwargs: Any) -> bool:
+    """True for x.float() and x.to(torch.float32): the user wants FP32 from here on."""
+    return name == "float" or (name == "to" and (torch.float32 in args[1:] or kwargs.get("dtype") == torch.float32))
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from _tensors(tuple(tree.values()))
+    elif isinstance(tree, Iterable) and isinstance(tree, list | tuple):
+        for item in tree:
+            yield from _tensors(item)

@@ -1,0 +1,127 @@
+"""Which format each stage of a training step uses, and how to run a model under that choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from mpkit.casting import cast
+from mpkit.emulation import Emulation, Meter
+from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The formats of one training step.
+
+    Args:
+        params: the weights that the forward pass reads. FP16 here means that the whole model is stored in FP16.
+        forward: operands and results of matrix work.
+        backward: gradients.
+        loss: reductions, exponentials and the loss.
+        update: the weights that the optimizer changes. FP32 beside FP16 `params` means FP32 master weights
+            (Micikevicius et al. 2018, arXiv 1710.03740, section 3.1). Optimizer state stays FP32 in every policy.
+
+    The words follow JMP's policy (param, compute, output), split where the claim under test needs it.
+    """
+
+    params: FloatFormat = FP32
+    forward: FloatFormat = FP32
+    backward: FloatFormat = FP32
+    loss: FloatFormat = FP32
+    update: FloatFormat = FP32
+
+    def __post_init__(self) -> None:
+        for stage in fields(self):
+            require_format(getattr(self, stage.name))
+
+    @staticmethod
+    def preset(name: str) -> Policy:
+        """A policy by name: one of `PRESETS`.
+
+        Raises:
+            ValueError: unknown name; the text lists the known ones.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"policy {name!r} is unknown; use one of {', '.join(PRESETS)}.")
+        return PRESETS[name]
+
+    @contextmanager
+    def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Iterator[nn.Module]:
+        """Run `model` under this policy inside the with block.
+
+        Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it.
+        Parameters and data stay float32 tensors. If `update` is a 16-bit format, the parameters are rounded to it
+        on entry and after every optimizer step inside the block, as after `model.half()`.
+
+        Args:
+            model: any `nn.Module` with float32 parameters.
+            engine: "emulated" runs on any machine.
+            meter: counts the gradient values that rounding flushes to zero.
+
+        Raises:
+            ValueError: unknown engine.
+            TypeError: a parameter is not float32.
+        """
+        if engine != "emulated":
+            raise ValueError(f'engine={engine!r} is not available; engine="emulated" runs on every machine.')
+        _require_float32(model)
+        low_everywhere = self.params != FP32
+        mode = Emulation(self.forward, self.backward, self.loss, low_everywhere, meter)
+        if self == Policy():
+            yield model
+            return
+        own = {id(p) for p in model.parameters()}
+
+        def before_step(*_: Any) -> None:
+            mode.paused = True
+
+        def after_step(optimizer: Any, *_: Any) -> None:
+            mode.paused = False
+            for group in optimizer.param_groups:
+                self._store([p for p in group["params"] if id(p) in own])
+
+        self._store(model.parameters())
+        hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
+        try:
+            with mode:
+                yield model
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _store(self, params: Any) -> None:
+        """Keep weights in the format of `update`."""
+        if self.update == FP32:
+            return
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            for p in params:
+                p.copy_(cast(p, self.update))
+
+
+def _require_float32(model: nn.Module) -> None:
+    for name, p in model.named_parameters():
+        if p.dtype != torch.float32:
+            raise TypeError(
+                f"parameter {name} is {p.dtype}; emulation starts from float32 parameters. Call model.float() first; "
+                'the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
+            )
+
+
+PRESETS: dict[str, Policy] = {
+    "fp32": Policy(),
+    "tf32": Policy(forward=TF32, backward=TF32),
+    "fp16-true": Policy(FP16, FP16, FP16, FP16, FP16),
+    "fp16-master": Policy(FP16, FP16, FP16, FP32, FP32),
+    "fp16-mixed": Policy(FP32, FP16, FP16, FP32, FP32),
+    "bf16-true": Policy(BF16, BF16, BF16, BF16, BF16),
+    "bf16-mixed": Policy(FP32, BF16, BF16, FP32, FP32),
+    # The article's pipeline, literally: FP16 forward, FP32 loss, FP32 backward, FP32 update.
+    "article": Policy(FP32, FP16, FP32, FP32, FP32),
+}
