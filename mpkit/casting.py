@@ -6,6 +6,7 @@ All three steps are exact except the rounding, because spacings are powers of tw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -61,7 +62,7 @@ def cast(
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
     if x.requires_grad and torch.is_grad_enabled():
-        return FakeCast.apply(x, fmt, None, rounding, overflow, generator)  # type: ignore[no-any-return, no-untyped-call]
+        return FakeCast.apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
     wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
         _raise_if_too_large(wide, fmt, rounding)
@@ -80,32 +81,40 @@ def fake_cast(
     backward: FloatFormat | None = None,
     rounding: Rounding = "nearest",
     overflow: Overflow | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Round `x` to `forward`, and the gradient that comes back through it to `backward`; None leaves it alone.
 
     `fake_cast(x, mpkit.FP16)` is the straight-through estimator: rounding has derivative 0 almost everywhere, so the
     gradient is taken as if nothing had been rounded (Bengio et al. 2013, arXiv 1308.3432, section 4).
+    `observe`, if given, is called on the way back with the gradient before and after rounding.
     """
     _check_tensor(x)
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
-    return FakeCast.apply(x, forward, backward, rounding, overflow, None)  # type: ignore[no-any-return, no-untyped-call]
+    return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class FakeCast(torch.autograd.Function):
     """Rounding with one format on the way forward and another on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forward: Any, backward: Any, rounding: Any, overflow: Any, generator: Any) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, forward: Any, backward: Any, rounding: Any, overflow: Any, generator: Any, observe: Any
+    ) -> Any:
         """Round the value."""
         ctx.settings = (backward, rounding, overflow, generator)
+        ctx.observe = observe
         return x.view_as(x) if forward is None else cast(x, forward, rounding, overflow, generator)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Round the gradient."""
         backward, *how = ctx.settings
-        return (grads[0] if backward is None else cast(grads[0], backward, *how), *[None] * 5)
+        rounded = grads[0] if backward is None else cast(grads[0], backward, *how)
+        if ctx.observe is not None:
+            ctx.observe(grads[0], rounded)
+        return (rounded, *[None] * 6)
 
 
 def cast_floating(tree: Any, dtype: torch.dtype) -> Any:

@@ -46,11 +46,10 @@ class Meter:
         self._nonzero: Tensor | int = 0
         self._kept: Tensor | int = 0
 
-    def see(self, grad: Tensor, flush_at: float) -> None:
-        """Count one gradient tensor before it is rounded; |g| <= flush_at becomes zero."""
+    def see(self, grad: Tensor, rounded: Tensor) -> None:
+        """Count one gradient tensor before and after rounding."""
         self._nonzero = self._nonzero + torch.count_nonzero(grad)
-        # NaN is not flushed, hence the negated comparison.
-        self._kept = self._kept + torch.count_nonzero(~(grad.abs() <= flush_at))
+        self._kept = self._kept + torch.count_nonzero(rounded)
 
     @property
     def flushed(self) -> float:
@@ -71,7 +70,8 @@ class Emulation(TorchFunctionMode):
             is promoted to FP32 by a wide input.
         meter: counts flushed gradients, if given.
 
-    An operation that works in place keeps its float32 result until the next operation reads it.
+    Two simplifications: an operation that works in place keeps its float32 result until the next operation reads it,
+    and where a tensor has several consumers their gradients are added in FP32 and rounded once.
     """
 
     def __init__(
@@ -129,9 +129,9 @@ class Emulation(TorchFunctionMode):
         return _mark(rounded) if stored and self.forward.bits == 16 else rounded
 
     def _round_all(self, tree: Any, stored: bool) -> Any:
-        """Round every floating tensor in args or kwargs; gradients of stored formats are rounded on the way out."""
+        """Round every floating tensor in args or kwargs that is not in the format yet."""
         if isinstance(tree, Tensor):
-            if not tree.is_floating_point():
+            if not tree.is_floating_point() or is_low(tree):  # what is stored in the format needs no rounding
                 return tree
             return self._round(tree, self.forward, self.backward if stored else None)
         if isinstance(tree, dict):
@@ -142,11 +142,8 @@ class Emulation(TorchFunctionMode):
 
     def _round(self, x: Tensor, forward: FloatFormat | None, backward: FloatFormat | None) -> Tensor:
         backward = None if backward == FP32 else backward
-        out = fake_cast(x, forward, backward)
-        if self.meter is not None and backward is not None and out.requires_grad:
-            meter, limit = self.meter, backward.flush_at
-            out.register_hook(lambda grad: meter.see(grad, limit))  # type: ignore[no-untyped-call]
-        return out
+        observe = self.meter.see if self.meter is not None and backward is not None else None
+        return fake_cast(x, forward, backward, observe=observe)
 
 
 def is_low(x: Tensor) -> bool:

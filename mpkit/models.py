@@ -46,15 +46,17 @@ class SeedsLinear(nn.Module):
 
 
 class SeedsNet(nn.Sequential):
-    """Linear layers with one activation between them, for several seeds; `loss` gives one value a seed."""
+    """Linear layers with one activation after each, for several seeds; `loss` gives one value a seed."""
 
-    def __init__(self, sizes: Sequence[int], seeds: Sequence[int], activation: type[nn.Module], init: str) -> None:
+    def __init__(
+        self, sizes: Sequence[int], seeds: Sequence[int], activation: type[nn.Module], init: str, last: bool
+    ) -> None:
         if len(seeds) == 0:
             raise ValueError("no seeds came; give at least one, such as seeds=range(5).")
         layers: list[nn.Module] = []
         for number, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             layers += [SeedsLinear(fan_in, fan_out, seeds, number, init), activation()]
-        super().__init__(*layers[:-1])
+        super().__init__(*(layers if last else layers[:-1]))
         self.seeds = list(seeds)
 
     def linear_layers(self) -> list[SeedsLinear]:
@@ -66,7 +68,7 @@ class MLP(SeedsNet):
     """ReLU classifier for the digits: 64-128-64-10."""
 
     def __init__(self, seeds: Sequence[int] = (0,), sizes: Sequence[int] = (64, 128, 64, 10)) -> None:
-        super().__init__(sizes, seeds, nn.ReLU, "torch")
+        super().__init__(sizes, seeds, nn.ReLU, "torch", last=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in nats of each seed: (seeds, batch, classes), (batch,) → (seeds,)."""
@@ -82,14 +84,14 @@ class MLP(SeedsNet):
 
 
 class Autoencoder(SeedsNet):
-    """Sigmoid autoencoder for the digits, 64-64-32-16-32-64-64, Xavier init.
+    """Autoencoder for the digits, 64-64-32-16-32-64-64, a sigmoid after every layer, Xavier init.
 
     Saturating layers and a loss averaged over batch and pixels make its first layers' gradients very small:
     this is where FP16 underflow shows on a laptop.
     """
 
     def __init__(self, seeds: Sequence[int] = (0,), sizes: Sequence[int] = (64, 64, 32, 16, 32, 64, 64)) -> None:
-        super().__init__(sizes, seeds, nn.Sigmoid, "xavier")
+        super().__init__(sizes, seeds, nn.Sigmoid, "xavier", last=True)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error over batch and pixels of each seed: (seeds, batch, 64), (batch, 64) → (seeds,)."""
