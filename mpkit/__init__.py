@@ -1,1 +1,34 @@
-"""mpkit."""
+"""mpkit: mixed-precision training, small enough to read and exact enough to trust.
+
+Read the modules in this order: formats, casting, overflow, histogram, tracing, emulation, policy, scaling,
+loss_scaler, training. None of them imports matplotlib or ipywidgets.
+"""
+
+from mpkit import scaling as scaling
+from mpkit.casting import cast as cast
+from mpkit.casting import cast_floating as cast_floating
+from mpkit.casting import fake_cast as fake_cast
+from mpkit.emulation import Meter as Meter
+from mpkit.formats import BF16 as BF16
+from mpkit.formats import E4M3 as E4M3
+from mpkit.formats import E5M2 as E5M2
+from mpkit.formats import FP16 as FP16
+from mpkit.formats import FP32 as FP32
+from mpkit.formats import TF32 as TF32
+from mpkit.formats import FloatFormat as FloatFormat
+from mpkit.histogram import ExponentHistogram as ExponentHistogram
+from mpkit.lesson import start as start
+from mpkit.loss_scaler import LossScaler as LossScaler
+from mpkit.overflow import RangeReport as RangeReport
+from mpkit.overflow import found_inf as found_inf
+from mpkit.overflow import tally as tally
+from mpkit.policy import Policy as Policy
+from mpkit.scaling import DynamicScale as DynamicScale
+from mpkit.scaling import NoScaling as NoScaling
+from mpkit.scaling import StaticScale as StaticScale
+from mpkit.step_result import StepResult as StepResult
+from mpkit.tracing import trace as trace
+from mpkit.training import StepRecord as StepRecord
+from mpkit.training import fit as fit
+
+__version__ = "0.1.0"

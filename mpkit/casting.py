@@ -68,7 +68,8 @@ def cast(
         _raise_if_too_large(wide, fmt, rounding)
     elif overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
         wide = wide.clamp(-fmt.max, fmt.max)
-    if rounding == "nearest" and fmt.dtype in NATIVE and wide.dtype == torch.float32:
+    native = rounding == "nearest" and fmt.dtype in NATIVE and wide.dtype == torch.float32
+    if native and not torch.compiler.is_compiling():  # torch.compile removes a conversion there and back
         return wide.to(fmt.dtype).to(x.dtype)
     if wide.dtype == torch.float32 and fmt.mantissa_bits == 23 and fmt.exponent_bits == 8:
         return wide.to(x.dtype, copy=True)  # float32 is FP32 already
@@ -92,6 +93,9 @@ def fake_cast(
     _check_tensor(x)
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
+    plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
+    if plain and forward is not None and forward == backward and forward.dtype in NATIVE:
+        return x.to(forward.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
     return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
 
 

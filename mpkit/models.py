@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +55,14 @@ class SeedsNet(nn.Sequential):
         if len(seeds) == 0:
             raise ValueError("no seeds came; give at least one, such as seeds=range(5).")
         layers: list[nn.Module] = []
-        for number, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             layers += [SeedsLinear(fan_in, fan_out, seeds, number, init), activation()]
         super().__init__(*(layers if last else layers[:-1]))
         self.seeds = list(seeds)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """One training loss a seed, (seeds,). Each model defines its own."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss.")
 
     def linear_layers(self) -> list[SeedsLinear]:
         """The layers that have weights, from input to output."""
@@ -65,10 +70,15 @@ class SeedsNet(nn.Sequential):
 
 
 class MLP(SeedsNet):
-    """ReLU classifier for the digits: 64-128-64-10."""
+    """Classifier for the digits: 64-128-64-10 with ReLU."""
 
-    def __init__(self, seeds: Sequence[int] = (0,), sizes: Sequence[int] = (64, 128, 64, 10)) -> None:
-        super().__init__(sizes, seeds, nn.ReLU, "torch", last=False)
+    def __init__(
+        self,
+        seeds: Sequence[int] = (0,),
+        sizes: Sequence[int] = (64, 128, 64, 10),
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__(sizes, seeds, activation, "torch", last=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in nats of each seed: (seeds, batch, classes), (batch,) → (seeds,)."""

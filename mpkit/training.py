@@ -93,7 +93,7 @@ class Run:
         with self.policy.apply(self.model, meter=self._meter):
             losses = self.loss_fn(self.model(inputs), targets)  # () or (seeds,)
             # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
-            self.scaler.scale(losses.sum()).backward()  # type: ignore[union-attr, no-untyped-call]
+            self.scaler.scale(losses.sum()).backward()
             self.scaler.unscale_(self.optimizer)
             grad_norm = total_norm(self.model)
             result = self.scaler.step(self.optimizer)

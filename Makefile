@@ -1,0 +1,63 @@
+# make lab    set up, then open the lessons in JupyterLab    (ARGS=--no-browser prints the address instead)
+# make test   set up, then run every check: lint, unit, lessons, browser (each is a target of its own)
+# Windows, or no make: pip install -r requirements.txt, then jupyter lab
+
+PYTHON ?= python3
+JOBS ?= 2
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# Checks and stored lessons never see the learner's own answers, nor leave any behind.
+OWN_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export MPKIT_HOME="$$home" &&
+
+.PHONY: help setup lab test lint unit lessons browser notebooks bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//;/./p;/^$$/q' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "mpkit needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "If you have a newer one, name it: make $(or $(firstword $(MAKECMDGOALS)),lab) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python could not make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	@touch $(STAMP)
+
+lab: $(STAMP)
+	JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter" $(BIN)/jupyter lab $(ROOT_FLAG) $(ARGS)
+
+test: lint unit lessons browser
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/notebooks.py check
+
+unit: $(STAMP)
+	@$(OWN_HOME) $(BIN)/python -m pytest -q --ignore=tests/browser tests
+
+# Strict: each stored output must come out again. One worker takes a whole lesson, so its cells stay in order.
+lessons: $(STAMP)
+	@$(OWN_HOME) $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	  -n $(JOBS) --dist loadscope notebooks
+
+browser: $(STAMP)
+	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs tests/browser
+
+notebooks: $(STAMP)
+	$(BIN)/python tools/notebooks.py run $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m mpkit bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""`python -m mpkit <command>`: the commands besides the lessons."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """Print the doctor's report. Exit status 1 if something needs a cure."""
+    from mpkit.doctor import examine
+
+    parser = argparse.ArgumentParser(prog="python -m mpkit doctor", description=SUMMARY["doctor"])
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where there is one")
+    arguments = parser.parse_args(argv)
+    try:
+        report = examine(arguments.device)
+    except ValueError as error:
+        parser.error(str(error))
+    print(report.text())
+    return 0 if report.healthy else 1
+
+
+def bench(argv: Sequence[str]) -> int:
+    """Run the benchmarks; mpkit.bench knows its own options."""
+    return int(importlib.import_module("mpkit.bench").main(list(argv)) or 0)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"doctor": doctor, "bench": bench}
+SUMMARY = {
+    "doctor": "what this machine can do, and what is missing",
+    "bench": "time mpkit against the named peers",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: the first word is the command, the rest belongs to it."""
+    listing = "\n".join(f"  {name:8} {SUMMARY[name]}" for name in COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog="python -m mpkit",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"commands:\n{listing}",
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the command")
+    arguments = parser.parse_args(argv)
+    return COMMANDS[arguments.command](arguments.rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

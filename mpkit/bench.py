@@ -1,0 +1,104 @@
+"""`python -m mpkit bench`: mpkit timed against named peers, side by side in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpkit import bench_cpu, bench_gpu
+from mpkit.bench_measure import Case, Row, line, measure
+
+ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # more than any cache holds
+REPEATS = 9
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure every row, print the table, and write it with `--json`. The status is 0 even if a bar is missed."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(argv)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        _parser().error("--device cuda needs a CUDA device and there is none; use --device cpu.")
+    elements = options.elements or ELEMENTS[options.device]
+    chosen = _cases(options.device, elements, options.only)
+    if not chosen:
+        _parser().error(f"--only {options.only!r} fits no row; leave it out to see all names.")
+    header = _header(options.device, argv, elements, options.repeats)
+    _say(f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · {elements:,} values")
+    _say(line())
+    rows = []
+    for case in chosen:
+        rows.append(measure(case, options.repeats))
+        _say(line(rows[-1]))
+    _say(_summary(rows))
+    if options.json:
+        record = {**header, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mpkit bench",
+        description="Time mpkit against named peers. A ratio below 1 means that mpkit is faster; a bar is the largest "
+        "ratio that is accepted. Run it on a quiet machine: wide quartiles mean that it was not.",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE as well")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name contains TEXT")
+    parser.add_argument("--elements", type=_positive, help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=_positive, default=REPEATS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} came; use 1 or more")
+    return number
+
+
+def _cases(device: str, elements: int, only: str) -> list[Case]:
+    every = bench_cpu.cases(elements) if device == "cpu" else bench_gpu.cases(elements)
+    return [case for case in every if only.lower() in case.name.lower()]
+
+
+def _header(device: str, argv: list[str], elements: int, repeats: int) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
+    try:
+        own = version("mpkit")
+    except PackageNotFoundError:  # run from a copy of the source
+        own = "not installed"
+    return {
+        "device": name,
+        "command": shlex.join(["python", "-m", "mpkit", "bench", *argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "mpkit": own,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "elements": elements,
+        "repeats": repeats,
+    }
+
+
+def _summary(rows: list[Row]) -> str:
+    asked = [row for row in rows if row.bar is not None]
+    met = sum(row.met is True for row in asked)
+    silent = sum(row.ratio is None for row in rows)
+    return f"{met} of {len(asked)} bars met; {silent} of {len(rows)} rows have no figure."
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,121 @@
+"""The rows that need a CUDA device: unscaling ResNet-50's gradients, whole steps, and casts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpkit.bench_cpu import E5M7, parameters, scalers, step_pair, unscale_pair
+from mpkit.bench_measure import Case, Sampler, timed
+from mpkit.casting import cast
+from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat
+
+UNSCALE_BAR = 0.35  # of GradScaler.unscale_
+EAGER_BAR = 8.0  # of x.clone()
+FORMATS = (FP16, BF16, TF32, E4M3, E5M2, E5M7)
+
+
+def resnet50_shapes() -> list[tuple[int, ...]]:
+    """Shapes of ResNet-50's 161 parameters, 25,557,032 values (He et al. 2015, arXiv 1512.03385, table 1).
+
+    Each convolution is followed by batch normalization with a weight and a bias. The first block of each of the
+    four stages also has a convolution on its shortcut.
+    """
+
+    def convolution(out: int, into: int, kernel: int) -> list[tuple[int, ...]]:
+        return [(out, into, kernel, kernel), (out,), (out,)]
+
+    shapes, into = convolution(64, 3, 7), 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            shapes += convolution(width, into, 1) + convolution(width, width, 3) + convolution(4 * width, width, 1)
+            shapes += convolution(4 * width, into, 1) if block == 0 else []
+            into = 4 * width
+    return [*shapes, (1000, 2048), (1000,)]
+
+
+def cases(elements: int) -> list[Case]:
+    """Every CUDA row; `elements` is the size of the tensors that are cast."""
+    shapes = resnet50_shapes()
+    sync = torch.cuda.synchronize
+    rows = [
+        Case(
+            "check + unscale, ResNet-50's gradients",
+            "GradScaler.unscale_",
+            lambda: unscale_pair("cuda", shapes, sync),
+            UNSCALE_BAR,
+        ),
+        Case("found_inf, ResNet-50's gradients", "isfinite().all() per tensor", lambda: _found_inf(shapes)),
+    ]
+    for fused in (True, False):
+        kind = "fused SGD" if fused else "SGD"
+        whole, update = partial(step_pair, "cuda", fused, sync), partial(_update_pair, shapes, fused)
+        rows += [
+            Case(f"MLP step, {kind}", "the same with GradScaler", whole),
+            Case(f"scale, step, update, ResNet-50, {kind}", "the same with GradScaler", update),
+        ]
+    return rows + _cast_cases(elements)
+
+
+def _found_inf(shapes: list[tuple[int, ...]]) -> tuple[Sampler, Sampler]:
+    from mpkit.overflow import found_inf
+
+    grads = [p.grad for p in parameters("cuda", shapes) if p.grad is not None]
+    sync = torch.cuda.synchronize
+    naive = timed(lambda: ~torch.stack([g.isfinite().all() for g in grads]).all(), sync)
+    return timed(lambda: found_inf(grads), sync), naive
+
+
+def _update_pair(shapes: list[tuple[int, ...]], fused: bool) -> tuple[Sampler, Sampler]:
+    def step(scaler: Any) -> Callable[[], None]:
+        optimizer = torch.optim.SGD(parameters("cuda", shapes), lr=1e-6, momentum=0.9, fused=fused)
+        loss = torch.zeros((), device="cuda")
+
+        def call() -> None:
+            scaler.scale(loss)
+            scaler.step(optimizer)
+            scaler.update()
+
+        return call
+
+    ours, theirs = scalers("cuda", 1.0)
+    sync = torch.cuda.synchronize
+    return timed(step(ours), sync), timed(step(theirs), sync)
+
+
+def _cast_cases(elements: int) -> list[Case]:
+    def pair(run: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32) -> tuple[Sampler, Sampler]:
+        x = torch.randn(elements, device="cuda").to(dtype)
+        return timed(lambda: run(x), torch.cuda.synchronize), timed(x.clone, torch.cuda.synchronize)
+
+    def compiled(fmt: FloatFormat) -> tuple[Sampler, Sampler]:
+        return pair(_compiled(fmt))
+
+    rows = []
+    for fmt in FORMATS:
+        stochastic = partial(cast, fmt=fmt, rounding="stochastic")
+        rows += [
+            Case(f"cast to {fmt}", "x.clone()", partial(pair, partial(cast, fmt=fmt)), EAGER_BAR),
+            Case(f"cast to {fmt}, stochastic", "x.clone()", partial(pair, stochastic)),
+            Case(f"cast to {fmt}, torch.compile", "x.clone()", partial(compiled, fmt)),
+        ]
+    for dtype in (torch.float16, torch.bfloat16):
+        rows.append(Case(f"cast {dtype} to E4M3", "x.clone()", partial(pair, partial(cast, fmt=E4M3), dtype)))
+    return rows
+
+
+def _compiled(fmt: FloatFormat) -> Callable[[Tensor], Tensor]:
+    """Compile a cast for one shape at a time; it is no use unless it gives the bits of the eager one."""
+    torch.compiler.reset()  # otherwise the second size that is seen makes shapes dynamic, which is slower
+    compiled: Callable[[Tensor], Tensor] = torch.compile(partial(cast, fmt=fmt), dynamic=False)
+    patterns = torch.arange(-(2**31), 2**31, 2**12 - 1, device="cuda").to(torch.int32).view(torch.float32)
+    numbers = patterns[~patterns.isnan()]
+    wrong = compiled(numbers).view(torch.int32) != cast(numbers, fmt).view(torch.int32)
+    if bool(wrong.any()):
+        example = numbers[wrong][0].item()
+        raise AssertionError(f"compiled, {int(wrong.sum())} of {len(numbers)} bit patterns differ, such as {example!r}")
+    return compiled

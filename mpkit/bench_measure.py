@@ -1,0 +1,119 @@
+"""Time two things side by side: what one row of the benchmark is, and how it is measured.
+
+Both sides run in turn, so that a busy machine slows both. A row keeps the medians and the quartiles of the paired
+ratios; when those lie far apart, the machine was not quiet and the row says little.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Sampler = Callable[[], float]  # runs something and returns its seconds
+
+SHORTEST_SAMPLE = 0.005  # seconds; shorter calls are repeated, so that the clock and a sync count little
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row to be measured.
+
+    `build` prepares the data and returns the samplers of our side and of the peer's. `bar` is the largest ratio of
+    our time to the peer's that the design accepts, or None where it asks for none.
+    """
+
+    name: str
+    peer: str
+    build: Callable[[], tuple[Sampler, Sampler]]
+    bar: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured row; times in milliseconds, None where there is no measurement and `note` says why."""
+
+    name: str
+    ours_ms: float | None
+    peer: str
+    peer_ms: float | None
+    ratio: float | None
+    ratio_quartiles: tuple[float, float] | None
+    bar: float | None
+    met: bool | None
+    note: str = ""
+
+
+def timed(call: Callable[[], object], sync: Callable[[], None] = lambda: None) -> Sampler:
+    """Return a sampler that gives the mean seconds of one call.
+
+    `call` runs three times as a warm-up. A sample is as many calls as fill SHORTEST_SAMPLE, with `sync` (such as
+    `torch.cuda.synchronize`) before the first and after the last.
+    """
+
+    def batch(calls: int) -> float:
+        sync()
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        sync()
+        return (time.perf_counter() - start) / calls
+
+    once = min(batch(1) for _ in range(3))
+    calls = max(1, min(1000, math.ceil(SHORTEST_SAMPLE / max(once, 1e-9))))
+    return lambda: batch(calls)
+
+
+def measure(case: Case, repeats: int) -> Row:
+    """Measure one case; an error becomes a row that says why there is no number."""
+    try:
+        ours, peer = case.build()
+        pairs = [(ours(), peer()) for _ in range(repeats + 1)][1:]
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        return Row(case.name, None, case.peer, None, None, None, case.bar, None, f"{type(error).__name__}: {reason[0]}")
+    finally:
+        gc.collect()
+    our, their = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
+    ratio = our / their
+    paired = sorted(a / b for a, b in pairs)
+    quartiles = (paired[len(paired) // 4], paired[(3 * len(paired)) // 4])
+    return Row(
+        case.name, our, case.peer, their, ratio, quartiles, case.bar,
+        None if case.bar is None else ratio <= case.bar, case.note,
+    )  # fmt: skip
+
+
+HEADER = ("what", "mpkit ms", "peer", "peer ms", "ratio", "quartiles", "bar", "met")
+WIDTHS = (48, 9, 34, 9, 7, 11, 6, 3)
+
+
+def line(row: Row | None = None) -> str:
+    """One line of the printed table; the header without a row."""
+    if row is None:
+        cells = HEADER
+    elif row.ratio is None or row.ratio_quartiles is None:
+        return f"{row.name:<{WIDTHS[0]}} no figure: {row.note}"
+    else:
+        low, high = row.ratio_quartiles
+        met = "" if row.met is None else "yes" if row.met else "NO"
+        bar = "" if row.bar is None else f"{row.bar:g}"
+        cells = (
+            row.name,
+            f"{row.ours_ms:.3f}",
+            row.peer,
+            f"{row.peer_ms:.3f}",
+            f"{row.ratio:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            bar,
+            met,
+        )
+    left = (0, 2, 7)
+    text = " ".join(
+        f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, WIDTHS, strict=True))
+    )
+    return f"{text}  {row.note}".rstrip() if row else text

@@ -1,0 +1,165 @@
+"""Predict first: a question whose answer is stored on the learner's machine before the experiment shows the truth."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from mpkit import lesson, markup, store
+from mpkit.widgets.panel import BadInput, Panel, guarded
+
+Value = float | str
+
+POWER = re.compile(r"(-?[\d.]+)\s*(?:\^|\*\*)\s*\(?(-?\d+)\)?")  # 2^-14, 2**(-14)
+LIMIT = 4096  # largest exponent that is worth computing: beyond it every power of two has left float64
+
+# What was asked in this kernel, so that the score card can repeat the question and the unit.
+asked: dict[str, Prediction] = {}
+
+
+class Prediction(Panel):
+    """Radio buttons or a number field. `.value` is the learner's answer, or the default until there is one."""
+
+    def __init__(
+        self, key: str, question: str, choices: Sequence[str] | None, unit: str, default: Value, low: float, high: float
+    ) -> None:
+        self.key, self.question, self.unit, self.default = key, question, unit, default
+        self.low, self.high = low, high
+        self.choices = None if choices is None else tuple(choices)
+        self.record = False  # nothing is stored while the stored answer is being restored
+        self.answer: Value | None = None
+        heading = widgets.HTML(f"<b>Your prediction.</b> {markup.escape(question)}")
+        if self.choices is not None:
+            layout = widgets.Layout(width="auto")
+            self.field = widgets.RadioButtons(options=self.choices, value=None, layout=layout)
+            super().__init__(heading, self.field)
+        else:
+            # A text field can be empty and can say why an entry is no number; a number field silently corrects it.
+            self.field = widgets.Text(
+                placeholder="a number", continuous_update=False, layout=widgets.Layout(width="10em")
+            )
+            super().__init__(heading, widgets.HBox([self.field, widgets.HTML(markup.escape(unit))]))
+        self.field.observe(self._on_change, names="value")
+
+    @property
+    def value(self) -> Value:
+        """The learner's answer; the default while there is none, so that Run All goes on."""
+        return self.default if self.answer is None else self.answer
+
+    @property
+    def made(self) -> bool:
+        """Whether the learner has answered."""
+        return self.answer is not None
+
+    def show(self, value: Value) -> str:
+        """A value with its unit, as the learner reads it."""
+        if isinstance(value, str):
+            return value
+        return f"{value:.4g} {self.unit}".rstrip()
+
+    def restore(self, value: Any) -> None:
+        """Put a stored answer back into the field. One that no longer fits the question is ignored."""
+        if self.choices is not None:
+            if value in self.choices:
+                self.field.value = value
+        elif isinstance(value, int | float) and self.low <= value <= self.high:
+            self.field.value = f"{value:.4g}"
+
+    @guarded
+    def _on_change(self, change: dict[str, Any]) -> None:
+        new = change["new"]
+        if new is None or new == "":
+            return
+        self.answer = new if self.choices is not None else parse(new, self.unit, self.low, self.high)
+        if self.record:
+            store.put("predictions", self.key, self.answer)
+        self.say(f"Noted: {self.show(self.answer)}. Now run the experiment below.")
+
+    def summary(self) -> str:
+        """Key and answer in one line."""
+        if self.answer is None:
+            return f"Prediction {self.key}: not made yet (open the lesson in JupyterLab to answer)"
+        return f"Prediction {self.key}: {self.show(self.answer)}"
+
+    def html(self) -> str:
+        """The question and its options, for readers without a live widget."""
+        lines = f"<b>Your prediction.</b> {markup.escape(self.question)}"
+        if self.choices is not None:
+            lines += "<ul>" + "".join(f"<li>{markup.escape(text)}</li>" for text in self.choices) + "</ul>"
+        return markup.card(f"{lines}<div><i>{markup.escape(self.summary())}</i></div>")
+
+
+def parse(text: str, unit: str = "", low: float = -math.inf, high: float = math.inf) -> float:
+    """Number that a learner typed: 40, 40 %, 40,5, 1e-8, 2^-14.
+
+    Raises:
+        BadInput: it is no finite number, or lies outside low to high.
+    """
+    cleaned = text.strip().removesuffix(unit).strip()
+    if "." not in cleaned:
+        cleaned = cleaned.replace(",", ".")  # a decimal comma
+    power = POWER.fullmatch(cleaned)
+    try:
+        value = float(power[1]) ** _exponent(power[2]) if power else float(cleaned)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        value = math.nan
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise BadInput(f"`{text}` is not a number that can be used here; type one such as 40, 0.5, 1e-8 or 2^-14.")
+    if not low <= value <= high:
+        raise BadInput(f"{value:.4g} is outside the possible range; type a number from {low:.4g} to {high:.4g}.")
+    return value
+
+
+def _exponent(text: str) -> int:
+    exponent = int(text)
+    if abs(exponent) > LIMIT:
+        raise OverflowError(text)
+    return exponent
+
+
+def predict(
+    key: str,
+    question: str,
+    *,
+    default: Value,
+    choices: Sequence[str] | None = None,
+    unit: str = "",
+    low: float = -math.inf,
+    high: float = math.inf,
+    record: bool = True,
+) -> Prediction:
+    """Ask for a prediction; show it by making it the last line of a cell.
+
+    Args:
+        key: lesson and name, such as "04.flushed".
+        question: plain text; words in backticks are shown as code.
+        default: `.value` until the learner answers. Never stored, never shown.
+        choices: options of radio buttons; without them the answer is a number.
+        unit: shown behind the number, such as "%".
+        low, high: limits of the number.
+        record: False neither reads nor stores (for probe cells, which must not touch the learner's answers).
+
+    Raises:
+        ValueError: unknown lesson in the key, a default that is no possible answer, or fewer than two choices.
+    """
+    lesson.find(store.lesson_of(key))
+    if choices is not None and (len(set(choices)) < 2 or len(set(choices)) != len(choices)):
+        raise ValueError(f"prediction {key}: choices must be two or more different texts, but {choices!r} came.")
+    possible = default in choices if choices is not None else _between(default, low, high)
+    if not possible:
+        options = f"one of {list(choices)}" if choices is not None else f"a number from {low} to {high}"
+        raise ValueError(f"prediction {key}: default={default!r} is no possible answer; use {options}.")
+    panel = Prediction(key, question, choices, unit, default, low, high)
+    if record:
+        panel.restore(store.get("predictions", key))
+        panel.record = True
+        asked[key] = panel
+    return panel
+
+
+def _between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high

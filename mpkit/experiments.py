@@ -1,0 +1,121 @@
+"""Train the same model several times, each time with another precision or loss scale, and compare seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+
+import torch
+from torch import Tensor
+
+from mpkit.data import StepData
+from mpkit.loss_scaler import LossScaler
+from mpkit.models import SeedsNet
+from mpkit.policy import Policy
+from mpkit.scaling import NoScaling, ScaleRule
+from mpkit.training import LossFunction, StepRecord, fit
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: a name for the picture, a policy, and a rule for the loss scale."""
+
+    name: str
+    policy: Policy
+    rule: ScaleRule = field(default_factory=NoScaling)
+
+
+@dataclass
+class Outcome:
+    """What became of one variant. `scores` has one number a seed; it is empty until the run is over."""
+
+    variant: Variant
+    records: list[StepRecord]
+    scores: tuple[float, ...] = ()
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were skipped because a gradient was Inf or NaN."""
+        return sum(record.skipped for record in self.records)
+
+    @property
+    def flushed(self) -> float:
+        """Share of the non-zero gradient values that became zero, the mean over all steps."""
+        return fmean(record.flushed for record in self.records)
+
+    @property
+    def mean(self) -> float:
+        """Mean score over the seeds."""
+        return fmean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the score over the seeds; 0 for a single seed."""
+        return stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+    def relative_to(self, reference: Outcome) -> tuple[float, ...]:
+        """How much larger each seed's score is than the same seed's in `reference`: 0.15 means 15 % larger.
+
+        Pairing by seed removes the differences between seeds, which are often larger than the effect.
+        """
+        return tuple(mine / theirs - 1 for mine, theirs in zip(self.scores, reference.scores, strict=True))
+
+
+def train_each(
+    variants: Sequence[Variant],
+    model: Callable[[], SeedsNet],
+    data: StepData,
+    optimizer: Callable[[SeedsNet], torch.optim.Optimizer],
+    steps: int,
+    score: Callable[[SeedsNet], Tensor],
+    loss_fn: LossFunction | None = None,
+    measure_flushed: bool = True,
+) -> Iterator[dict[str, Outcome]]:
+    """Train every variant from the same start and yield the growing results after every step.
+
+    Args:
+        variants: what to compare; the names must differ.
+        model: makes the untrained model, the same at every call.
+        data: the batches, the same for every variant.
+        optimizer: makes the optimizer of a model.
+        steps: steps of each variant.
+        score: (seeds,) numbers for a trained model, computed in FP32.
+        loss_fn, measure_flushed: as for `mpkit.fit`.
+
+    Raises:
+        ValueError: two variants have the same name.
+    """
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ValueError(f"variants need different names, but these came: {', '.join(names)}.")
+    results: dict[str, Outcome] = {}
+    for variant in variants:
+        net = model()
+        outcome = results[variant.name] = Outcome(variant, [])
+        run = fit(
+            net, data, optimizer=optimizer(net), steps=steps, policy=variant.policy,
+            scaler=LossScaler(variant.rule), loss_fn=loss_fn, measure_flushed=measure_flushed,
+        )  # fmt: skip
+        for record in run:
+            outcome.records.append(record)
+            if record.step == steps - 1:
+                outcome.scores = tuple(score(net).tolist())
+            yield results
+
+
+def compare(
+    variants: Sequence[Variant],
+    model: Callable[[], SeedsNet],
+    data: StepData,
+    optimizer: Callable[[SeedsNet], torch.optim.Optimizer],
+    steps: int,
+    score: Callable[[SeedsNet], Tensor],
+    loss_fn: LossFunction | None = None,
+    measure_flushed: bool = True,
+) -> dict[str, Outcome]:
+    """`train_each` without the steps in between: the results when all is done."""
+    results: dict[str, Outcome] = {}
+    for results in train_each(variants, model, data, optimizer, steps, score, loss_fn, measure_flushed):  # noqa: B007
+        pass
+    return results

@@ -1,0 +1,109 @@
+"""How fast each format multiplies matrices on this device, natively and emulated, against FP32."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from mpkit.casting import cast
+from mpkit.formats import E4M3, E5M2, FORMATS, FP32, TF32, FloatFormat
+
+SIZE = {"cpu": 256, "cuda": 4096}  # n of an n x n x n matrix product; a GPU needs a large one to be busy
+BUDGET = 0.1  # seconds for one measurement, after one run to warm up
+TENSOR_FLOAT = (8, 0)  # compute capability from which CUDA devices have TF32
+FLOAT8 = (8, 9)  # and from which they have FP8 (CUDA programming guide, table of compute capabilities)
+
+
+@dataclass(frozen=True)
+class FormatSpeed:
+    """Time of one format's matrix product as a multiple of FP32's: native (None: there is none) and emulated.
+
+    `use` is "native" or "emulate": what the lessons do on this device.
+    """
+
+    fmt: FloatFormat
+    native: float | None
+    emulated: float
+    use: str
+
+
+def speeds(device: str) -> tuple[FormatSpeed, ...]:
+    """Measure every format's matrix product on a device, with one CPU thread, as in the lessons."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        generator = torch.Generator().manual_seed(0)
+        a, b = (torch.randn(SIZE[device], SIZE[device], generator=generator).to(device) for _ in range(2))
+        base = _seconds(lambda: a @ b, device)
+        return tuple(_speed(fmt, a, b, base) for fmt in FORMATS.values())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _speed(fmt: FloatFormat, a: Tensor, b: Tensor, base: float) -> FormatSpeed:
+    device = a.device.type
+    product = native(fmt, a, b)
+    ratio = None if product is None else _seconds(product, device) / base
+    emulated = _seconds(lambda: cast(cast(a, fmt) @ cast(b, fmt), fmt), device) / base
+    # On a CPU even a native product stays out: the lessons must tell the same story on every machine.
+    own = fmt == FP32 or (device == "cuda" and ratio is not None)
+    return FormatSpeed(fmt, 1.0 if fmt == FP32 else ratio, emulated, "native" if own else "emulate")
+
+
+def native(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor] | None:
+    """The device's own matrix product in a format, ready to call; None where there is none."""
+    if fmt == TF32:
+        able = a.is_cuda and torch.cuda.get_device_capability() >= TENSOR_FLOAT
+        return (lambda: _tf32(a, b)) if able else None
+    if fmt in (E4M3, E5M2):
+        able = a.is_cuda and torch.cuda.get_device_capability() >= FLOAT8
+        return _float8(fmt, a, b) if able else None
+    assert fmt.dtype is not None
+    x, y = a.to(fmt.dtype), b.to(fmt.dtype)
+    try:
+        x @ y
+    except RuntimeError:  # "not implemented for" this dtype
+        return None
+    return lambda: x @ y
+
+
+def _tf32(a: Tensor, b: Tensor) -> Tensor:
+    """FP32 tensors, TF32 inside. The setting is global, so it is put back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return a @ b
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _float8(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor]:
+    """The second operand is E4M3 always, in column order: E5M2 times E5M2 does not exist (cuBLASLt documentation)."""
+    assert fmt.dtype is not None
+    x, y = a.to(fmt.dtype), b.t().contiguous().to(torch.float8_e4m3fn).t()
+    one = torch.ones((), device=a.device)
+    return lambda: torch._scaled_mm(x, y, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+
+
+def _seconds(call: Callable[[], Tensor], device: str) -> float:
+    """Median time of a call within the budget; three calls at least, one hundred at most."""
+    call()
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - began < BUDGET and len(times) < 100):
+        _wait(device)
+        start = time.perf_counter()
+        call()
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

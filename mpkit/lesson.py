@@ -1,0 +1,167 @@
+"""The table of lessons, and `start`, the first cell of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the course: what the lesson is called, what it answers, and a learner's minutes for it."""
+
+    number: str
+    slug: str
+    title: str
+    question: str
+    minutes: int
+
+    @property
+    def filename(self) -> str:
+        """Name of the notebook: number and slug."""
+        return f"{self.number}_{self.slug}.ipynb"
+
+    @property
+    def ready(self) -> bool:
+        """Whether the notebook exists already."""
+        return self.number in READY
+
+
+READY = frozenset({"00", "04"})
+
+LESSONS = (
+    Entry("00", "start_here", "Start here", "What can my machine do, and how do these lessons work?", 10),
+    Entry("01", "see_the_bits", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 30),
+    Entry(
+        "02",
+        "round_and_lose",
+        "Round and lose",
+        "What does a cast lose, and which operations must stay in FP32?",
+        40,
+    ),
+    Entry(
+        "03",
+        "keep_master_weights",
+        "Keep master weights",
+        "Why does training need an FP32 copy of the weights?",
+        40,
+    ),
+    Entry(
+        "04",
+        "scale_the_loss",
+        "Scale the loss",
+        "Where do gradients live, and what does the loss scale do to them?",
+        45,
+    ),
+    Entry("05", "adapt_the_scale", "Adapt the scale", "How should the scale find itself?", 40),
+    Entry("06", "train_mixed", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 45),
+    Entry(
+        "07",
+        "measure_the_speedup",
+        "Measure the speed-up",
+        "How much faster, how much smaller, and why sometimes slower?",
+        40,
+    ),
+    Entry(
+        "08",
+        "train_a_transformer",
+        "Train a transformer",
+        "What changes for attention and long accumulation?",
+        45,
+    ),
+    Entry("09", "go_below_16_bits", "Go below 16 bits", "How do FP8 and integers fit on top?", 40),
+    Entry("10", "debug_the_nan", "Debug the NaN", "Something is NaN. What now?", 45),
+    Entry("11", "scale_out", "Scale out", "With many GPUs, who decides to skip a step?", 35),
+    Entry("12", "judge_the_article", "Judge the article", "Was the article right?", 45),
+)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What `start` hands back. `device` is "cpu" or "cuda"."""
+
+    number: str
+    title: str
+    device: str
+    seed: int
+
+
+def find(number: str) -> Entry:
+    """Row of the course table with this two-digit number.
+
+    Raises:
+        TypeError: the number is not a string.
+        ValueError: there is no such lesson.
+    """
+    if not isinstance(number, str):
+        raise TypeError(f"a lesson's number is a string of two digits such as '04', but {number!r} came.")
+    for entry in LESSONS:
+        if entry.number == number:
+            return entry
+    known = ", ".join(f"{entry.number} {entry.slug}" for entry in LESSONS)
+    raise ValueError(f"there is no lesson {number!r}; write the two digits of one of these: {known}.")
+
+
+def start(number: str, seed: int = 0) -> Lesson:
+    """Make a lesson repeatable and print its plan: three short lines, the same on every CPU.
+
+    Seeds random, numpy and torch; sets one CPU thread; gives matplotlib, where it is installed, legible defaults.
+
+    Args:
+        number: two digits, such as "04".
+        seed: 0 to 2^32 - 1 (numpy's range).
+
+    Raises:
+        TypeError: `number` is not a string, or `seed` is not an int.
+        ValueError: no such lesson, or a seed outside the range.
+    """
+    entry = find(number)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an int, but {seed!r} ({type(seed).__name__}) came.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1, but {seed} came.")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    # Two threads on a busy two-core machine made small matmuls up to a thousand times slower.
+    torch.set_num_threads(1)
+    _calm_matplotlib()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sys.stdout.write(plan(entry, device, seed) + "\n")
+    return Lesson(entry.number, entry.title, device, seed)
+
+
+def plan(entry: Entry, device: str, seed: int) -> str:
+    """The text that `start` prints."""
+    if device == "cpu":
+        how = "FP16 and friends are emulated: arithmetic in FP32,\nevery operand, result and gradient rounded."
+    else:
+        how = "FP16 and BF16 run natively;\nformats that it lacks are emulated."
+    return (
+        f"Lesson {entry.number} · {entry.title} · about {entry.minutes} minutes · seed {seed} · one CPU thread\n"
+        f"Device {device}: {how}"
+    )
+
+
+def _calm_matplotlib() -> None:
+    """Sizes that are legible at 100 %, no box around the picture. Nothing happens without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    import matplotlib
+
+    matplotlib.rcParams.update(
+        {
+            "figure.figsize": (7.0, 4.0),
+            "figure.dpi": 100,
+            "font.size": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+        }
+    )

@@ -1,0 +1,206 @@
+"""Drive a scaling rule in a training step, with the verbs of ``torch.amp.GradScaler``.
+
+    scaler.scale(loss).backward();  result = scaler.step(optimizer);  scaler.update()
+
+All state lives on the device. An optimizer that supports it (``fused=True``) steps without a wait for the device;
+any other needs one read of ``found_inf`` a step, because Python has to decide whether to call it.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mpkit import misuse
+from mpkit.scaling import DynamicScale, ScaleRule, ScaleState
+from mpkit.step_result import StepResult
+from mpkit.unscaling import GradientPlan, Stage, describe, reciprocal, step_fused
+
+
+class LossScaler:
+    """Scale the loss, unscale and test the gradients, skip a bad step, adapt the scale.
+
+    ``rule``: how the scale changes, default ``DynamicScale()``. With ``NoScaling()`` the scale stays 1 and the
+    test for Inf and NaN still runs. With several ranks (``torch.distributed``) they agree on every skip.
+    For a CUDA graph, run one whole step before the capture and use a fused optimizer.
+    """
+
+    def __init__(self, rule: ScaleRule | None = None) -> None:
+        self.rule = DynamicScale() if rule is None else rule
+        if not isinstance(self.rule, ScaleRule):
+            raise TypeError(misuse.NOT_A_RULE.format(got=rule))
+        # Dividing by a scale of 1 or more cannot overflow, so then the first test says it all.
+        self._check_again = self.rule.check_unscaled and not (self.rule.floor or 0.0) >= 1.0
+        self._start = self.rule.init()
+        self._scale: Tensor | None = None
+        self._plans: dict[int, GradientPlan] = {}  # by the id of the first parameter: wrappers share it
+        self._results: list[weakref.ref[StepResult]] = []
+
+    def __repr__(self) -> str:
+        return f"LossScaler({self.rule!r})"
+
+    def scale(self, outputs: Any) -> Any:
+        """Multiply a loss by the scale; a list, tuple or dict of tensors has each of them multiplied.
+
+        Float16 input gives a float32 result, whatever its shape: 1.0 times 2**16 is Inf in float16. TypeError: a
+        tensor of integers or bools, or anything else.
+        """
+        for held in self._results:
+            if (result := held()) is not None:
+                result.release()
+        self._results.clear()
+        return self._scaled(outputs)
+
+    def _scaled(self, outputs: Any) -> Any:
+        if isinstance(outputs, dict):
+            return {key: self._scaled(value) for key, value in outputs.items()}
+        if isinstance(outputs, (list, tuple)):
+            build = getattr(outputs, "_make", type(outputs))  # named tuples take their fields one by one
+            return build([self._scaled(value) for value in outputs])
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+            got = f"a tensor of {outputs.dtype}" if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise TypeError(misuse.NOT_FLOATING.format(got=got))
+        scale = self._on_device(outputs.device)
+        with torch._C.DisableTorchFunction():  # no active mode may round the product
+            wide = outputs.float() if outputs.dtype == torch.float16 else outputs
+            return wide * scale.to(outputs.device, non_blocking=True)
+
+    def _on_device(self, device: torch.device) -> Tensor:
+        if self._scale is None:
+            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(misuse.IN_CAPTURE)
+            self._scale = torch.full((), self._start.scale, dtype=torch.float32, device=device)
+            self._growth_tracker = torch.full((), self._start.growth_tracker, dtype=torch.int32, device=device)
+            self._one = torch.ones((), dtype=torch.float32, device=device)
+            self._inv_scale = reciprocal(self._scale)
+        return self._scale
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the optimizer's gradients by the scale in place and test them; for clipping before ``step``.
+
+        Once an iteration, after the last ``backward``. No wait for the device, except for sparse gradients.
+        RuntimeError: called at the wrong time, or no parameter has a gradient. ValueError: a float16 parameter.
+        """
+        _, plan = self._plan(optimizer, "unscale_()")
+        if plan.stage is not Stage.READY:
+            raise RuntimeError(misuse.UNSCALED_TWICE if plan.stage is Stage.UNSCALED else misuse.UNSCALED_LATE)
+        self._check(plan, optimizer, self._inv_scale, "unscale_()")
+        plan.stage = Stage.UNSCALED
+
+    def step(self, optimizer: torch.optim.Optimizer, closure: object = None) -> StepResult:
+        """Unscale (unless done), test, and call ``optimizer.step()`` if every gradient is finite.
+
+        A fused optimizer is always called and skips on the device: no wait. For any other, one read of found_inf.
+        RuntimeError: called at the wrong time, with a closure, or without a gradient. ValueError: a float16 parameter.
+        """
+        if closure is not None:
+            raise RuntimeError(misuse.CLOSURE)
+        scale, plan = self._plan(optimizer, "step()")
+        if plan.stage is Stage.STEPPED:
+            raise RuntimeError(misuse.STEPPED_TWICE)
+        fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        grad_scale = None
+        if plan.stage is Stage.READY:
+            # A fused optimizer divides by the scale itself, unless the quotient has to be tested as well.
+            grad_scale = scale if fused and not self._check_again else None
+            self._check(plan, optimizer, self._inv_scale if grad_scale is None else self._one, "step()")
+        gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
+        flag = plan.found_inf
+        assert flag is not None  # set by the check that every step goes through
+        bad: Tensor | bool = flag
+        if fused:
+            step_fused(optimizer, grad_scale, flag if self.rule.skips else torch.zeros_like(flag))
+        elif not self.rule.skips or not (bad := bool(flag)):
+            optimizer.step()
+        result = StepResult(scale.clone(), bad, self.rule.skips, gathered, optimizer.param_groups)
+        self._results.append(weakref.ref(result))
+        return result
+
+    def update(self) -> None:
+        """Let the rule adapt the scale to what this iteration's optimizers found. Ends the iteration; no wait.
+
+        One optimizer's overflow shrinks the scale for all, but skips only its own step.
+        """
+        if self._scale is None:
+            raise RuntimeError(misuse.NO_SCALE.format(verb="update()"))
+        flags = [plan.found_inf for plan in self._plans.values() if plan.found_inf is not None]
+        if not flags:
+            raise RuntimeError(misuse.NOT_STEPPED)
+        self.rule.update_tensors(self._scale, self._growth_tracker, functools.reduce(torch.maximum, flags))
+        self._inv_scale.copy_(reciprocal(self._scale))
+        for plan in self._plans.values():
+            plan.reset()
+
+    def get_scale(self) -> float:
+        """Read the scale; waits for the device."""
+        return self._start.scale if self._scale is None else float(self._scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to resume exactly, as plain values: scale, growth_tracker and the rule.
+
+        Waits for the device. RuntimeError: between unscale_ or step and update.
+        """
+        if any(plan.stage is not Stage.READY for plan in self._plans.values()):
+            raise RuntimeError(misuse.MID_ITERATION)
+        tracker = self._start.growth_tracker if self._scale is None else int(self._growth_tracker)
+        return {"scale": self.get_scale(), "growth_tracker": tracker, "rule": self.rule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; an iteration in progress is dropped.
+
+        ValueError: the state comes from another rule (any field counts), or is no state of a LossScaler.
+        """
+        self._start = _read_state(state, self.rule)
+        for plan in self._plans.values():
+            plan.reset()
+        if self._scale is not None:
+            self._scale.fill_(self._start.scale)
+            self._growth_tracker.fill_(self._start.growth_tracker)
+            self._inv_scale.copy_(reciprocal(self._scale))
+
+    def _plan(self, optimizer: torch.optim.Optimizer, verb: str) -> tuple[Tensor, GradientPlan]:
+        if self._scale is None:
+            raise RuntimeError(misuse.NO_SCALE.format(verb=verb))
+        if not hasattr(optimizer, "param_groups"):
+            raise TypeError(misuse.NOT_AN_OPTIMIZER.format(verb=verb, got=type(optimizer).__name__))
+        params: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+        if not params:
+            raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
+        plan = self._plans.get(id(params[0]))
+        if plan is None or not plan.fits(params):
+            old, plan = plan, GradientPlan(params)
+            if old is not None:
+                plan.stage, plan.found_inf = old.stage, old.found_inf
+            self._plans[id(params[0])] = plan
+        return self._scale, plan
+
+    def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, inv_scale: Tensor, verb: str) -> None:
+        if (narrow := plan.first_float16()) is not None:
+            name = describe(optimizer.param_groups, narrow)
+            raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
+        found_inf = torch.zeros((), dtype=torch.float32, device=inv_scale.device)
+        if not plan.check_and_unscale(inv_scale, found_inf):
+            raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
+        if self._check_again:  # also catches a scale so small that its reciprocal is Inf
+            plan.check_and_unscale(self._one, found_inf)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
+        plan.found_inf = found_inf
+
+
+def _read_state(state: dict[str, Any], rule: ScaleRule) -> ScaleState:
+    try:
+        saved, scale, tracker = state["rule"], state["scale"], state["growth_tracker"]
+        fits = 0.0 <= scale < float("inf") and tracker >= 0 and isinstance(tracker, int)
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(misuse.BAD_STATE.format(got=state))
+    if saved != rule.state_dict():
+        raise ValueError(misuse.OTHER_RULE.format(saved=saved, here=rule.state_dict()))
+    return ScaleState(float(scale), tracker)

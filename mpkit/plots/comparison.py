@@ -1,0 +1,92 @@
+"""Curves of several training runs on one axis, and their final scores seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mpkit.experiments import Outcome
+from mpkit.plots.style import INK, look
+
+# Okabe and Ito 2008 once more, with a dash and a marker each, for runs that share one precision.
+RUNS = (
+    ("#D55E00", (0, (5, 2)), "s"),
+    ("#E69F00", (0, (1, 1)), "^"),
+    ("#56B4E9", (0, (3, 1, 1, 1)), "v"),
+    ("#0072B2", (0, (7, 2)), "D"),
+    ("#009E73", (0, (2, 2)), "P"),
+    ("#CC79A7", (0, (7, 2, 1, 2)), "X"),
+    ("#7A5900", "-", "*"),
+)
+
+
+def comparison(
+    results: Mapping[str, Outcome], reference: str, title: str, score_label: str, steps: int, loss_label: str
+) -> Figure:
+    """Left: training loss (mean over seeds) of every run. Right: final score of every seed, one column a run.
+
+    Args:
+        results: by name, in drawing order; runs that are not over have no scores yet.
+        reference: name of the run that the others are compared with; drawn black.
+        title: the finding.
+        score_label, loss_label: axis labels with units.
+        steps: length of the left axis.
+    """
+    with look():
+        figure = Figure(figsize=(10.4, 4.4), dpi=100)
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.84, bottom=0.14, wspace=0.22)
+        styles = _styles(list(results), reference)
+        _losses(left, results, styles, steps, loss_label)
+        _scores(right, results, styles, reference, score_label)
+        figure.suptitle(title, x=0.012, y=0.975, ha="left", fontsize=15, weight="bold")
+    return figure
+
+
+def _styles(names: Sequence[str], reference: str) -> dict[str, tuple[str, object, str]]:
+    others = [name for name in names if name != reference]
+    styles: dict[str, tuple[str, object, str]] = {n: RUNS[i % len(RUNS)] for i, n in enumerate(others)}
+    return {reference: (INK, "-", "o"), **styles}
+
+
+def _losses(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple[str, object, str]], steps: int,
+            label: str) -> None:  # fmt: skip
+    for name, outcome in results.items():
+        color, dash, marker = styles[name]
+        values = np.array([record.loss for record in outcome.records])
+        ax.plot(_smooth(values), color=color, linestyle=dash, marker=marker, markevery=max(steps // 8, 1),
+                markersize=5.5, linewidth=1.8, label=name)  # fmt: skip
+    ax.set_xlim(0, steps)
+    ax.set_xlabel("training step")
+    ax.set_title(label, fontsize=12, weight="normal")
+    ax.legend(loc="upper right", ncols=2 if len(results) > 4 else 1, handlelength=3.2, columnspacing=1.2)
+
+
+def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:
+    """Mean of the last `width` values (fewer at the start), so that curves can be told apart."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - width, 0)
+    mean: np.ndarray = (total[last] - total[first]) / (last - first)
+    return mean
+
+
+def _scores(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple[str, object, str]], reference: str,
+            label: str) -> None:  # fmt: skip
+    done = {name: outcome for name, outcome in results.items() if outcome.scores}
+    for column, (name, outcome) in enumerate(done.items()):
+        color, _, marker = styles[name]
+        offsets = np.linspace(-0.16, 0.16, len(outcome.scores))
+        ax.plot(
+            column + offsets, outcome.scores, color=color, marker=marker, linestyle="none", markersize=6.5, alpha=0.9
+        )
+        ax.plot([column - 0.3, column + 0.3], [outcome.mean] * 2, color=color, linewidth=2)
+    if reference in done:
+        ax.axhline(done[reference].mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.set_xlim(-0.6, max(len(results), 2) - 0.4)
+    ax.set_xticks(range(len(done)), [name.replace(" ", "\n") for name in done])
+    ax.tick_params(axis="x", labelsize=10.5)
+    ax.set_title(label, fontsize=12, weight="normal")

@@ -1,0 +1,64 @@
+"""One look for every picture: a colour, a marker and a dash for each precision; zones; type sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib import rc_context
+
+# Okabe and Ito 2008, "Color universal design": told apart with every common colour-vision deficiency.
+# Marker and dash repeat the message for print and for those who see no colour.
+PRECISION: dict[str, dict[str, Any]] = {
+    "FP32": {"color": "#222222", "marker": "o", "linestyle": "-"},
+    "TF32": {"color": "#56B4E9", "marker": "^", "linestyle": (0, (1, 1))},
+    "FP16": {"color": "#D55E00", "marker": "s", "linestyle": (0, (5, 2))},
+    "BF16": {"color": "#0072B2", "marker": "D", "linestyle": (0, (3, 1, 1, 1))},
+    "E4M3": {"color": "#CC79A7", "marker": "v", "linestyle": (0, (7, 2, 1, 2))},
+    "E5M2": {"color": "#009E73", "marker": "P", "linestyle": (0, (2, 2))},
+}
+
+INK = "#222222"
+GRADIENT, GRADIENT_EDGE = "#5FA3D6", "#123D61"
+WEIGHT = "#222222"
+ZONE = {"flushed": "#F8E3D4", "subnormal": "#FAF0D2", "normal": "#FFFFFF", "overflow": "#E6D3DF"}
+ZONE_TEXT = {"flushed": "#9A3B00", "subnormal": "#7A5900", "normal": "#333333", "overflow": "#6B1D52"}
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "axes.titlesize": 15,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "mpkit",
+}
+
+SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def look() -> Any:
+    """Context manager under which figures get the shared look; the learner's own settings stay as they are."""
+    return rc_context(RC)
+
+
+def power(exponent: int) -> str:
+    """2 to `exponent` with superscript digits: power(-24) is 2⁻²⁴."""
+    return "2" + str(exponent).translate(SUPERSCRIPT)
+
+
+def percent(share: float) -> str:
+    """A share (0 to 1) as text that never rounds something down to nothing or up to all."""
+    if share == 0 or share == 1:
+        return f"{share:.0%}"
+    if share < 0.001:
+        return "<0.1%"
+    if share > 0.999:
+        return ">99.9%"
+    return f"{100 * share:.1f}%" if share < 0.0995 or share > 0.995 else f"{100 * share:.0f}%"

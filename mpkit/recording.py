@@ -1,0 +1,158 @@
+"""Record the gradients of a real training run, then ask what any format and loss scale would do to them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpkit.data import StepData
+from mpkit.formats import FloatFormat, require_format
+from mpkit.models import SeedsNet
+from mpkit.overflow import RangeReport, tally
+from mpkit.policy import Policy
+from mpkit.training import fit
+
+
+@dataclass(frozen=True)
+class LayerGradients:
+    """Every gradient value of one linear layer in one backward pass, unscaled, flat.
+
+    `signal`: of the loss with respect to the layer's output, (batch × features); it travels on to the layer before.
+    `weight`: with respect to its weights, summed over the batch; the optimizer uses it.
+    """
+
+    signal: Tensor
+    weight: Tensor
+
+    @property
+    def all(self) -> Tensor:
+        """Both together."""
+        return torch.cat([self.signal, self.weight])
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What a format and a loss scale of 2^log2_scale do to the recorded gradients of one step.
+
+    `layers`, `total`: where the scaled gradient values land in the format.
+    `cosines`, `cosine`: between the weight gradient of a backward pass that really runs in the format, and FP32's.
+    A cosine is None where no direction is left: every value became zero, or one became Inf or NaN.
+    """
+
+    step: int
+    format: FloatFormat
+    log2_scale: int
+    layers: tuple[RangeReport, ...]
+    cosines: tuple[float | None, ...]
+    total: RangeReport
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model and a batch at one step, and their FP32 gradients."""
+
+    model: SeedsNet
+    inputs: Tensor
+    targets: Tensor
+    layers: tuple[LayerGradients, ...]
+
+
+@dataclass(frozen=True)
+class GradientRecording:
+    """Snapshots of a training run, and what other formats and loss scales would have made of its gradients."""
+
+    names: tuple[str, ...]
+    snapshots: Mapping[int, Snapshot]
+
+    @property
+    def steps(self) -> list[int]:
+        """The recorded steps, ascending."""
+        return sorted(self.snapshots)
+
+    def at(self, step: int) -> Snapshot:
+        """One snapshot. Raises ValueError, with the recorded steps, for any other step."""
+        if step not in self.snapshots:
+            raise ValueError(f"step {step} was not recorded; use one of {', '.join(map(str, self.steps))}.")
+        return self.snapshots[step]
+
+    def what_if(self, step: int, fmt: FloatFormat, log2_scale: int) -> WhatIf:
+        """Scale the gradients of `step` by 2^log2_scale, count where they land, and run the backward pass in `fmt`."""
+        snapshot, scale = self.at(step), 2.0**log2_scale
+        policy = Policy(forward=require_format(fmt), backward=fmt)
+        lower = layer_gradients(snapshot.model, snapshot.inputs, snapshot.targets, policy, scale)
+        exact = [layer.weight for layer in snapshot.layers]
+        found = [layer.weight for layer in lower]
+        return WhatIf(
+            step=step,
+            format=fmt,
+            log2_scale=log2_scale,
+            layers=tuple(tally(layer.all * scale, fmt) for layer in snapshot.layers),
+            cosines=tuple(cosine(a, b) for a, b in zip(exact, found, strict=True)),
+            total=tally(torch.cat([layer.all for layer in snapshot.layers]) * scale, fmt),
+            cosine=cosine(torch.cat(exact), torch.cat(found)),
+        )
+
+
+def layer_gradients(
+    model: SeedsNet, inputs: Tensor, targets: Tensor, policy: Policy, scale: float = 1.0
+) -> tuple[LayerGradients, ...]:
+    """Run one forward and backward pass under `policy` and return each layer's gradients, divided by `scale` again."""
+    outputs: list[Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Tensor) -> None:
+        outputs.append(output)
+
+    layers = model.linear_layers()
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        with policy.apply(model):
+            loss = model.loss(model(inputs), targets).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    grads = torch.autograd.grad(loss * scale, [*outputs, *(layer.weight for layer in layers)])
+    flat = [grad.flatten().cpu() / scale for grad in grads]
+    return tuple(LayerGradients(s, w) for s, w in zip(flat[: len(layers)], flat[len(layers) :], strict=True))
+
+
+def cosine(a: Tensor, b: Tensor) -> float | None:
+    """Cosine of the angle between two flat tensors, computed in float64; None if either has no direction."""
+    a, b = a.double(), b.double()
+    product = float(a.norm() * b.norm())
+    if product == 0 or not torch.isfinite(b).all():
+        return None
+    return min(float(a @ b) / product, 1.0)
+
+
+def record_gradients(
+    model: SeedsNet, data: StepData, optimizer: torch.optim.Optimizer, at: Sequence[int]
+) -> GradientRecording:
+    """Train `model` in FP32 up to the last step of `at` and keep a snapshot before each of those steps.
+
+    Args:
+        model: one of `mpkit.models` with one seed; it is trained, so pass a fresh one.
+        data, optimizer: as for `mpkit.fit`.
+        at: steps to keep, counted from 0.
+
+    Raises:
+        ValueError: the model holds several seeds, or `at` is empty.
+    """
+    if len(model.seeds) != 1 or not at:
+        raise ValueError(f"one seed and at least one step are asked for; {len(model.seeds)} seeds and {len(at)} came.")
+    run = fit(model, data, optimizer=optimizer, steps=max(at), measure_flushed=False)
+    snapshots = {}
+    for step in range(max(at) + 1):
+        if step in at:
+            inputs, targets = data.batch(step)
+            frozen = copy.deepcopy(model)
+            snapshots[step] = Snapshot(frozen, inputs, targets, layer_gradients(frozen, inputs, targets, Policy()))
+        next(run, None)
+    count = len(model.linear_layers())
+    ends = {1: " (input)", count: " (output)"}
+    return GradientRecording(tuple(f"layer {n}{ends.get(n, '')}" for n in range(1, count + 1)), snapshots)

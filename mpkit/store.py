@@ -1,0 +1,126 @@
+"""Where a learner's answers live: one small JSON file a lesson, on the learner's own machine, never in a notebook.
+
+One file a lesson, because two open lessons are two kernels that must not overwrite each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+KEY = re.compile(r"(\d\d)\.\w[\w.-]*")  # "04.flushed": the lesson's number, a point, a name
+
+
+def home() -> Path:
+    """Folder of the learner's data: $MPKIT_HOME, else the per-user data folder of the operating system."""
+    chosen = os.environ.get("MPKIT_HOME")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "mpkit"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "mpkit"
+    # XDG base directory specification 0.8: a relative path there is invalid and must be ignored.
+    xdg = Path(os.environ.get("XDG_DATA_HOME") or "")
+    return (xdg if xdg.is_absolute() else Path.home() / ".local" / "share") / "mpkit"
+
+
+def lesson_of(key: str) -> str:
+    """Number of the lesson that a key such as "04.flushed" belongs to.
+
+    Raises:
+        ValueError: the key does not begin with a lesson's two digits and a point.
+    """
+    match = KEY.fullmatch(key) if isinstance(key, str) else None
+    if match is None:
+        raise ValueError(f"key {key!r} must be the lesson's two digits, a point and a name, such as '04.flushed'.")
+    return match[1]
+
+
+def get(kind: str, key: str, default: Any = None) -> Any:
+    """Stored value of `key` among the answers of one kind ("predictions", "exercises", "quizzes")."""
+    return section(kind, lesson_of(key)).get(key, default)
+
+
+def section(kind: str, lesson: str) -> dict[str, Any]:
+    """All answers of one kind in one lesson: key -> value. Empty if there are none."""
+    found = load(lesson).get(kind)
+    return found if isinstance(found, dict) else {}
+
+
+def put(kind: str, key: str, value: Any) -> None:
+    """Store a JSON value. If the folder cannot be written, warn and go on: a lesson must not stop for that."""
+    lesson = lesson_of(key)
+    data = load(lesson)
+    data[kind] = {**section(kind, lesson), key: value}
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    try:
+        _write(_path(lesson), text)
+    except OSError as error:
+        warnings.warn(
+            f"your answer {key} could not be stored in {home()} ({error.strerror}); "
+            "set the environment variable MPKIT_HOME to a folder that you can write to.",
+            stacklevel=2,
+        )
+
+
+def load(lesson: str) -> dict[str, Any]:
+    """Everything stored for one lesson. A file that is not readable JSON is kept under another name, with a warning."""
+    path = _path(lesson)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:  # not there yet, or not readable: nothing to lose either way
+        return {}
+    except ValueError as error:
+        return _move_aside(path, str(error))
+    if not isinstance(data, dict):
+        return _move_aside(path, f"a {type(data).__name__} where a dictionary was expected")
+    return data
+
+
+def reset(lesson: str | None = None) -> None:
+    """Forget the answers of one lesson ("04"), or of all lessons."""
+    paths = [_path(lesson)] if lesson is not None else sorted(home().glob("[0-9][0-9].json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _path(lesson: str) -> Path:
+    if not re.fullmatch(r"\d\d", lesson):
+        raise ValueError(f"lesson {lesson!r} must be written with two digits, such as '04'.")
+    return home() / f"{lesson}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write to a neighbour, then rename: a crash leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _move_aside(path: Path, reason: str) -> dict[str, Any]:
+    """Rename a broken file to the first free name and start afresh."""
+    names = [path.with_name(f"{path.name}.broken{n or ''}") for n in range(1000)]
+    aside = next(name for name in names if not name.exists())
+    try:
+        path.replace(aside)
+    except OSError:  # a folder that cannot be written: the broken file stays where it is
+        aside = path
+    warnings.warn(
+        f"your answers in {path.name} could not be read ({reason}); the file is kept as {aside}, "
+        "and the lesson starts afresh.",
+        stacklevel=4,
+    )
+    return {}

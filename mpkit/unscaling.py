@@ -1,0 +1,178 @@
+"""Divide an optimizer's gradients by the scale and test them for Inf and NaN, in one pass over the memory.
+
+The same kernel as in ``torch.amp.GradScaler``. What costs there is the Python around it. Here the parameters are sorted
+once, and a GPU already works on the few large gradients while Python collects the many small ones.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import operator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ParamGroups = list[dict[str, Any]]
+LARGE_SHARE = 0.75  # of a GPU's work that is started before the many small parameters are collected
+_grad_of = operator.attrgetter("grad")
+
+
+class Stage(Enum):
+    """How far one optimizer is in the current iteration."""
+
+    READY = 0
+    UNSCALED = 1
+    STEPPED = 2
+
+
+@dataclass
+class Bucket:
+    """Some parameters of one optimizer that share a device and a dtype."""
+
+    device: torch.device
+    dtype: torch.dtype
+    params: list[Tensor]
+    plain: bool  # no DTensor, and so far every parameter had a dense gradient that torch's kernel takes
+
+
+Gathered = list[tuple[Bucket, list[Tensor | None]]]  # the gradient of every parameter of every bucket
+
+
+class GradientPlan:
+    """One optimizer's parameters, sorted once, and the stage that the optimizer is in."""
+
+    def __init__(self, params: list[Tensor]) -> None:
+        self.params = params
+        self.stage = Stage.READY
+        self.found_inf: Tensor | None = None
+        self.gathered: Gathered = []
+        self.buckets: list[Bucket] = []
+        for kind in dict.fromkeys((p.device, p.dtype) for p in params):
+            for part in _large_and_small([p for p in params if (p.device, p.dtype) == kind]):
+                self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
+
+    def fits(self, params: list[Tensor]) -> bool:
+        """Tell whether ``params`` are still the same tensors (by identity), on the same device, as sorted."""
+        same = len(params) == len(self.params) and all(map(operator.is_, params, self.params))
+        moved = any((b.params[0].device, b.params[0].dtype) != (b.device, b.dtype) for b in self.buckets)
+        return same and not moved
+
+    def first_float16(self) -> Tensor | None:
+        """Return a float16 parameter that has a gradient, if there is one."""
+        narrow = (p for bucket in self.buckets if bucket.dtype == torch.float16 for p in bucket.params)
+        return next((p for p in narrow if p.grad is not None), None)
+
+    def reset(self) -> None:
+        """Be ready for the next iteration, and let go of this one's gradients."""
+        self.stage, self.found_inf, self.gathered = Stage.READY, None, []
+
+    @torch.no_grad()
+    def check_and_unscale(self, inv_scale: Tensor, found_inf: Tensor) -> bool:
+        """Multiply the gradients by ``inv_scale`` in place; set ``found_inf`` to 1 if one was not finite before that.
+
+        Both are 0-dim float32 tensors. Returns whether there was any gradient. No wait for the device, except to
+        coalesce sparse gradients.
+        """
+        self.gathered = []
+        for bucket in self.buckets:
+            grads = list(map(_grad_of, bucket.params))
+            self.gathered.append((bucket, grads))
+            _check_bucket(bucket, grads, inv_scale, found_inf)
+        return any(grad is not None for _, grads in self.gathered for grad in grads)
+
+
+def _large_and_small(params: list[Tensor]) -> list[list[Tensor]]:
+    """Split off the fewest parameters that hold ``LARGE_SHARE`` of all the values."""
+    params = sorted(params, key=Tensor.numel, reverse=True)
+    upto = list(itertools.accumulate(p.numel() for p in params))
+    cut = bisect.bisect_left(upto, LARGE_SHARE * upto[-1]) + 1
+    return [part for part in (params[:cut], params[cut:]) if part]
+
+
+def _check_bucket(bucket: Bucket, grads: list[Tensor | None], inv_scale: Tensor, found_inf: Tensor) -> None:
+    if bucket.plain and bucket.device == found_inf.device:
+        try:
+            torch._amp_foreach_non_finite_check_and_unscale_(grads, found_inf, inv_scale)  # type: ignore[arg-type]
+            return
+        except (TypeError, NotImplementedError):  # a None, a sparse gradient, a dtype: refused before any work
+            bucket.plain = False
+    values = [local(g) for g in grads if g is not None and not g.is_sparse] + _coalesced_values(bucket, grads)
+    if not values:
+        return
+    if bucket.device == found_inf.device:
+        _check_and_unscale(values, found_inf, inv_scale)
+        return
+    elsewhere = torch.zeros((), dtype=torch.float32, device=bucket.device)
+    _check_and_unscale(values, elsewhere, inv_scale.to(bucket.device, non_blocking=True))
+    found_inf.copy_(torch.maximum(found_inf, elsewhere.to(found_inf.device, non_blocking=True)))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the memory that this rank holds: a DTensor's own part, any other tensor itself."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
+def _coalesced_values(bucket: Bucket, grads: list[Tensor | None]) -> list[Tensor]:
+    """Sum the duplicates of sparse gradients, because that sum may overflow; return the values to test."""
+    values = []
+    for index, grad in enumerate(grads):
+        if grad is not None and grad.is_sparse:
+            grads[index] = bucket.params[index].grad = coalesced = grad.coalesce()
+            values.append(coalesced._values())
+    return values
+
+
+def _check_and_unscale(grads: list[Tensor], found_inf: Tensor, inv_scale: Tensor) -> None:
+    if _kernel_supports(grads[0].device.type, grads[0].dtype):
+        torch._amp_foreach_non_finite_check_and_unscale_(grads, found_inf, inv_scale)
+        return
+    from mpkit import overflow
+
+    found_inf.copy_(torch.maximum(found_inf, overflow.found_inf(grads)))
+    for grad in grads:  # the product in float32: inv_scale itself may not fit the narrow dtype
+        grad.copy_(grad.float() * inv_scale)
+
+
+@functools.cache
+def _kernel_supports(device_type: str, dtype: torch.dtype) -> bool:
+    """Try torch's kernel on one value: some builds have it for bfloat16 on a GPU, some do not."""
+    try:
+        probe = torch.zeros(1, dtype=dtype, device=device_type)
+        flag, one = torch.tensor([0.0, 1.0], dtype=torch.float32, device=device_type).unbind()
+        torch._amp_foreach_non_finite_check_and_unscale_([probe], flag, one)
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> None:
+    """Step as ``torch.amp.GradScaler`` does: the kernel reads both tensors. A user's own grad_scale multiplies in."""
+    own = getattr(optimizer, "grad_scale", None)
+    optimizer.grad_scale = own if grad_scale is None else grad_scale if own is None else grad_scale * own
+    optimizer.found_inf = found_inf
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.grad_scale, optimizer.found_inf
+
+
+def reciprocal(scale: Tensor) -> Tensor:
+    """Return 1 / scale, taken in float64 and rounded once, as torch does (Apple's GPUs have no float64)."""
+    return scale.reciprocal() if scale.device.type == "mps" else scale.double().reciprocal().float()
+
+
+def describe(param_groups: ParamGroups, wanted: Tensor) -> str:
+    """Name a parameter: as the optimizer knows it (``named_parameters``), else by its place and shape."""
+    for i, group in enumerate(param_groups):
+        for j, param in enumerate(group["params"]):
+            if param is wanted:
+                if group.get("param_names"):
+                    return str(group["param_names"][j])
+                return f"param_groups[{i}]['params'][{j}], shape {tuple(param.shape)}"
+    return f"a parameter of shape {tuple(wanted.shape)}"

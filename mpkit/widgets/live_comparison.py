@@ -1,0 +1,85 @@
+"""Watch several runs train, one after the other, and keep the final picture."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import display
+
+from mpkit.experiments import Outcome
+from mpkit.plots.comparison import comparison
+from mpkit.widgets.panel import Panel
+
+Results = dict[str, Outcome]
+
+
+class LiveComparison(Panel):
+    """A picture and a progress bar that follow `train_each`.
+
+    Args:
+        title: the question, shown while the runs train.
+        finding: results → the title of the finished picture.
+        reference: name of the run that the others are compared with.
+        steps: steps of each run. `runs`: how many runs there are.
+        loss_label, score_label: axis labels with units.
+    """
+
+    def __init__(
+        self, title: str, finding: Callable[[Results], str], reference: str, steps: int, runs: int,
+        loss_label: str, score_label: str,
+    ) -> None:  # fmt: skip
+        self.title, self.finding, self.reference, self.steps, self.runs = title, finding, reference, steps, runs
+        self.labels = {"loss_label": loss_label, "score_label": score_label}
+        self.results: Results = {}
+        self.progress = widgets.IntProgress(0, 0, steps * runs, layout=widgets.Layout(width="420px"))
+        self.state = widgets.HTML()
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.bar = widgets.HBox([self.progress, self.state])
+        super().__init__(self.bar, self.picture)
+
+    def follow(self, training: Iterable[Results], seconds_between_pictures: float = 1.0) -> Results:
+        """Show the panel, run the training, and return the results. Stop it with the ■ of the toolbar."""
+        handle = display(self, display_id=True)
+        shown = 0.0
+        for done, results in enumerate(training, 1):
+            self.results = results
+            if time.monotonic() - shown > seconds_between_pictures:
+                shown = time.monotonic()
+                self.progress.value = done
+                self.state.value = f"{len(results)} of {self.runs}: {list(results)[-1]}"
+                self._draw(self.title)
+        self.bar.layout.display = "none"
+        self._draw(self.finding(self.results))
+        if handle is not None:  # the stored output becomes the finished picture
+            handle.update(self)
+        return self.results
+
+    def summary(self) -> str:
+        """The question; it does not change while the picture does."""
+        return self.title
+
+    def png(self) -> bytes | None:
+        """The picture shown now, or None before the first one."""
+        return bytes(self.picture.value) or None
+
+    def alt(self) -> str:
+        """The finding and every run's mean score with its spread."""
+        if not all(outcome.scores for outcome in self.results.values()) or not self.results:
+            return self.title
+        rows = "; ".join(f"{name}: {o.mean:.3g} ± {o.spread:.1g}" for name, o in self.results.items())
+        return f"{self.finding(self.results)}. {self.labels['score_label']}: {rows}."
+
+    def _draw(self, title: str) -> None:
+        figure = comparison(self.results, self.reference, title, steps=self.steps, **self.labels)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=100)
+        self.picture.value = out.getvalue()
+
+
+def watch(training: Iterable[Results], **settings: Any) -> Results:
+    """Make a `LiveComparison` with `settings`, follow the training, and return the results."""
+    return LiveComparison(**settings).follow(training)

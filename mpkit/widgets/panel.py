@@ -1,0 +1,118 @@
+"""`Panel`, the base of every interactive picture: live in JupyterLab, a still twin everywhere else."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import ipywidgets as widgets
+
+from mpkit import markup
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+PanelT = TypeVar("PanelT", bound="Panel")
+
+
+class BadInput(ValueError):
+    """The learner typed something that the panel cannot use. Its text is shown in the panel, and that is all."""
+
+
+class Panel:
+    """A container of widgets that can also show itself without a front end.
+
+    A subclass builds its widgets, passes them to `super().__init__`, and says in `summary`, `png` (with `alt`) or
+    `html` what it shows now. Those three depend on the widgets' values alone, so a stored notebook is repeatable.
+
+    JupyterLab shows the live widget (`box`). Where that view is missing or was stripped from a stored notebook,
+    readers see `html()` if there is one, else `png()`, else the summary.
+    """
+
+    box: widgets.VBox
+    message: widgets.HTML
+    last_error: Exception | None
+
+    def __init__(self, *children: widgets.Widget) -> None:
+        self.message = widgets.HTML()
+        self.box = widgets.VBox([*children, self.message])
+        self.last_error = None
+
+    def summary(self) -> str:
+        """What the panel shows now, in one or more lines of text that do not vary between runs."""
+        return type(self).__name__
+
+    def png(self) -> bytes | None:
+        """The picture shown now, as a PNG file's bytes, or None for a panel without a picture."""
+        return None
+
+    def alt(self) -> str:
+        """What the picture says, for those who cannot see it."""
+        return self.summary()
+
+    def html(self) -> str | None:
+        """The panel as still HTML, for panels without a picture. It must not vary between runs: nbval compares it."""
+        return None
+
+    def say(self, text: str, accent: str = "note") -> None:
+        """Show a line under the panel; "" clears it. The text is escaped; `accent` is good, note, bad or plain."""
+        inner = f'<div role="status">{markup.escape(text)}</div>'
+        self.message.value = markup.card(inner, accent) if text else ""
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Everything a front end may choose from. JupyterLab prefers the live view, then HTML, then PNG, then text."""
+        data: dict[str, Any] = dict(self.box._repr_mimebundle_() or {})
+        metadata: dict[str, Any] = {}
+        data["text/plain"] = repr(self)
+        try:
+            if html := self.html():
+                data["text/html"] = html
+            if png := self.png():
+                data["image/png"] = base64.b64encode(png).decode("ascii")
+                metadata["image/png"] = {"alt": self.alt()}
+        except Exception as error:  # a broken picture must not take the live widget down with it
+            _tell(self, error)
+        return data, metadata
+
+
+def guarded(method: Callable[Concatenate[PanelT, P], R]) -> Callable[Concatenate[PanelT, P], R | None]:
+    """Decorator for a panel's callbacks: an error is shown in the panel instead of vanishing in the kernel's log.
+
+    `BadInput` shows its own text. Any other exception shows its type and text and is kept in `panel.last_error`;
+    with MPKIT_STRICT=1 in the environment (the tests set it) it is raised again. The next call clears the message.
+    """
+
+    @functools.wraps(method)
+    def run(self: PanelT, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        if self.last_error is not None:
+            self.last_error = None
+            self.say("")
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            _tell(self, error)
+            return None
+
+    return run
+
+
+def _tell(panel: Panel, error: Exception) -> None:
+    """Show an error in the panel; in strict mode raise it again, unless the learner's input caused it."""
+    panel.last_error = error
+    if isinstance(error, BadInput):
+        panel.say(str(error), "bad")
+        return
+    panel.say(
+        f"This did not work: {type(error).__name__}: {error}. "
+        "Try another setting, or run the cell again. `panel.last_error` has the details.",
+        "bad",
+    )
+    if os.environ.get("MPKIT_STRICT") == "1":
+        raise error

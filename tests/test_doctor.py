@@ -1,0 +1,222 @@
+"""The doctor: what it measures, what it finds, and the cure that it names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mpkit.__main__ as command
+from mpkit import doctor, environment, format_speed
+from mpkit.environment import Finding
+from mpkit.format_speed import FormatSpeed
+from mpkit.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32, TF32
+from mpkit.widgets.doctor import doctor_panel
+
+GOOD = {"python": "3.11.7", "torch": "2.13.0", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}
+
+
+@pytest.fixture
+def report() -> doctor.Report:
+    """A report with known figures."""
+    speeds = (FormatSpeed(FP32, 1.0, 1.0, "native"), FormatSpeed(FP16, 61.4, 1.25, "emulate"),
+              FormatSpeed(E4M3, None, 2.94, "emulate"))  # fmt: skip
+    found = (Finding("good", "All <well>."), Finding("bad", "x is missing.", "pip install x"))
+    return doctor.Report("cpu", ("CPU", "GPU <1>"), 1, 256, speeds, {"python": "3.11.7", "x": ""}, found)
+
+
+def server(folder: Path, version: str | None) -> Path:
+    """A server's environment with this widget front end, or none."""
+    if version is not None:
+        package = folder / environment.EXTENSION
+        package.parent.mkdir(parents=True)
+        package.write_text(json.dumps({"version": version}))
+    return folder
+
+
+def test_examine_covers_every_format_within_two_seconds() -> None:
+    began = time.process_time()
+    report = doctor.examine("cpu")
+    assert time.process_time() - began < 4, "two seconds on a quiet machine"
+    assert [speed.fmt for speed in report.formats] == list(FORMATS.values())
+    assert report.formats[0].native == 1.0
+    assert all(speed.emulated > 0 and speed.native != 0 for speed in report.formats)
+    assert {speed.fmt.name: speed.use for speed in report.formats} == dict.fromkeys(FORMATS, "emulate") | {
+        "FP32": "native"
+    }
+    assert report.versions["torch"] == torch.__version__
+    assert report.threads == 1
+
+
+def test_examine_puts_threads_and_precision_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_num_threads(2)
+    report = doctor.examine("cpu")
+    assert torch.get_num_threads() == 2
+    assert torch.get_float32_matmul_precision() == before
+    assert any("torch uses 2 threads" in finding.text for finding in report.findings)
+
+
+def test_examine_refuses_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "tpu"):
+        with pytest.raises(ValueError, match=rf"device '{device}' is not here; use 'cpu'"):
+            doctor.examine(device)
+
+
+@pytest.mark.parametrize("fmt", [FP16, BF16])
+def test_the_native_product_is_a_product_in_that_format(fmt: object) -> None:
+    a, b = torch.randn(8, 16), torch.randn(16, 4)
+    product = format_speed.native(fmt, a, b)  # type: ignore[arg-type]
+    assert product is not None
+    assert product().dtype == fmt.dtype  # type: ignore[attr-defined]
+    np.testing.assert_allclose(product().float().numpy(), a.numpy() @ b.numpy(), atol=0.2)
+
+
+@pytest.mark.parametrize("fmt", [TF32, E4M3, E5M2])
+def test_a_cpu_has_no_native_product_of_tf32_and_fp8(fmt: object) -> None:
+    assert format_speed.native(fmt, torch.ones(16, 16), torch.ones(16, 16)) is None  # type: ignore[arg-type]
+
+
+def test_seconds_are_the_median_of_at_least_three_calls() -> None:
+    pauses = iter([0.0, 0.05, 0.2, 0.05])  # the first one warms up; 0.2 is an outlier
+
+    def call() -> torch.Tensor:
+        time.sleep(next(pauses))
+        return torch.empty(0)
+
+    assert 0.05 <= format_speed._seconds(call, "cpu") < 0.15
+
+
+def test_text_shows_figures_findings_and_cures(report: doctor.Report) -> None:
+    lines = report.text().splitlines()
+    assert lines[0] == "Devices: CPU, GPU <1>. CPU threads: 1."
+    assert "FP32    32    1x             -                native" in lines
+    assert "FP16    16    61x            1.2x             emulate" in lines
+    assert "E4M3    8     none           2.9x             emulate" in lines
+    assert lines[-1] == "✗ x is missing. → pip install x"
+    assert "python 3.11.7, x missing" in lines
+    assert not report.healthy
+    assert replace(report, findings=report.findings[:1]).healthy
+
+
+def test_html_says_the_same_and_is_escaped(report: doctor.Report) -> None:
+    html = report.html()
+    assert "GPU &lt;1&gt;" in html
+    assert "All &lt;well&gt;." in html
+    for text in ("61x", "none", "pip install x", "x missing"):
+        assert text in html
+
+
+def test_versions_name_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGES", ("numpy", "surely-not-installed"))
+    assert environment.versions() == {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "surely-not-installed": "",
+    }
+
+
+def test_missing_and_old_packages_get_a_cure(tmp_path: Path) -> None:
+    place = server(tmp_path, "5.0.16")
+    assert environment.findings(GOOD, place) == [Finding("good", "Kernel and server both have widgets.")]
+    missing = environment.findings({**GOOD, "jupyterlab": ""}, place)
+    assert missing[0] == Finding("bad", "jupyterlab is missing.", "pip install jupyterlab")
+    old = environment.findings({**GOOD, "ipywidgets": "7.7.5"}, place)
+    assert old[0] == Finding("bad", "ipywidgets 7.7.5 is too old.", 'pip install "ipywidgets>=8.1"')
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "text"),
+    [
+        ("5.0.16", "good", "Kernel and server both have widgets."),
+        ("3.1.0", "bad", "The server's widget front end (3.1.0) is too old for ipywidgets 8."),
+        (None, "bad", "The server has no widget front end: sliders show as text."),
+    ],
+)
+def test_the_servers_front_end_is_judged(
+    version: str | None, kind: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "nothing"))
+    finding = environment.findings(GOOD, server(tmp_path, version))[-1]
+    assert (finding.kind, finding.text) == (kind, text)
+    assert finding.cure == ("" if kind == "good" else environment.CURE)
+
+
+def test_without_a_server_in_sight_the_doctor_says_so() -> None:
+    finding = environment.findings(GOOD, None)[-1]
+    assert (finding.kind, finding.cure) == ("note", environment.CURE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="only where /proc tells what runs")
+@pytest.mark.parametrize("python", [sys.executable, "bin/" + Path(sys.executable).name])
+def test_the_servers_environment_is_found_by_its_process(python: str) -> None:
+    command = [python, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, cwd=sys.prefix, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before the new program runs, its command line is still empty
+        found = environment.server_prefix({"JPY_PARENT_PID": str(process.pid)})
+        process.communicate(b"\n")
+    assert found == Path(sys.prefix)
+
+
+@pytest.mark.parametrize("pid", ["", "one", "999999999"])
+def test_what_is_no_python_process_is_no_server(pid: str) -> None:
+    assert environment.server_prefix({"JPY_PARENT_PID": pid}) is None
+
+
+def test_the_panel_shows_the_report_and_looks_again(report: doctor.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: report)
+    panel = doctor_panel()
+    assert repr(panel) == "Doctor: 3 formats examined on cpu"
+    assert panel.view.value == panel.html() == report.html()
+    monkeypatch.setattr(doctor, "examine", lambda: replace(report, threads=7))
+    panel.examine()
+    assert "CPU threads: 7" in panel.view.value
+
+
+def test_command_doctor_prints_and_tells_by_its_status(
+    report: doctor.Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str | None] = []
+
+    def examine(device: str | None) -> doctor.Report:
+        asked.append(device)
+        return report
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert command.main(["doctor", "--device", "cpu"]) == 1
+    assert capsys.readouterr().out == report.text() + "\n"
+    monkeypatch.setattr(doctor, "examine", lambda _: replace(report, findings=()))
+    assert command.main(["doctor"]) == 0
+    assert asked == ["cpu"]
+
+
+def test_command_bench_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    class Bench:
+        main: Callable[[list[str]], None] = staticmethod(seen.append)
+
+    monkeypatch.setitem(sys.modules, "mpkit.bench", Bench)
+    assert command.main(["bench", "--only", "cast"]) == 0
+    assert seen == [["--only", "cast"]]
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"]])
+def test_an_unknown_command_lists_the_known_ones(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: python -m mpkit" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert "doctor   what this machine can do" in capsys.readouterr().out

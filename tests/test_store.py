@@ -1,0 +1,108 @@
+"""The learner's answers survive: atomically written, one lesson apart from another, never lost to a broken file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpkit import store
+
+
+def test_a_value_comes_back_and_is_plain_json() -> None:
+    store.put("predictions", "04.flushed", 40.5)
+    store.put("predictions", "04.rule", "größer")
+    assert store.get("predictions", "04.flushed") == 40.5
+    assert store.section("predictions", "04") == {"04.flushed": 40.5, "04.rule": "größer"}
+    text = (store.home() / "04.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"predictions": {"04.flushed": 40.5, "04.rule": "größer"}}
+
+
+def test_what_was_never_stored_is_the_default() -> None:
+    assert store.get("quizzes", "04.quiz") is None
+    assert store.get("quizzes", "04.quiz", 7) == 7
+    assert not store.home().exists(), "reading must not create anything"
+
+
+def test_kinds_and_lessons_do_not_touch_each_other() -> None:
+    store.put("predictions", "04.a", 1)
+    store.put("exercises", "04.a", "pass")
+    store.put("predictions", "05.a", 2)
+    assert store.get("predictions", "04.a") == 1
+    assert store.get("exercises", "04.a") == "pass"
+    store.reset("04")
+    assert store.load("04") == {}
+    assert store.get("predictions", "05.a") == 2
+    store.reset()
+    assert store.load("05") == {}
+
+
+def test_reset_leaves_other_files_alone(tmp_path: Path) -> None:
+    store.put("predictions", "04.a", 1)
+    mine = store.home() / "notes.txt"
+    mine.write_text("mine")
+    store.reset()
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in store.home().iterdir()) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("content", ['{"predictions": {"04.a": ', "[1, 2]", "\x00\x00", ""])
+def test_a_broken_file_is_kept_aside_with_a_warning(content: str) -> None:
+    store.home().mkdir(parents=True)
+    path = store.home() / "04.json"
+    for count in ("", "1"):
+        path.write_text(content, encoding="utf-8")
+        with pytest.warns(UserWarning, match=rf"04.json could not be read .*kept as .*04.json.broken{count},"):
+            assert store.load("04") == {}
+        assert (store.home() / f"04.json.broken{count}").read_text(encoding="utf-8") == content
+    store.put("predictions", "04.a", 1)
+    assert store.get("predictions", "04.a") == 1
+
+
+def test_a_section_of_the_wrong_kind_does_no_harm() -> None:
+    store.home().mkdir(parents=True)
+    (store.home() / "04.json").write_text('{"predictions": 3, "exercises": {"04.1": "pass"}}')
+    assert store.section("predictions", "04") == {}
+    store.put("predictions", "04.a", 1)
+    assert store.get("exercises", "04.1") == "pass"
+
+
+def test_a_crash_while_writing_keeps_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("predictions", "04.a", 1)
+
+    def crash(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.warns(UserWarning, match=r"answer 04.a could not be stored .*No space left.*set .*MPKIT_HOME"):
+        store.put("predictions", "04.a", 2)
+    assert store.get("predictions", "04.a") == 1
+    assert [path.name for path in store.home().iterdir()] == ["04.json"], "the half-written neighbour is gone"
+
+
+@pytest.mark.parametrize("key", ["flushed", "4.a", "04", "04.", "04. a", "04.../x", "", 4, None])
+def test_a_key_without_its_lesson_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"must be the lesson's two digits, a point and a name, such as '04.flushed'"):
+        store.put("predictions", key, 1)
+
+
+@pytest.mark.parametrize("lesson", ["4", "../x", "0004", ""])
+def test_reset_refuses_what_is_no_lesson(lesson: str) -> None:
+    with pytest.raises(ValueError, match="must be written with two digits"):
+        store.reset(lesson)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder differs on other systems")
+@pytest.mark.parametrize(("xdg", "expected"), [("/data", "/data/mpkit"), ("not/absolute", "~/.local/share/mpkit")])
+def test_home_without_mpkit_home_follows_the_system(xdg: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPKIT_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", xdg)
+    assert store.home() == Path(expected).expanduser()
+
+
+def test_mpkit_home_may_name_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPKIT_HOME", "~/elsewhere")
+    assert store.home() == Path.home() / "elsewhere"
