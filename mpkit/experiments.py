@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
@@ -119,3 +119,10 @@ def compare(
     for results in train_each(variants, model, data, optimizer, steps, score, loss_fn, measure_flushed):  # noqa: B007
         pass
     return results
+
+
+def as_good_as(results: Mapping[str, Outcome], reference: str, margin: float) -> list[str]:
+    """Names of the runs of which every seed's score is within `margin` (0.02 is 2 %) of the reference's."""
+    base = results[reference]
+    others = (outcome for name, outcome in results.items() if name != reference)
+    return [o.variant.name for o in others if all(abs(change) <= margin for change in o.relative_to(base))]

@@ -39,8 +39,8 @@ class FloatFormat:
         name: what people call it, such as "FP16".
         exponent_bits: 2 to 8.
         mantissa_bits: stored bits after the point, 1 to 23 (the leading 1 is not stored).
-        has_inf: True for IEEE formats, which reserve the top exponent for Inf and NaN. False for the "fn" kind of
-            OCP E4M3 (Micikevicius et al. 2022, arXiv 2209.05433, table 1): no Inf, and only the all-ones pattern is NaN.
+        has_inf: True for IEEE formats, which reserve the top exponent for Inf and NaN. False for E4M3's
+            kind (Micikevicius et al. 2022, arXiv 2209.05433, table 1): no Inf, and only the all-ones pattern is NaN.
         dtype: torch's dtype of this format, or None where torch has none.
 
     Raises:

@@ -110,14 +110,14 @@ class LossScaler:
             grad_scale = scale if fused and not self._check_again else None
             self._check(plan, optimizer, self._inv_scale if grad_scale is None else self._one, "step()")
         gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
-        flag = plan.found_inf
-        assert flag is not None  # set by the check that every step goes through
-        bad: Tensor | bool = flag
+        known: bool | None = None
         if fused:
-            step_fused(optimizer, grad_scale, flag if self.rule.skips else torch.zeros_like(flag))
-        elif not self.rule.skips or not (bad := bool(flag)):
+            flag = plan.found_inf if self.rule.skips else torch.zeros_like(plan.found_inf)
+            step_fused(optimizer, grad_scale, flag)
+        elif not self.rule.skips or not (known := bool(plan.found_inf)):
             optimizer.step()
-        result = StepResult(scale.clone(), bad, self.rule.skips, gathered, optimizer.param_groups)
+        outcome = torch.stack((scale, plan.found_inf))  # a copy: both tensors go on changing
+        result = StepResult(outcome, known, self.rule.skips, gathered, optimizer.param_groups)
         self._results.append(weakref.ref(result))
         return result
 
@@ -128,7 +128,7 @@ class LossScaler:
         """
         if self._scale is None:
             raise RuntimeError(misuse.NO_SCALE.format(verb="update()"))
-        flags = [plan.found_inf for plan in self._plans.values() if plan.found_inf is not None]
+        flags = [plan.found_inf for plan in self._plans.values() if plan.stage is not Stage.READY]
         if not flags:
             raise RuntimeError(misuse.NOT_STEPPED)
         self.rule.update_tensors(self._scale, self._growth_tracker, functools.reduce(torch.maximum, flags))
@@ -168,29 +168,28 @@ class LossScaler:
             raise RuntimeError(misuse.NO_SCALE.format(verb=verb))
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(misuse.NOT_AN_OPTIMIZER.format(verb=verb, got=type(optimizer).__name__))
-        params: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
-        if not params:
+        groups = optimizer.param_groups
+        first = next((group["params"][0] for group in groups if group["params"]), None)
+        if first is None:
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
-        plan = self._plans.get(id(params[0]))
-        if plan is None or not plan.fits(params):
-            old, plan = plan, GradientPlan(params)
+        plan = self._plans.get(id(first))
+        if plan is None or not plan.fits(groups):
+            old, plan = plan, GradientPlan(groups, self._scale.device)
             if old is not None:
                 plan.stage, plan.found_inf = old.stage, old.found_inf
-            self._plans[id(params[0])] = plan
+            self._plans[id(first)] = plan
         return self._scale, plan
 
     def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, inv_scale: Tensor, verb: str) -> None:
         if (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
-        found_inf = torch.zeros((), dtype=torch.float32, device=inv_scale.device)
-        if not plan.check_and_unscale(inv_scale, found_inf):
+        if not plan.check_and_unscale(inv_scale):
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
         if self._check_again:  # also catches a scale so small that its reciprocal is Inf
-            plan.check_and_unscale(self._one, found_inf)
+            plan.check_and_unscale(self._one)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
-        plan.found_inf = found_inf
+            dist.all_reduce(plan.found_inf, op=dist.ReduceOp.MAX)
 
 
 def _read_state(state: dict[str, Any], rule: ScaleRule) -> ScaleState:

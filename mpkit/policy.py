@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mpkit.casting import cast
@@ -72,37 +72,40 @@ class Policy:
         if engine != "emulated":
             raise ValueError(f'engine={engine!r} is not available; engine="emulated" runs on every machine.')
         _require_float32(model)
-        low_everywhere = self.params != FP32
-        mode = Emulation(self.forward, self.backward, self.loss, low_everywhere, meter)
         if self == Policy():
             yield model
             return
-        own = {id(p) for p in model.parameters()}
+        mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
+        self.store_(model.parameters())
+        with mode, self._round_after_steps(model, mode):
+            yield model
 
-        def before_step(*_: Any) -> None:
-            mode.paused = True
-
-        def after_step(optimizer: Any, *_: Any) -> None:
-            mode.paused = False
-            for group in optimizer.param_groups:
-                self._store([p for p in group["params"] if id(p) in own])
-
-        self._store(model.parameters())
-        hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
-        try:
-            with mode:
-                yield model
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _store(self, params: Any) -> None:
-        """Keep weights in the format of `update`."""
+    def store_(self, params: Iterable[Tensor]) -> None:
+        """Round weights in place to the format of `update`. Inside `apply` this happens after every optimizer step."""
         if self.update == FP32:
             return
         with torch.no_grad(), torch._C.DisableTorchFunction():
             for p in params:
                 p.copy_(cast(p, self.update))
+
+    @contextmanager
+    def _round_after_steps(self, model: nn.Module, mode: Emulation) -> Iterator[None]:
+        """Switch emulation off while an optimizer works, and round the model's weights when it is done."""
+        own = {id(p) for p in model.parameters()}
+
+        def before(*_: Any) -> None:
+            mode.paused = True
+
+        def after(optimizer: Any, *_: Any) -> None:
+            mode.paused = False
+            self.store_(p for group in optimizer.param_groups for p in group["params"] if id(p) in own)
+
+        hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def _require_float32(model: nn.Module) -> None:

@@ -92,12 +92,13 @@ class Run:
         self.optimizer.zero_grad()
         with self.policy.apply(self.model, meter=self._meter):
             losses = self.loss_fn(self.model(inputs), targets)  # () or (seeds,)
-            # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
-            self.scaler.scale(losses.sum()).backward()
-            self.scaler.unscale_(self.optimizer)
-            grad_norm = total_norm(self.model)
-            result = self.scaler.step(self.optimizer)
-            self.scaler.update()
+        # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
+        self.scaler.scale(losses.sum()).backward()
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = total_norm(self.model)
+        result = self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.policy.store_(self.model.parameters())
         values = tuple(losses.detach().reshape(-1).tolist())
         return StepRecord(
             step=self.step,

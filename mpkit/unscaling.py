@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 ParamGroups = list[dict[str, Any]]
-LARGE_SHARE = 0.75  # of a GPU's work that is started before the many small parameters are collected
+LARGE_SHARE = 0.5  # of the values: a GPU starts on these while Python collects the many small gradients
 _grad_of = operator.attrgetter("grad")
 
 
@@ -44,23 +44,31 @@ Gathered = list[tuple[Bucket, list[Tensor | None]]]  # the gradient of every par
 
 
 class GradientPlan:
-    """One optimizer's parameters, sorted once, and the stage that the optimizer is in."""
+    """One optimizer's parameters, sorted once, and the stage that the optimizer is in.
 
-    def __init__(self, params: list[Tensor]) -> None:
-        self.params = params
+    ``found_inf``: 0-dim float32 on ``device``, 1 once a check found Inf or NaN, else 0. It is one tensor for good,
+    zeroed between iterations: a step captured in a CUDA graph writes to it in every replay.
+    """
+
+    def __init__(self, param_groups: ParamGroups, device: torch.device) -> None:
+        self.param_lists = [list(group["params"]) for group in param_groups]
         self.stage = Stage.READY
-        self.found_inf: Tensor | None = None
+        self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.gathered: Gathered = []
+        params: list[Tensor] = list(itertools.chain(*self.param_lists))
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
             for part in _large_and_small([p for p in params if (p.device, p.dtype) == kind]):
                 self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
 
-    def fits(self, params: list[Tensor]) -> bool:
-        """Tell whether ``params`` are still the same tensors (by identity), on the same device, as sorted."""
-        same = len(params) == len(self.params) and all(map(operator.is_, params, self.params))
-        moved = any((b.params[0].device, b.params[0].dtype) != (b.device, b.dtype) for b in self.buckets)
-        return same and not moved
+    def fits(self, param_groups: ParamGroups) -> bool:
+        """Tell whether these are still the same parameters (by identity), on the same device, as sorted."""
+        if len(param_groups) != len(self.param_lists):
+            return False
+        for group, kept in zip(param_groups, self.param_lists, strict=True):
+            if len(group["params"]) != len(kept) or not all(map(operator.is_, group["params"], kept)):
+                return False
+        return all(b.params[0].device == b.device and b.params[0].dtype == b.dtype for b in self.buckets)
 
     def first_float16(self) -> Tensor | None:
         """Return a float16 parameter that has a gradient, if there is one."""
@@ -69,20 +77,21 @@ class GradientPlan:
 
     def reset(self) -> None:
         """Be ready for the next iteration, and let go of this one's gradients."""
-        self.stage, self.found_inf, self.gathered = Stage.READY, None, []
+        self.stage, self.gathered = Stage.READY, []
+        self.found_inf.zero_()
 
     @torch.no_grad()
-    def check_and_unscale(self, inv_scale: Tensor, found_inf: Tensor) -> bool:
-        """Multiply the gradients by ``inv_scale`` in place; set ``found_inf`` to 1 if one was not finite before that.
+    def check_and_unscale(self, inv_scale: Tensor) -> bool:
+        """Multiply the gradients by ``inv_scale`` in place; set ``found_inf`` if one was not finite before that.
 
-        Both are 0-dim float32 tensors. Returns whether there was any gradient. No wait for the device, except to
-        coalesce sparse gradients.
+        ``inv_scale``: 0-dim float32 on ``found_inf``'s device. Returns whether there was any gradient. No wait for the
+        device, except to coalesce sparse gradients.
         """
         self.gathered = []
         for bucket in self.buckets:
             grads = list(map(_grad_of, bucket.params))
             self.gathered.append((bucket, grads))
-            _check_bucket(bucket, grads, inv_scale, found_inf)
+            _check_bucket(bucket, grads, inv_scale, self.found_inf)
         return any(grad is not None for _, grads in self.gathered for grad in grads)
 
 

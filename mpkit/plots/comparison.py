@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mpkit.experiments import Outcome
 from mpkit.plots.style import INK, look
@@ -60,9 +61,24 @@ def _losses(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
         ax.plot(_smooth(values), color=color, linestyle=dash, marker=marker, markevery=max(steps // 8, 1),
                 markersize=5.5, linewidth=1.8, label=name)  # fmt: skip
     ax.set_xlim(0, steps)
+    _zoom(ax, results)
     ax.set_xlabel("training step")
     ax.set_title(label, fontsize=12, weight="normal")
     ax.legend(loc="upper right", ncols=2 if len(results) > 4 else 1, handlelength=3.2, columnspacing=1.2)
+
+
+def _zoom(ax: Axes, results: Mapping[str, Outcome]) -> None:
+    """Show the range in which the runs end; one that ends at more than twice the best is only mentioned."""
+    ends = {name: float(_smooth(np.array([r.loss for r in o.records]))[-1]) for name, o in results.items()}
+    best = min(ends.values())
+    inside = [end for end in ends.values() if end <= 2 * best]
+    if not all(o.scores for o in results.values()) or len(inside) < 2:
+        return
+    margin = max(max(inside) - best, 0.02 * best)
+    ax.set_ylim(best - 0.3 * margin, max(inside) + 2.2 * margin)
+    outside = [f"{name} ends at {end:.2g}" for name, end in ends.items() if end > 2 * best]
+    if outside:
+        ax.text(0.02, 0.03, "above the chart: " + ", ".join(outside), transform=ax.transAxes, fontsize=10.5)
 
 
 def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:
@@ -87,6 +103,20 @@ def _scores(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
     if reference in done:
         ax.axhline(done[reference].mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     ax.set_xlim(-0.6, max(len(results), 2) - 0.4)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    scores = [score for outcome in done.values() for score in outcome.scores]
+    if scores and min(scores) > 0:
+        ax.set_yticks(_ticks(min(scores), max(scores)))
     ax.set_xticks(range(len(done)), [name.replace(" ", "\n") for name in done])
     ax.tick_params(axis="x", labelsize=10.5)
     ax.set_title(label, fontsize=12, weight="normal")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """A few round numbers between two positive values, for a logarithmic axis."""
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+    every = [m * 10.0**e for e in range(-6, 6) for m in steps]
+    ticks = [t for t in every if 0.9 * low <= t <= 1.1 * high]
+    return ticks if len(ticks) <= 7 else ticks[:: len(ticks) // 4]

@@ -152,10 +152,14 @@ def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 
 def _palette(image: Image.Image) -> Image.Image:
-    """The 256 most frequent colours of a picture, so that areas keep their exact colour."""
-    counted = sorted(image.getcolors(image.width * image.height) or [], reverse=True)[:256]
+    """The most frequent colours of a picture, no two of them close, so that areas keep their exact colour."""
+    colors, counts = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)
+    chosen = np.empty((0, 3), dtype=np.int64)
+    for color in colors[np.argsort(-counts)].astype(np.int64):
+        if len(chosen) < 200 and np.all(np.abs(chosen - color).max(axis=1) > 9):
+            chosen = np.vstack([chosen, color])
     palette = Image.new("P", (1, 1))
-    palette.putpalette([channel for _, color in counted for channel in color])  # type: ignore[attr-defined]
+    palette.putpalette(chosen.flatten().tolist())
     return palette
 
 

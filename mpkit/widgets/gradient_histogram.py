@@ -14,7 +14,7 @@ from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat
 from mpkit.plots.gradient_histogram import GradientHistogramFigure
 from mpkit.plots.style import percent, power
 from mpkit.recording import GradientRecording, WhatIf
-from mpkit.widgets.panel import Panel, guarded
+from mpkit.widgets.panel import Panel, Picture, guarded
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, E5M2, E4M3)}
 PRESETS = (("no scaling", 0), ("torch starts here", 16), ("too large", 30))
@@ -51,7 +51,7 @@ class GradientHistogramPanel(Panel):
         self.format_menu = widgets.Dropdown(
             options=list(FORMATS), value="FP16", description="format", layout=widgets.Layout(width="200px")
         )
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.picture = Picture()
         self.words = widgets.HTML()
         self._figure = cache(self._new_figure)
         first = widgets.HBox([self.scale_slider, *self.presets], layout=widgets.Layout(flex_flow="row wrap"))
@@ -111,6 +111,7 @@ class GradientHistogramPanel(Panel):
         figure = self._figure(self.step, self.format)
         figure.show(self.view, headline(self.view), consequence(self.view))
         self.picture.value = figure.png()
+        self.picture.tooltip = headline(self.view)
         self.words.value = f'<div role="status" aria-live="polite">{self.summary()}</div>'
 
     def _new_figure(self, step: int, fmt: FloatFormat) -> GradientHistogramFigure:

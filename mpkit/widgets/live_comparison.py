@@ -12,7 +12,7 @@ from IPython.display import display
 
 from mpkit.experiments import Outcome
 from mpkit.plots.comparison import comparison
-from mpkit.widgets.panel import Panel
+from mpkit.widgets.panel import Panel, Picture
 
 Results = dict[str, Outcome]
 
@@ -37,11 +37,11 @@ class LiveComparison(Panel):
         self.results: Results = {}
         self.progress = widgets.IntProgress(0, 0, steps * runs, layout=widgets.Layout(width="420px"))
         self.state = widgets.HTML()
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.picture = Picture()
         self.bar = widgets.HBox([self.progress, self.state])
         super().__init__(self.bar, self.picture)
 
-    def follow(self, training: Iterable[Results], seconds_between_pictures: float = 1.0) -> Results:
+    def follow(self, training: Iterable[Results], seconds_between_pictures: float = 2.0) -> Results:
         """Show the panel, run the training, and return the results. Stop it with the ■ of the toolbar."""
         handle = display(self, display_id=True)
         shown = 0.0
@@ -78,6 +78,7 @@ class LiveComparison(Panel):
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=100)
         self.picture.value = out.getvalue()
+        self.picture.tooltip = title
 
 
 def watch(training: Iterable[Results], **settings: Any) -> Results:

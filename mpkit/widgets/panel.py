@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ipywidgets as widgets
+import traitlets
 
 from mpkit import markup
 
@@ -17,6 +18,18 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 P = ParamSpec("P")
 R = TypeVar("R")
 PanelT = TypeVar("PanelT", bound="Panel")
+
+
+class Picture(widgets.Image):
+    """A PNG with an accessible name: set `tooltip` to what the picture says.
+
+    The plain Image has no `description`, which the front end reads when there is a tooltip.
+    """
+
+    description = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
 
 
 class BadInput(ValueError):
