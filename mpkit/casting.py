@@ -66,14 +66,14 @@ def cast(
     wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
         _raise_if_too_large(wide, fmt, rounding)
-    elif overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
+    # torch.compile removes a conversion there and back, and the rounding with it.
+    native = rounding == "nearest" and fmt.dtype in NATIVE and not torch.compiler.is_compiling()
+    float32_already = fmt.mantissa_bits == 23 and fmt.exponent_bits == 8
+    if wide.dtype != torch.float32 or not (native or float32_already):
+        return _round_in_blocks(wide, fmt, rounding, generator, overflow).to(x.dtype)
+    if overflow == "saturate":
         wide = wide.clamp(-fmt.max, fmt.max)
-    native = rounding == "nearest" and fmt.dtype in NATIVE and wide.dtype == torch.float32
-    if native and not torch.compiler.is_compiling():  # torch.compile removes a conversion there and back
-        return wide.to(fmt.dtype).to(x.dtype)
-    if wide.dtype == torch.float32 and fmt.mantissa_bits == 23 and fmt.exponent_bits == 8:
-        return wide.to(x.dtype, copy=True)  # float32 is FP32 already
-    return _round_in_blocks(wide, fmt, rounding, generator, finish=overflow != "saturate").to(x.dtype)
+    return wide.to(fmt.dtype or torch.float32).to(x.dtype, copy=True)
 
 
 def fake_cast(
@@ -145,18 +145,20 @@ def _check_tensor(x: Any) -> None:
 
 
 def _round_in_blocks(
-    x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, finish: bool
+    x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, overflow: Overflow
 ) -> Tensor:
     flat = x.contiguous().view(-1)
     out = torch.empty_like(flat)
     size = BLOCK if x.device.type == "cpu" else max(flat.numel(), 1)
     spacing = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
     for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
+        if overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
+            source = torch.clamp(source, -fmt.max, fmt.max, out=target)
         ulp = _spacing(source, fmt, spacing[: source.numel()])
         torch.div(source, ulp, out=target)
         _round_to_integer(target, rounding, generator)
         target.mul_(ulp)
-        if finish:
+        if overflow != "saturate":
             _overflow_to_inf(target, source, fmt, rounding)
     return out.view(x.shape)
 

@@ -21,7 +21,8 @@ from mpkit.formats import FP32, FloatFormat
 # torch/docs amp "CUDA Ops that can autocast to float16".
 MATRIX = frozenset(
     "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addmv addr addbmm baddbmm chain_matmul multi_dot einsum "
-    "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d scaled_dot_product_attention prelu".split()
+    "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "scaled_dot_product_attention prelu".split()
 )
 # torch/docs amp "CUDA Ops that autocast to float32", and the losses.
 WIDE = frozenset(

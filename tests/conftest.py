@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,11 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def one_thread_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small matmuls on a busy two-core machine can be a thousand times slower with two threads."""
     monkeypatch.setenv("MPKIT_HOME", str(tmp_path / "home"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    yield
 
 
 def in_ci() -> bool:

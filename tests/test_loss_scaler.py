@@ -179,6 +179,22 @@ def test_a_rule_may_choose_not_to_skip(fused: bool) -> None:
     assert scaler.get_scale() == 32768.0
 
 
+@pytest.mark.parametrize("unscale", [False, True])
+def test_a_users_own_grad_scale_multiplies_in_as_in_torch(unscale: bool) -> None:
+    weights = []
+    for scaler in (LossScaler(preset("torch")), torch.amp.GradScaler("cpu")):
+        p = parameter(0.0)
+        optimizer: Any = sgd(p, fused=True)
+        optimizer.grad_scale = torch.tensor(4.0)
+        give(scaler, p, 8.0)
+        if unscale:
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        assert not hasattr(optimizer, "grad_scale")
+        weights.append(p.item())
+    assert weights == [-2.0, -2.0]
+
+
 # --- the second test, after the division ------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ R = TypeVar("R")
 PanelT = TypeVar("PanelT", bound="Panel")
 
 
-class Picture(widgets.Image):
+class Picture(widgets.Image):  # type: ignore[misc]
     """A PNG with an accessible name: set `tooltip` to what the picture says.
 
     The plain Image has no `description`, which the front end reads when there is a tooltip.
