@@ -135,13 +135,13 @@ def four_patients(answer: Any) -> Feedback:
 
 QUIZ = (
     Item(
-        question="A gradient value is 2^-26. FP16's smallest subnormal is 2^-24. What does FP16 make of it?",
-        options=("2^-24, the nearest number above", "2^-26, as a subnormal", "0"),
+        question="A gradient value is 2⁻²⁶. FP16's smallest subnormal is 2⁻²⁴. What does FP16 make of it?",
+        options=("2⁻²⁴, the nearest number above", "2⁻²⁶, as a subnormal", "0"),
         right=2,
         feedback=(
-            "2^-26 is closer to 0 than to 2^-24. Everything up to 2^-25, half the smallest subnormal, goes to 0.",
-            "Subnormals reach down to 2^-24, and between 0 and 2^-24 FP16 has no number.",
-            "Yes. Up to 2^-25, half of the smallest subnormal, everything is flushed to zero.",
+            "2⁻²⁶ is closer to 0 than to 2⁻²⁴. Everything up to 2⁻²⁵, half the smallest subnormal, goes to 0.",
+            "Subnormals reach down to 2⁻²⁴, and between 0 and 2⁻²⁴ FP16 has no number.",
+            "Yes. Up to 2⁻²⁵, half of the smallest subnormal, everything is flushed to zero.",
         ),
     ),
     Item(

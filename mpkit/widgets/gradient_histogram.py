@@ -149,7 +149,7 @@ def describe(view: WhatIf) -> str:
     """Scale, step, format and the three shares, in whole percents."""
     t = view.total
     return (
-        f"loss scale 2^{view.log2_scale}, step {view.step}, {view.format}: {t.flushed:.0%} flushed to zero, "
+        f"Loss scale {power(view.log2_scale)}, step {view.step}, {view.format}: {t.flushed:.0%} flushed to zero, "
         f"{t.subnormal:.0%} subnormal, {t.overflowed:.0%} overflowed. {consequence(view)}"
     )
 
