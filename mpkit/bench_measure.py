@@ -1,7 +1,7 @@
 """Time two things side by side: what one row of the benchmark is, and how it is measured.
 
-Both sides run in turn, so that a busy machine slows both. A row keeps the medians and the quartiles of the paired
-ratios; when those lie far apart, the machine was not quiet and the row says little.
+Both sides run in turn, so that a busy machine slows both. Each pair gives a ratio; a row keeps their median and their
+quartiles. When the quartiles lie far apart, the machine was not quiet and the row says little.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured row; times in milliseconds, None where there is no measurement and `note` says why."""
+    """One measured row: median times in milliseconds, and the median of the paired ratios, which is not their quotient.
+
+    None where there is no measurement; `note` says why.
+    """
 
     name: str
     ours_ms: float | None
@@ -79,8 +82,8 @@ def measure(case: Case, repeats: int) -> Row:
     finally:
         gc.collect()
     our, their = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
-    ratio = our / their
     paired = sorted(a / b for a, b in pairs)
+    ratio = statistics.median(paired)
     quartiles = (paired[len(paired) // 4], paired[(3 * len(paired)) // 4])
     return Row(
         case.name, our, case.peer, their, ratio, quartiles, case.bar,

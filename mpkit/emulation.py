@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mpkit.casting import fake_cast
+from mpkit.casting import cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
 
 # torch/docs amp "CUDA Ops that can autocast to float16".
@@ -71,7 +71,7 @@ class Emulation(TorchFunctionMode):
             is promoted to FP32 by a wide input.
         meter: counts flushed gradients, if given.
 
-    Two simplifications: an operation that works in place keeps its float32 result until the next operation reads it,
+    Two simplifications: the gradient of an operation that works in place is rounded where the tensor was made,
     and where a tensor has several consumers their gradients are added in FP32 and rounded once.
     """
 
@@ -109,14 +109,24 @@ class Emulation(TorchFunctionMode):
     def _follow(self, func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
         """Everything else runs in the widest format among its inputs."""
         out = func(*args, **kwargs)
+        inputs = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
+        if isinstance(out, list | tuple) and any(isinstance(part, Tensor) for part in out):  # chunk, max(dim), …
+            return _rebuild(out, [self._settle(part, name, inputs) for part in out])
+        if name == "__setitem__":
+            self._settle(inputs[0] if inputs else None, name, inputs)
+        elif isinstance(out, Tensor) and _asks_for_wide(name, args, kwargs):
+            return out.view_as(out)  # a new tensor object, without the mark of the low format
+        return self._settle(out, name, inputs)
+
+    def _settle(self, out: Any, name: str, inputs: list[Tensor]) -> Any:
+        """Decide whether one result is stored in the low format."""
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return out
-        if _asks_for_float32(name, args, kwargs):
-            return out.view_as(out)  # a new tensor object, without the mark of the low format
-        inputs = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
-        if any(_same_memory(out, t) for t in inputs):  # a view, a copy of the reference, or in place
-            if any(is_low(t) for t in inputs):
+        if shared := [t for t in inputs if _same_memory(out, t)]:  # a view, a copy of the reference, or in place
+            if any(is_low(t) for t in shared):
                 _mark(out)
+                if out is inputs[0]:  # past autograd, for which the rounding is no step of its own
+                    out.data.copy_(cast(out.data, self.forward))
             return out
         if name == "__get__" or not inputs:
             return out
@@ -161,9 +171,17 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a is b or a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
 
 
-def _asks_for_float32(name: str, args: Any, kwargs: Any) -> bool:
-    """True for x.float() and x.to(torch.float32): the user wants FP32 from here on."""
-    return name == "float" or (name == "to" and (torch.float32 in args[1:] or kwargs.get("dtype") == torch.float32))
+def _asks_for_wide(name: str, args: Any, kwargs: Any) -> bool:
+    """True for x.float(), x.to(torch.float32), x.double(), x.type_as(wide): the user wants more bits from here on."""
+    if name not in ("to", "type", "type_as"):
+        return name in ("float", "double")
+    wanted = (*args[1:], *kwargs.values())
+    return any(not is_low(w) if isinstance(w, Tensor) else w in (torch.float32, torch.float64) for w in wanted)
+
+
+def _rebuild(like: Any, parts: list[Any]) -> Any:
+    """A list, tuple or named tuple of `like`'s type."""
+    return like._make(parts) if hasattr(like, "_make") else type(like)(parts)
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -1,9 +1,9 @@
-"""Drive a scaling rule in a training step, with the verbs of ``torch.amp.GradScaler``.
+"""Drive a scaling rule in a training step, with the verbs of `torch.amp.GradScaler`.
 
     scaler.scale(loss).backward();  result = scaler.step(optimizer);  scaler.update()
 
-All state lives on the device. An optimizer that supports it (``fused=True``) steps without a wait for the device;
-any other needs one read of ``found_inf`` a step, because Python has to decide whether to call it.
+All state lives on the device. An optimizer that supports it (`fused=True`) steps without a wait for the device;
+any other needs one read of `found_inf` a step, because Python has to decide whether to call it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mpkit.unscaling import GradientPlan, Stage, describe, reciprocal, step_fuse
 class LossScaler:
     """Scale the loss, unscale and test the gradients, skip a bad step, adapt the scale.
 
-    ``rule``: how the scale changes, default ``DynamicScale()``. With ``NoScaling()`` the scale stays 1 and the
-    test for Inf and NaN still runs. With several ranks (``torch.distributed``) they agree on every skip.
+    `rule`: how the scale changes, default `DynamicScale()`. With `NoScaling()` the scale stays 1 and the
+    test for Inf and NaN still runs. With several ranks (`torch.distributed`) they agree on every skip.
     For a CUDA graph, run one whole step before the capture and use a fused optimizer.
     """
 
@@ -81,9 +81,9 @@ class LossScaler:
         return self._scale
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the optimizer's gradients by the scale in place and test them; for clipping before ``step``.
+        """Divide the optimizer's gradients by the scale in place and test them; for clipping before `step`.
 
-        Once an iteration, after the last ``backward``. No wait for the device, except for sparse gradients.
+        Once an iteration, after the last `backward`. No wait for the device, except for sparse gradients.
         RuntimeError: called at the wrong time, or no parameter has a gradient. ValueError: a float16 parameter.
         """
         _, plan = self._plan(optimizer, "unscale_()")
@@ -93,7 +93,7 @@ class LossScaler:
         plan.stage = Stage.UNSCALED
 
     def step(self, optimizer: torch.optim.Optimizer, closure: object = None) -> StepResult:
-        """Unscale (unless done), test, and call ``optimizer.step()`` if every gradient is finite.
+        """Unscale (unless done), test, and call `optimizer.step()` if every gradient is finite.
 
         A fused optimizer is always called and skips on the device: no wait. For any other, one read of found_inf.
         RuntimeError: called at the wrong time, with a closure, or without a gradient. ValueError: a float16 parameter.

@@ -1,4 +1,4 @@
-"""What ``LossScaler`` says when its verbs are used wrongly: the cause, then the cure."""
+"""What `LossScaler` says when its verbs are used wrongly: the cause, then the cure."""
 
 NO_SCALE = (
     "{verb} was called before any scale(): there is no scale on the device yet. "

@@ -1,7 +1,7 @@
 """How the loss scale changes from step to step: small rules that hold no state of their own.
 
 A rule maps (state, found_inf) to the next state. It never touches a model, so it can be run, plotted and
-tested on plain numbers. ``mpkit.loss_scaler.LossScaler`` drives a rule in a training step.
+tested on plain numbers. `mpkit.loss_scaler.LossScaler` drives a rule in a training step.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class ScaleState:
 
 
 def as_float32(value: float) -> float:
-    """Round ``value`` to the nearest float32 (Inf when it is too large), as the scale on the device is."""
+    """Round `value` to the nearest float32 (Inf when it is too large), as the scale on the device is."""
     return ctypes.c_float(value).value
 
 
 @dataclass(frozen=True)
 class ScaleRule(abc.ABC):
-    """What every rule offers. A new rule needs only ``init`` and ``update``.
+    """What every rule offers. A new rule needs only `init` and `update`.
 
-    ``skips``: a non-finite gradient skips the step. True for every rule here, the constant ones included:
+    `skips`: a non-finite gradient skips the step. True for every rule here, the constant ones included:
     libraries differ on those, but an Inf in a weight cannot be undone.
-    ``check_unscaled``: gradients must be finite after the division by the scale too, not only before it.
+    `check_unscaled`: gradients must be finite after the division by the scale too, not only before it.
     """
 
     skips: ClassVar[bool] = True
@@ -49,10 +49,10 @@ class ScaleRule(abc.ABC):
 
     @abc.abstractmethod
     def update(self, state: ScaleState, found_inf: bool) -> ScaleState:
-        """Return the state after a step. ``found_inf``: was any gradient Inf or NaN?"""
+        """Return the state after a step. `found_inf`: was any gradient Inf or NaN?"""
 
     def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
-        """Do ``update`` in place on 0-dim tensors: float32 scale, int32 tracker, float32 found_inf (0 or 1).
+        """Do `update` in place on 0-dim tensors: float32 scale, int32 tracker, float32 found_inf (0 or 1).
 
         This default reads them on the host: it waits for the device, and no CUDA graph can capture it.
         """
@@ -74,7 +74,7 @@ class _ConstantRule(ScaleRule):
     """A scale that never changes."""
 
     def update(self, state: ScaleState, found_inf: bool) -> ScaleState:
-        """Return ``state`` unchanged."""
+        """Return `state` unchanged."""
         return state
 
     def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
@@ -111,9 +111,9 @@ class StaticScale(_ConstantRule):
 
 @dataclass(frozen=True)
 class DynamicScale(ScaleRule):
-    """Shrink on overflow, grow after ``growth_interval`` clean steps in a row: ``torch.amp.GradScaler``'s rule.
+    """Shrink on overflow, grow after `growth_interval` clean steps in a row: `torch.amp.GradScaler`'s rule.
 
-    Beyond it: the scale never falls below ``min_scale`` nor rises above ``max_scale`` (None: no limit).
+    Beyond it: the scale never falls below `min_scale` nor rises above `max_scale` (None: no limit).
     Growth past float32's range is refused and the scale kept. As in torch (ATen, AmpGradScalerKernels.cpp),
     products are taken in float64 and rounded to float32, and growth happens when the tracker *equals* the
     interval: a tracker that is already beyond it grows nothing until the next overflow.
@@ -144,11 +144,11 @@ class DynamicScale(ScaleRule):
 
     @property
     def floor(self) -> float | None:
-        """The smallest scale that this rule can reach: ``min_scale``."""
+        """The smallest scale that this rule can reach: `min_scale`."""
         return self.min_scale
 
     def init(self) -> ScaleState:
-        """Return ``init_scale``, rounded to float32, and a tracker of 0."""
+        """Return `init_scale`, rounded to float32, and a tracker of 0."""
         return ScaleState(as_float32(self.init_scale))
 
     def update(self, state: ScaleState, found_inf: bool) -> ScaleState:
@@ -163,7 +163,7 @@ class DynamicScale(ScaleRule):
         return ScaleState(min(max(scale, low), high), tracker)
 
     def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
-        """Do ``update`` in place on the device: at most two small kernels, no wait for the host."""
+        """Do `update` in place on the device: at most two small kernels, no wait for the host."""
         factors = (self.growth_factor, self.backoff_factor, self.growth_interval)
         torch._amp_update_scale_(scale, growth_tracker, found_inf, *factors)
         if self.min_scale is not None or self.max_scale is not None:
@@ -192,7 +192,7 @@ PRESETS: dict[str, ScaleRule] = {
 def preset(name: str) -> ScaleRule:
     """Return the rule that a library uses by default; an unknown name is a ValueError that lists the known.
 
-    "torch" is ``torch.amp.GradScaler``'s exactly: no floor, no cap, and only the scaled gradients tested.
+    "torch" is `torch.amp.GradScaler`'s exactly: no floor, no cap, and only the scaled gradients tested.
     """
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown. Known presets: {', '.join(sorted(PRESETS))}.")

@@ -1,4 +1,4 @@
-"""What came of one ``LossScaler.step``: stepped or skipped, and why."""
+"""What came of one `LossScaler.step`: stepped or skipped, and why."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ELSEWHERE = "but the gradients here are finite now: another rank found it, or t
 class StepResult:
     """The outcome of a step. Nothing is read from the device until somebody looks.
 
-    A result holds the iteration's gradients until the scaler's next ``scale()``. What it would say is kept beyond
+    A result holds the iteration's gradients until the scaler's next `scale()`. What it would say is kept beyond
     that on the CPU, and wherever the step was decided on the host (every optimizer that is not fused).
-    ``bool(result)`` is ``.stepped``.
+    `bool(result)` is `.stepped`.
     """
 
     _outcome: Tensor  # two float32 values on the device: the scale, found_inf

@@ -1,6 +1,6 @@
 """Divide an optimizer's gradients by the scale and test them for Inf and NaN, in one pass over the memory.
 
-The same kernel as in ``torch.amp.GradScaler``. What costs there is the Python around it. Here the parameters are sorted
+The same kernel as in `torch.amp.GradScaler`. What costs there is the Python around it. Here the parameters are sorted
 once, and a GPU already works on the few large gradients while Python collects the many small ones.
 """
 
@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from mpkit import overflow
 
 ParamGroups = list[dict[str, Any]]
 LARGE_SHARE = 0.5  # of the values: a GPU starts on these while Python collects the many small gradients
@@ -46,7 +48,7 @@ Gathered = list[tuple[Bucket, list[Tensor | None]]]  # the gradient of every par
 class GradientPlan:
     """One optimizer's parameters, sorted once, and the stage that the optimizer is in.
 
-    ``found_inf``: 0-dim float32 on ``device``, 1 once a check found Inf or NaN, else 0. It is one tensor for good,
+    `found_inf`: 0-dim float32 on `device`, 1 once a check found Inf or NaN, else 0. It is one tensor for good,
     zeroed between iterations: a step captured in a CUDA graph writes to it in every replay.
     """
 
@@ -82,9 +84,9 @@ class GradientPlan:
 
     @torch.no_grad()
     def check_and_unscale(self, inv_scale: Tensor) -> bool:
-        """Multiply the gradients by ``inv_scale`` in place; set ``found_inf`` if one was not finite before that.
+        """Multiply the gradients by `inv_scale` in place; set `found_inf` if one was not finite before that.
 
-        ``inv_scale``: 0-dim float32 on ``found_inf``'s device. Returns whether there was any gradient. No wait for the
+        `inv_scale`: 0-dim float32 on `found_inf`'s device. Returns whether there was any gradient. No wait for the
         device, except to coalesce sparse gradients.
         """
         self.gathered = []
@@ -96,7 +98,7 @@ class GradientPlan:
 
 
 def _large_and_small(params: list[Tensor]) -> list[list[Tensor]]:
-    """Split off the fewest parameters that hold ``LARGE_SHARE`` of all the values."""
+    """Split off the fewest parameters that hold `LARGE_SHARE` of all the values."""
     params = sorted(params, key=Tensor.numel, reverse=True)
     upto = list(itertools.accumulate(p.numel() for p in params))
     cut = bisect.bisect_left(upto, LARGE_SHARE * upto[-1]) + 1
@@ -141,8 +143,6 @@ def _check_and_unscale(grads: list[Tensor], found_inf: Tensor, inv_scale: Tensor
     if _kernel_supports(grads[0].device.type, grads[0].dtype):
         torch._amp_foreach_non_finite_check_and_unscale_(grads, found_inf, inv_scale)
         return
-    from mpkit import overflow
-
     found_inf.copy_(torch.maximum(found_inf, overflow.found_inf(grads)))
     for grad in grads:  # the product in float32: inv_scale itself may not fit the narrow dtype
         grad.copy_(grad.float() * inv_scale)
@@ -161,7 +161,7 @@ def _kernel_supports(device_type: str, dtype: torch.dtype) -> bool:
 
 
 def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> None:
-    """Step as ``torch.amp.GradScaler`` does: the kernel reads both tensors. A user's own grad_scale multiplies in."""
+    """Step as `torch.amp.GradScaler` does: the kernel reads both tensors. A user's own grad_scale multiplies in."""
     own = getattr(optimizer, "grad_scale", None)
     optimizer.grad_scale = own if grad_scale is None else grad_scale if own is None else grad_scale * own
     optimizer.found_inf = found_inf
@@ -177,7 +177,7 @@ def reciprocal(scale: Tensor) -> Tensor:
 
 
 def describe(param_groups: ParamGroups, wanted: Tensor) -> str:
-    """Name a parameter: as the optimizer knows it (``named_parameters``), else by its place and shape."""
+    """Name a parameter: as the optimizer knows it (`named_parameters`), else by its place and shape."""
     for i, group in enumerate(param_groups):
         for j, param in enumerate(group["params"]):
             if param is wanted:

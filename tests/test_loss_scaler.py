@@ -35,7 +35,7 @@ def sgd(*params: Tensor, **options: Any) -> torch.optim.SGD:
 
 
 def give(scaler: Any, param: Tensor, *gradient: float) -> None:
-    """Make ``gradient`` the true gradient of ``param``, through the scaled loss."""
+    """Make `gradient` the true gradient of `param`, through the scaled loss."""
     scaler.scale((param * torch.tensor(gradient)).sum()).backward()
 
 
@@ -698,7 +698,7 @@ class Side:
         self.optimizers = [make[kind](p) for kind, p in zip(optimizers, self.params, strict=True)]
 
     def iterate(self, plan: list[tuple[list[Tensor], bool]]) -> None:
-        """Accumulate the given gradients and step every optimizer; ``unscale`` says whether to unscale first."""
+        """Accumulate the given gradients and step every optimizer; `unscale` says whether to unscale first."""
         for optimizer, param, (gradients, unscale) in zip(self.optimizers, self.params, plan, strict=True):
             # What backward() of the scaled loss sum(param * gradient) would write, at a fraction of the time.
             scaled = [self.scaler.scale(gradient) for gradient in gradients]

@@ -14,7 +14,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_code_prints_what_its_comments_say() -> None:
-    code = re.search(r"```python\n(.*?)```", TEXT, re.S)
+    code = re.search(r"``python\n(.*?)``", TEXT, re.S)
     assert code is not None
     lines = [line for line in code.group(1).splitlines() if line.strip()]
     assert len(lines) == 8

@@ -29,7 +29,7 @@ class Picture(widgets.Image):  # type: ignore[misc]
     description = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self) -> None:
-        super().__init__(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        super().__init__(format="png", layout=widgets.Layout(width="100%", max_width="1040px", object_fit="contain"))
 
 
 class BadInput(ValueError):
