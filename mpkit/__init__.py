@@ -1,6 +1,6 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
-Read the modules in this order: formats, casting, overflow, histogram, tracing, emulation, policy, scaling,
+Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, emulation, policy, scaling,
 loss_scaler, training. None of them imports matplotlib or ipywidgets.
 """
 

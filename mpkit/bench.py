@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.device == "cuda" and not torch.cuda.is_available():
         _parser().error("--device cuda needs a CUDA device and there is none; use --device cpu.")
+    torch.set_num_threads(options.threads)
     elements = options.elements or ELEMENTS[options.device]
     chosen = _cases(options.device, elements, options.only)
     if not chosen:
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "ratio that is accepted. Run it on a quiet machine: wide quartiles mean that it was not.",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; default 1, as in the lessons")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE as well")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name contains TEXT")
     parser.add_argument("--elements", type=_positive, help=argparse.SUPPRESS)

@@ -1,24 +1,16 @@
-"""Round tensors to any float format, bit for bit, while they stay in their own dtype.
-
-The idea in one line: divide by the spacing of the format at each value, round to an integer, multiply back.
-All three steps are exact except the rounding, because spacings are powers of two.
-"""
+"""Round tensors to any float format, bit for bit, while they stay in their own dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from mpkit.formats import FloatFormat, require_format
+from mpkit.rounding import Overflow, Rounding, convert, raise_if_too_large, round_to
 
-Rounding = Literal["nearest", "zero", "up", "down", "stochastic"]
-Overflow = Literal["inf", "saturate", "raise"]
-
-# One block and its scratch fit into a core's cache: 24x of x.clone() without blocks, under 4x with them.
-BLOCK = 2**18
 # torch's own conversions round to nearest even and are faster than arithmetic. E4M3 is not here: torch 2.11 turns
 # what is too large into NaN, torch 2.12 and later into 448.
 NATIVE = (torch.float16, torch.bfloat16, torch.float8_e5m2)
@@ -65,15 +57,15 @@ def cast(
         return FakeCast.apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
     wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
-        _raise_if_too_large(wide, fmt, rounding)
+        raise_if_too_large(wide, fmt, rounding)
     # torch.compile removes a conversion there and back, and the rounding with it.
     native = rounding == "nearest" and fmt.dtype in NATIVE and not torch.compiler.is_compiling()
     float32_already = fmt.mantissa_bits == 23 and fmt.exponent_bits == 8
-    if wide.dtype != torch.float32 or not (native or float32_already):
-        return _round_in_blocks(wide, fmt, rounding, generator, overflow).to(x.dtype)
-    if overflow == "saturate":
-        wide = wide.clamp(-fmt.max, fmt.max)
-    return wide.to(fmt.dtype or torch.float32).to(x.dtype, copy=True)
+    if wide.dtype == torch.float32 and native:
+        return convert(wide, fmt, overflow).to(x.dtype)
+    if wide.dtype == torch.float32 and float32_already:
+        return (wide.clamp(-fmt.max, fmt.max) if overflow == "saturate" else wide).to(x.dtype, copy=True)
+    return round_to(wide, fmt, rounding, generator, overflow).to(x.dtype)
 
 
 def fake_cast(
@@ -142,84 +134,3 @@ def _check_tensor(x: Any) -> None:
         raise TypeError(f"a tensor is asked for, but {type(x).__name__} came; wrap it: torch.tensor(x).")
     if not x.is_floating_point():
         raise TypeError(f"a floating-point tensor is asked for, but {x.dtype} came; convert it first: x.float().")
-
-
-def _round_in_blocks(
-    x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, overflow: Overflow
-) -> Tensor:
-    flat = x.contiguous().view(-1)
-    out = torch.empty_like(flat)
-    size = BLOCK if x.device.type == "cpu" else max(flat.numel(), 1)
-    spacing = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
-    for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
-        if overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
-            source = torch.clamp(source, -fmt.max, fmt.max, out=target)
-        ulp = _spacing(source, fmt, spacing[: source.numel()])
-        torch.div(source, ulp, out=target)
-        _round_to_integer(target, rounding, generator)
-        target.mul_(ulp)
-        if overflow != "saturate":
-            _overflow_to_inf(target, source, fmt, rounding)
-    return out.view(x.shape)
-
-
-def _spacing(x: Tensor, fmt: FloatFormat, out: Tensor) -> Tensor:
-    """Write the distance between neighbouring values of `fmt` around each element (one ulp) into `out`."""
-    integer, exponent_field = (
-        (torch.int32, 0x7F800000) if x.dtype == torch.float32 else (torch.int64, 0x7FF0000000000000)
-    )
-    # The exponent bits alone, read as a float, are the power of two at or below |x|.
-    torch.bitwise_and(x.view(integer), exponent_field, out=out.view(integer))
-    return out.clamp_(2.0**fmt.min_exponent, 2.0**fmt.max_exponent).mul_(2.0**-fmt.mantissa_bits)
-
-
-def _round_to_integer(q: Tensor, rounding: Rounding, generator: torch.Generator | None) -> None:
-    if rounding == "nearest":
-        q.round_()  # torch rounds halves to even
-    elif rounding == "zero":
-        q.trunc_()
-    elif rounding == "up":
-        q.ceil_()
-    elif rounding == "down":
-        q.floor_()
-    else:
-        magnitude = q.abs()
-        floor = magnitude.floor()
-        floor.add_(magnitude.sub_(floor).gt_(_uniform(q, generator)))  # in place: bool tensors are six times slower
-        torch.copysign(floor, q, out=q)
-
-
-def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Random numbers (k + 1/2) / 2^16, k = 0 … 65535. Four come from one 64-bit draw, which is most of the cost."""
-    draws = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
-    draws.random_(-(2**63), None, generator=generator)
-    bits = draws.view(torch.int16)[: like.numel()]
-    return bits.to(like.dtype).add_(2.0**15 + 0.5).mul_(2.0**-16)
-
-
-def _overflow_to_inf(y: Tensor, x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
-    """Turn what lies beyond `fmt.max` into Inf, or NaN where the format has no Inf."""
-    if rounding in ("zero", "up", "down"):
-        low = -fmt.max if rounding in ("zero", "up") else None
-        high = fmt.max if rounding in ("zero", "down") else None
-        y.copy_(torch.where(x.isinf(), x, y.clamp(low, high)))
-    if fmt.has_inf:  # two exact multiplications push what is at or beyond 2^(max_exponent + 1) out of the dtype
-        room = 2.0 ** ((127 if y.dtype == torch.float32 else 1023) - fmt.max_exponent)
-        if room != 1.0:
-            y.mul_(room).mul_(1 / room)
-    else:
-        y.masked_fill_(y.abs() > fmt.max, torch.nan)
-
-
-def _raise_if_too_large(x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
-    limit = fmt.overflow_at if rounding == "nearest" else fmt.max
-    inclusive = rounding == "nearest" and fmt.has_inf
-    magnitude = x.abs()
-    too_large = x.isfinite() & (magnitude >= limit if inclusive else magnitude > limit)
-    count = int(too_large.sum())
-    if count:
-        largest = magnitude[too_large].max().item()
-        raise OverflowError(
-            f"{count} of {x.numel()} values are too large for {fmt.name}: the largest is {largest:.6g}, the format "
-            f'ends at {fmt.max:.6g}. Scale them down, or ask for overflow="saturate" or overflow="inf".'
-        )

@@ -20,20 +20,23 @@ from mpkit.formats import FP32, FloatFormat
 
 # torch/docs amp "CUDA Ops that can autocast to float16".
 MATRIX = frozenset(
-    "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addmv addr addbmm baddbmm chain_matmul multi_dot einsum "
-    "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addmv addr addbmm baddbmm einsum chain_matmul "
+    "linalg_matmul linalg_multi_dot conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
     "scaled_dot_product_attention prelu".split()
 )
 # torch/docs amp "CUDA Ops that autocast to float32", and the losses.
 WIDE = frozenset(
     "softmax log_softmax softmin exp expm1 log log10 log1p log2 pow __pow__ __rpow__ float_power reciprocal rsqrt "
     "__rdiv__ __rtruediv__ acos asin cosh sinh tan erfinv sum prod cumsum cumprod norm dist cdist renorm logsumexp "
-    "layer_norm group_norm rms_norm normalize cosine_similarity softplus cross_entropy nll_loss mse_loss l1_loss "
+    "layer_norm group_norm rms_norm local_response_norm linalg_norm linalg_vector_norm linalg_matrix_norm normalize "
+    "cosine_similarity pdist gumbel_softmax softplus interpolate cross_entropy nll_loss mse_loss l1_loss "
     "smooth_l1_loss huber_loss kl_div binary_cross_entropy_with_logits poisson_nll_loss gaussian_nll_loss "
     "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss soft_margin_loss triplet_margin_loss".split()
 )
 FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32, result in the input's format
-OPAQUE = frozenset({"multi_head_attention_forward", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"})
+OPAQUE = frozenset(
+    "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
+)
 
 
 class Meter:
@@ -88,7 +91,7 @@ class Emulation(TorchFunctionMode):
     ) -> Any:
         """Choose by the function's name what is rounded."""
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").removeprefix("special_")
         if self.paused or name == "backward":
             return func(*args, **kwargs)
         if name in OPAQUE:
@@ -125,8 +128,8 @@ class Emulation(TorchFunctionMode):
         if shared := [t for t in inputs if _same_memory(out, t)]:  # a view, a copy of the reference, or in place
             if any(is_low(t) for t in shared):
                 _mark(out)
-                if out is inputs[0]:  # past autograd, for which the rounding is no step of its own
-                    out.data.copy_(cast(out.data, self.forward))
+                if out is inputs[0]:
+                    self._round_memory(out)
             return out
         if name == "__get__" or not inputs:
             return out
@@ -136,8 +139,15 @@ class Emulation(TorchFunctionMode):
     def _result(self, out: Any, stored: bool) -> Any:
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return out
-        rounded = self._round(out, self.forward if stored and self.forward.bits == 16 else None, self.backward)
-        return _mark(rounded) if stored and self.forward.bits == 16 else rounded
+        low = stored and self.forward.bits == 16
+        if low and (hasattr(out.grad_fn, "_saved_result") or hasattr(out.grad_fn, "_saved_output")):
+            self._round_memory(out)  # the way back through sigmoid, tanh, … reads the stored result
+        rounded = self._round(out, self.forward if low else None, self.backward)
+        return _mark(rounded) if low else rounded
+
+    def _round_memory(self, x: Tensor) -> None:
+        """Round in place, past autograd, for which this is no step of its own."""
+        x.data.copy_(cast(x.data, self.forward))
 
     def _round_all(self, tree: Any, stored: bool) -> Any:
         """Round every floating tensor in args or kwargs that is not in the format yet."""

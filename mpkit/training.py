@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,11 +19,11 @@ from mpkit.policy import Policy
 from mpkit.scaling import NoScaling
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepRecord:
     """What happened in one training step.
 
-    Two records are equal if everything but `seconds` is.
+    Two records are equal if everything but `seconds` is, to the bit; NaN equals NaN here.
 
     Attributes:
         step: counted from 0.
@@ -44,7 +44,16 @@ class StepRecord:
     skipped: bool
     flushed: float
     grad_norm: float
-    seconds: float = field(compare=False)
+    seconds: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StepRecord) and self._bits() == other._bits()
+
+    def __hash__(self) -> int:
+        return hash(self._bits())
+
+    def _bits(self) -> str:
+        return repr(replace(self, seconds=0.0))  # Python writes floats with all their digits
 
 
 LossFunction = Callable[[Any, Tensor], Tensor]

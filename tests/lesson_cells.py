@@ -174,7 +174,9 @@ def without_training(lesson_cells: Sequence[Cell], trainers: Sequence[str]) -> l
 
 def _imports(source: str) -> str:
     """The import statements at the top level of a cell."""
-    return "\n".join(ast.unparse(node) for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom))
+    return "\n".join(
+        ast.unparse(node) for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)
+    )
 
 
 def _names(source: str) -> tuple[set[str], set[str], set[str]]:

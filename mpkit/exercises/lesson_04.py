@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,12 @@ AMAX = (1.0, 0.9, 3.0, 2.0**-15.8, 600.0)
 @checker("04.1")
 def largest_scale(answer: Any) -> Feedback:
     """The largest power of two that keeps amax finite: 2^floor(log2(65504 / amax)) away from the edge."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for amax in AMAX:
         scale = answer(amax)
-        require(isinstance(scale, int | float), "The function should return a number, the scale.")
+        scale = scale.item() if hasattr(scale, "item") else scale  # a number from torch or numpy is as good
+        is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        require(is_number, "The function should return a number, the scale.")
         right = 2.0 ** math.floor(math.log2(FP16.max / amax))
         if scale != right:
             return wrong(_wrong_scale(float(scale), amax, right))
@@ -29,69 +33,88 @@ def largest_scale(answer: Any) -> Feedback:
 
 
 def _wrong_scale(scale: float, amax: float, right: float) -> str:
-    where = f"With amax = {amax:.3g} your scale is {scale:.6g}."
+    power_of_two = math.frexp(scale)[0] == 0.5
+    shown = f"{scale:.6g}" if power_of_two or float(f"{scale:.6g}") == scale else repr(scale)
+    where = f"With amax = {amax:.3g} your scale is {shown}."
     if scale <= 0 or not math.isfinite(scale):
         return f"{where} A scale is a positive, finite number."
     if scale == math.log2(right):
         return f"{where} That looks like the exponent; the scale itself is 2 to that power."
-    if not math.log2(scale).is_integer():
+    if not power_of_two:
         return f"{where} That is no power of two, so multiplying by it rounds every gradient a little."
     if not torch.isfinite(cast(torch.tensor(amax * scale), FP16)):
-        return f"{where} Then {amax:.3g} × {scale:.6g} is too large for FP16 and becomes Inf."
+        return f"{where} Then {amax:.3g} × {shown} is too large for FP16 and becomes Inf."
     if amax * scale < 1:
         return f"{where} That leaves the largest gradient far below FP16's top. Which limit of the format matters here?"
     return f"{where} It is safe, but not the largest: twice as much would still be finite."
 
 
+# Exercise 04.2: true gradients, and the scale that they are multiplied by. Long ones must be clipped, short ones not.
+LONG, SHORT = (3.0, 4.0), (0.3, 0.4)
+STEPS = ((1.0, LONG), (65536.0, LONG), (65536.0, SHORT), (1024.0, SHORT))
+# Scaled gradients of which one is not finite: the first, the last, and one that only a test for NaN sees.
+BROKEN = ((math.inf, 1.0), (1.0, -math.inf), (math.nan, 1.0))
+MAX_NORM, LR, START = 1.0, 0.1, 2.0**-14  # START: a weight of 0 would hide a step that forgets the old weight
+
+
 @checker("04.2", returns_nothing=True)
 def clip_in_order(answer: Any) -> Feedback:
     """One SGD step from scaled gradients must equal the FP32 step: unscale, check, clip, update."""
-    for scale, grads, what in (
-        (1.0, (3.0, 4.0), "unscaled, to be clipped"),
-        (65536.0, (3.0, 4.0), "to be clipped"),
-        (65536.0, (0.3, 0.4), "short enough already"),
-        (1024.0, (0.3, 0.4), "short enough already"),
-    ):
-        wanted = [-0.1 * g * min(1.0, 1.0 / math.hypot(*grads)) for g in grads]
+    for scale, grads in STEPS:
         moved = _moved(answer, [g * scale for g in grads], scale)
-        problem = _wrong_step(moved, wanted, scale, what)
+        problem = _wrong_step(moved, grads, scale)
         if problem:
             return problem
-    moved = _moved(answer, [math.inf, 1.0], 65536.0)
-    require(
-        not any(map(math.isnan, moved)) and not any(map(math.isinf, moved)),
-        "One gradient was Inf, and now the weights are not finite. A weight that is NaN once stays NaN.",
-    )
-    require(moved == [0.0, 0.0], "One gradient was Inf, and still a weight moved. The whole step has to be left out.")
-    return passed("The same step as in FP32, whatever the scale; and an Inf leaves the weights alone.")
+    for scaled in BROKEN:
+        moved = _moved(answer, scaled, 65536.0)
+        bad = next(g for g in scaled if not math.isfinite(g))
+        lead = f"One scaled gradient was {'NaN' if math.isnan(bad) else 'Inf'}, and"
+        finite = all(map(math.isfinite, moved))
+        require(finite, f"{lead} now the weights are not finite. A weight that is NaN once stays NaN.")
+        require(moved == [0.0, 0.0], f"{lead} still a weight moved. The whole step has to be left out.")
+    return passed("The same step as in FP32, whatever the scale; and Inf or NaN leaves the weights alone.")
 
 
-def _moved(answer: Any, grads: list[float], scale: float) -> list[float]:
-    params = [torch.nn.Parameter(torch.zeros(1)) for _ in grads]
+def _moved(answer: Any, grads: Sequence[float], scale: float) -> list[float]:
+    params = [torch.nn.Parameter(torch.full((1,), START)) for _ in grads]
     for p, g in zip(params, grads, strict=True):
         p.grad = torch.tensor([g])
-    answer(params, scale, 1.0, 0.1)  # max_norm 1, learning rate 0.1
-    return [p.item() for p in params]
+    answer(params, scale, MAX_NORM, LR)
+    return [p.item() - START for p in params]
 
 
-def _wrong_step(moved: list[float], wanted: list[float], scale: float, what: str) -> Feedback | None:
-    if all(math.isclose(m, w, rel_tol=1e-4) for m, w in zip(moved, wanted, strict=True)):
+def _wrong_step(moved: list[float], grads: Sequence[float], scale: float) -> Feedback | None:
+    """None for the step that FP32 would make; else what the step looks like, if it is a known mistake."""
+    right, scaled = _clipped(grads), [g * scale for g in grads]
+    if _is_step(moved, right):
         return None
     if all(m == 0 for m in moved):
         return not_yet("Not yet: the weights do not move at all.")
-    factor = moved[0] / wanted[0]
-    lead = f"At scale {scale:.0f}, with a gradient that is {what}, your step is {abs(factor):.3g} times the FP32 step."
-    if factor < 0:
-        return wrong(f"{lead} And it points uphill.")
-    if scale > 1 and math.isclose(factor, scale, rel_tol=0.01):
-        return wrong(f"{lead} The scale is still in the gradients.")
-    if scale > 1 and math.isclose(factor, 1 / scale, rel_tol=0.01) and what.startswith("short"):
-        return wrong(f"{lead} A gradient of norm 0.5 was divided by the scale once too often, or clipped though short.")
-    if scale > 1 and factor < 0.01:
-        return wrong(f"{lead} What did the norm look like at the moment when it was compared with max_norm?")
-    if math.isclose(factor, 5.0, rel_tol=0.01):
-        return wrong(f"{lead} A norm of 5 was let through although max_norm is 1.")
-    return wrong(f"{lead} Change the order of the lines, not the arithmetic in them.")
+    if not all(map(math.isfinite, moved)):
+        return wrong("Already with ordinary gradients your weights are not finite.")
+    length = math.hypot(*grads)
+    lead = (
+        f"At scale {scale:.0f}, with a true gradient of length {length:.1f}, "
+        f"your step is {math.hypot(*moved) / (LR * math.hypot(*right)):.3g} times as long as the FP32 step."
+    )
+    known = (
+        (grads, "It was let through at full length although max_norm is 1."),
+        ([-g for g in right], "And it points uphill."),
+        (scaled, "The scale is still in the gradients."),
+        ([g / scale for g in grads], "The scale was divided out once too often."),
+        (_clipped(scaled), "Nothing had to be clipped here. Which gradients did the clipping see?"),
+        ([g / scale for g in _clipped(scaled)], "What did the norm look like when it was compared with max_norm?"),
+    )
+    reason = next((text for step, text in known if _is_step(moved, step)), "Print the gradients after each line.")
+    return wrong(f"{lead} {reason}")
+
+
+def _clipped(grads: Sequence[float]) -> list[float]:
+    return [g * min(1.0, MAX_NORM / math.hypot(*grads)) for g in grads]
+
+
+def _is_step(moved: Sequence[float], grads: Sequence[float]) -> bool:
+    return all(math.isclose(m, -LR * g, rel_tol=1e-4) for m, g in zip(moved, grads, strict=True))
 
 
 CURES = ("raise the scale", "lower the scale", "scaling cannot help", "leave it")
@@ -123,9 +146,10 @@ PATIENTS = {
 def four_patients(answer: Any) -> Feedback:
     """Match four symptoms with a cure."""
     require(isinstance(answer, dict), 'The answer is a dict with one cure a patient, such as {"A": "leave it", …}.')
-    if any(answer.get(name) in (None, ...) for name in PATIENTS):
-        missing = [name for name in PATIENTS if answer.get(name) in (None, ...)]
-        return not_yet(f"Not yet: patient {', '.join(missing)} still waits. Replace the three dots.")
+    missing = [name for name in PATIENTS if answer.get(name) in (None, ...)]
+    if missing:
+        who = f"patients {', '.join(missing)} still wait" if len(missing) > 1 else f"patient {missing[0]} still waits"
+        return not_yet(f"Not yet: {who}. Replace the three dots.")
     for name, (right, comments) in PATIENTS.items():
         given = answer[name]
         require(given in CURES, f"Patient {name}: {given!r} is not one of the cures: {'; '.join(CURES)}.")

@@ -61,4 +61,4 @@ def percent(share: float) -> str:
         return "<0.1%"
     if share > 0.999:
         return ">99.9%"
-    return f"{100 * share:.1f}%" if share < 0.0995 or share > 0.995 else f"{100 * share:.0f}%"
+    return f"{100 * share:.1f}%" if share < 0.0995 or share >= 0.995 else f"{100 * share:.0f}%"

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 from torch import Tensor
 
-from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat
+from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat, require_format
 from mpkit.plots.gradient_histogram import GradientHistogramFigure
 from mpkit.plots.style import percent, power
 from mpkit.recording import GradientRecording, WhatIf
@@ -30,14 +30,20 @@ class GradientHistogramPanel(Panel):
         recording: from `mpkit.recording.record_gradients`.
         step: the recorded step shown first (default: the middle one).
         log2_scale: 0 to 36.
+
+    Raises:
+        ValueError: a step that was not recorded, a scale off the slider, a format that is not in the menu.
+        TypeError: `format` is set to something that is not a format.
     """
 
     def __init__(self, recording: GradientRecording, step: int | None = None, log2_scale: int = 0) -> None:
         self.recording = recording
         steps = recording.steps
+        step = steps[len(steps) // 2] if step is None else step
+        recording.at(step)
         wide = {"description_width": "110px"}
         self.scale_slider = widgets.IntSlider(
-            log2_scale, 0, MAX_LOG2_SCALE, description="log2 loss scale", style=wide,
+            _on_slider(log2_scale), 0, MAX_LOG2_SCALE, description="log2 loss scale", style=wide,
             layout=widgets.Layout(width="640px"),
         )  # fmt: skip
         self.presets = [widgets.Button(description=f"{name}: {power(value)}", layout=widgets.Layout(width="auto"))
@@ -45,8 +51,8 @@ class GradientHistogramPanel(Panel):
         for button, (_, value) in zip(self.presets, PRESETS, strict=True):
             button.on_click(lambda _, value=value: setattr(self, "log2_scale", value))
         self.step_slider = widgets.SelectionSlider(
-            options=steps, value=steps[len(steps) // 2] if step is None else step, description="training step",
-            style=wide, layout=widgets.Layout(width="380px"),
+            options=steps, value=step, description="training step", style=wide,
+            layout=widgets.Layout(width="380px"),
         )  # fmt: skip
         self.format_menu = widgets.Dropdown(
             options=list(FORMATS), value="FP16", description="format", layout=widgets.Layout(width="200px")
@@ -68,7 +74,7 @@ class GradientHistogramPanel(Panel):
 
     @log2_scale.setter
     def log2_scale(self, value: int) -> None:
-        self.scale_slider.value = value
+        self.scale_slider.value = _on_slider(value)
 
     @property
     def step(self) -> int:
@@ -77,6 +83,7 @@ class GradientHistogramPanel(Panel):
 
     @step.setter
     def step(self, value: int) -> None:
+        self.recording.at(value)
         self.step_slider.value = value
 
     @property
@@ -86,6 +93,8 @@ class GradientHistogramPanel(Panel):
 
     @format.setter
     def format(self, value: FloatFormat) -> None:
+        if FORMATS.get(require_format(value).name) != value:
+            raise ValueError(f"format {value} is not in this panel's menu; use one of {', '.join(FORMATS)}.")
         self.format_menu.value = value.name
 
     def summary(self) -> str:
@@ -152,6 +161,15 @@ def describe(view: WhatIf) -> str:
         f"Loss scale {power(view.log2_scale)}, step {view.step}, {view.format}: {t.flushed:.0%} flushed to zero, "
         f"{t.subnormal:.0%} subnormal, {t.overflowed:.0%} overflowed. {consequence(view)}"
     )
+
+
+def _on_slider(log2_scale: int) -> int:
+    if log2_scale not in range(MAX_LOG2_SCALE + 1):
+        raise ValueError(
+            f"log2_scale={log2_scale!r} is not on the slider; use a whole number from 0 to {MAX_LOG2_SCALE} "
+            f"(the loss scale is 2 to that power)."
+        )
+    return log2_scale
 
 
 def _layers(numbers: list[int]) -> str:
