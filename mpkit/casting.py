@@ -86,8 +86,8 @@ def fake_cast(
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
     plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
-    if plain and forward is not None and forward == backward and forward.dtype in NATIVE:
-        return x.to(forward.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
+    if plain and (fmt := forward) is not None and fmt == backward and fmt.dtype in NATIVE:
+        return x.to(fmt.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
     return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mpkit import casting
+from mpkit import casting, rounding
 from mpkit.trace_event import Where
 
 TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -82,6 +82,9 @@ def readable_line(place: Place) -> str:
     return f"{name}:{place[1]}"
 
 
+CONVERSIONS = frozenset({"to", "type", "half", "float", "double", "bfloat16"})
+
+
 @cache
 def _owner(filename: str) -> str:
     """Whose file it is: torch, trace, casting, silent, mpkit or user."""
@@ -89,7 +92,7 @@ def _owner(filename: str) -> str:
         return "torch"
     if not filename.startswith(MPKIT):
         return "user"
-    if filename == casting.__file__:
+    if filename in (casting.__file__, rounding.__file__):
         return "casting"
     name = os.path.basename(filename)
     if name in SILENT:
@@ -98,7 +101,10 @@ def _owner(filename: str) -> str:
 
 
 def where_of(node: Any, where: Where) -> Where:
-    """The rounding of a gradient by emulation is an operation of its own."""
-    if not node.name().startswith("FakeCast"):
-        return where
-    return Where(where.module, f"cast to {node.settings[0] or 'its own format'}", where.line)
+    """The rounding of a gradient, by emulation or by a real conversion, is an operation of its own."""
+    name = node.name()
+    if name.startswith("FakeCast"):
+        return Where(where.module, f"cast to {node.settings[0] or 'its own format'}", where.line)
+    if name.startswith("ToCopy") and not where.operation.startswith("cast") and where.operation not in CONVERSIONS:
+        return Where(where.module, f"cast in {where.operation}", where.line)
+    return where

@@ -15,6 +15,7 @@ import re
 import symtable
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,9 @@ class Difference:
     error: bool
 
     def __str__(self) -> str:
-        return f'{self.cell.id} ("{self.cell.heading}"): stored {self.cell.stored!r}, came {self.shown!r}'
+        pairs = zip_longest(self.cell.stored.splitlines(), self.shown.splitlines(), fillvalue="")
+        stored, came = next(pair for pair in pairs if pair[0] != pair[1])
+        return f'{self.cell.id} ("{self.cell.heading}"): stored {stored!r}, came {came!r}'
 
 
 def first_difference(lesson_cells: Sequence[Cell]) -> Difference | None:

@@ -150,7 +150,7 @@ def test_under_torch_compile_nothing_is_converted_there_and_back(
 ) -> None:
     """A compiler removes such a pair as useless (its default), and the rounding with it."""
     used: list[FloatFormat] = []
-    arithmetic = casting._round_in_blocks
+    arithmetic = casting.round_to
 
     def spy(x: Tensor, fmt: FloatFormat, *rest: Any, **options: Any) -> Tensor:
         used.append(fmt)
@@ -158,7 +158,7 @@ def test_under_torch_compile_nothing_is_converted_there_and_back(
 
     x = random_patterns(2**12)
     expected = cast(x, fmt)
-    monkeypatch.setattr(casting, "_round_in_blocks", spy)
+    monkeypatch.setattr(casting, "round_to", spy)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert_same(cast(x, fmt), expected, x)
     assert used == [fmt]

@@ -64,7 +64,9 @@ def test_emulated_gradients_agree_with_cuda_autocast(policy: str, dtype: torch.d
     assert distance < 2e-3
 
 
-def train(device: str, steps: int, state: dict[str, object] | None = None) -> tuple[list[StepRecord], dict[str, object]]:
+def train(
+    device: str, steps: int, state: dict[str, object] | None = None
+) -> tuple[list[StepRecord], dict[str, object]]:
     model = MLP(seeds=range(3)).to(device)
     model.append(nn.Dropout(0.1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
