@@ -36,16 +36,29 @@ def round_to(
 ) -> Tensor:
     """Round `x` (float32 or float64, any shape) to `fmt`; the settings are those of `mpkit.cast`."""
     flat, out, size = _blocks(x)
-    spacing = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
+    scratch = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
+    zero = torch.full((), -0.0, dtype=x.dtype, device=x.device)  # -0 + y is y for every y, -0 too
+    # Multiplied by `room`, anything from 2^(max_exponent + 1) on leaves the dtype: it becomes Inf and stays so.
+    largest = 127 if x.dtype == torch.float32 else 1023
+    room = 2.0 ** (largest - fmt.max_exponent) if fmt.has_inf and overflow != "saturate" else 1.0
     for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
         if overflow == "saturate":
             source = torch.clamp(source, -fmt.max, fmt.max, out=target)
-        ulp = _spacing(source, fmt, spacing[: source.numel()])
-        torch.div(source, ulp, out=target)
-        _round_to_integer(target, rounding, generator)
-        target.mul_(ulp)
+        power = _power_of_two(source, fmt, scratch[: source.numel()])
+        if fmt.max_exponent + fmt.mantissa_bits <= 126:
+            torch.addcdiv(zero, source, power, value=1 / fmt.epsilon, out=target)
+            _round_to_integer(target, rounding, generator)
+            torch.addcmul(zero, target, power, value=fmt.epsilon * room, out=target)
+        else:  # 8 exponent bits: there, x / epsilon would leave float32
+            torch.div(source, power.mul_(fmt.epsilon), out=target)
+            _round_to_integer(target, rounding, generator)
+            target.mul_(power)
+            if room != 1.0:
+                target.mul_(room)
+        if room != 1.0:
+            target.mul_(1 / room)
         if overflow != "saturate":
-            _overflow_to_inf(target, source, fmt, rounding)
+            _settle_overflow(target, source, fmt, rounding)
     return out.view(x.shape)
 
 
@@ -55,14 +68,16 @@ def _blocks(x: Tensor) -> tuple[Tensor, Tensor, int]:
     return flat, torch.empty_like(flat), BLOCK if x.device.type == "cpu" else max(flat.numel(), 1)
 
 
-def _spacing(x: Tensor, fmt: FloatFormat, out: Tensor) -> Tensor:
-    """Write the distance between neighbouring values of `fmt` around each element (one ulp) into `out`."""
+def _power_of_two(x: Tensor, fmt: FloatFormat, out: Tensor) -> Tensor:
+    """Write the power of two at or below each |x| into `out`, within the exponents of `fmt`.
+
+    `fmt.epsilon` times that is the distance between neighbouring values of `fmt` there (one ulp).
+    """
     integer, exponent_field = (
         (torch.int32, 0x7F800000) if x.dtype == torch.float32 else (torch.int64, 0x7FF0000000000000)
     )
-    # The exponent bits alone, read as a float, are the power of two at or below |x|.
-    torch.bitwise_and(x.view(integer), exponent_field, out=out.view(integer))
-    return out.clamp_(2.0**fmt.min_exponent, 2.0**fmt.max_exponent).mul_(2.0**-fmt.mantissa_bits)
+    torch.bitwise_and(x.view(integer), exponent_field, out=out.view(integer))  # the exponent bits alone, as a float
+    return out.clamp_(2.0**fmt.min_exponent, 2.0**fmt.max_exponent)
 
 
 def _round_to_integer(q: Tensor, rounding: Rounding, generator: torch.Generator | None) -> None:
@@ -89,17 +104,13 @@ def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return bits.to(like.dtype).add_(2.0**15 + 0.5).mul_(2.0**-16)
 
 
-def _overflow_to_inf(y: Tensor, x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
-    """Turn what lies beyond `fmt.max` into Inf, or NaN where the format has no Inf."""
+def _settle_overflow(y: Tensor, x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
+    """Directed rounding stops at `fmt.max` on the side that rounds towards zero; formats without Inf say NaN."""
     if rounding in ("zero", "up", "down"):
         low = -fmt.max if rounding in ("zero", "up") else None
         high = fmt.max if rounding in ("zero", "down") else None
         y.copy_(torch.where(x.isinf(), x, y.clamp(low, high)))
-    if fmt.has_inf:  # two exact multiplications push what is at or beyond 2^(max_exponent + 1) out of the dtype
-        room = 2.0 ** ((127 if y.dtype == torch.float32 else 1023) - fmt.max_exponent)
-        if room != 1.0:
-            y.mul_(room).mul_(1 / room)
-    else:
+    if not fmt.has_inf:
         y.masked_fill_(y.abs() > fmt.max, torch.nan)
 
 

@@ -1,4 +1,4 @@
-"""Ways to break the library on purpose. Each takes a MonkeyPatch and injects one fault that someone could really make."""
+"""Ways to break the library on purpose. Each injects one fault that someone could really make."""
 
 from __future__ import annotations
 
