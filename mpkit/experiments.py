@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,19 +105,10 @@ def train_each(
             yield results
 
 
-def compare(
-    variants: Sequence[Variant],
-    model: Callable[[], SeedsNet],
-    data: StepData,
-    optimizer: Callable[[SeedsNet], torch.optim.Optimizer],
-    steps: int,
-    score: Callable[[SeedsNet], Tensor],
-    loss_fn: LossFunction | None = None,
-    measure_flushed: bool = True,
-) -> dict[str, Outcome]:
-    """`train_each` without the steps in between: the results when all is done."""
+def compare(*arguments: Any, **settings: Any) -> dict[str, Outcome]:
+    """`train_each` without the steps in between: takes the same arguments, returns the results when all is done."""
     results: dict[str, Outcome] = {}
-    for results in train_each(variants, model, data, optimizer, steps, score, loss_fn, measure_flushed):  # noqa: B007
+    for results in train_each(*arguments, **settings):  # noqa: B007
         pass
     return results
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,7 +51,7 @@ def test_parameter_counts_by_hand() -> None:
     assert parameters(SeedsLinear(3, 4, seeds=(0,))) == 16
     assert parameters(MLP()) == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     sizes = (64, 64, 32, 16, 32, 64, 64)
-    assert parameters(Autoencoder()) == sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
+    assert parameters(Autoencoder()) == sum(a * b + b for a, b in pairwise(sizes))
     assert parameters(MLP(seeds=range(5))) == 5 * parameters(MLP())
 
 

@@ -98,12 +98,12 @@ def _wrong_step(moved: list[float], grads: Sequence[float], scale: float) -> Fee
         f"your step is {math.hypot(*moved) / (LR * math.hypot(*right)):.3g} times as long as the FP32 step."
     )
     known = (
-        (grads, "It was let through at full length although max_norm is 1."),
+        (grads, "It was let through at full length although `max_norm` is 1."),
         ([-g for g in right], "And it points uphill."),
         (scaled, "The scale is still in the gradients."),
         ([g / scale for g in grads], "The scale was divided out once too often."),
         (_clipped(scaled), "Nothing had to be clipped here. Which gradients did the clipping see?"),
-        ([g / scale for g in _clipped(scaled)], "What did the norm look like when it was compared with max_norm?"),
+        ([g / scale for g in _clipped(scaled)], "What did the norm look like when it was compared with `max_norm`?"),
     )
     reason = next((text for step, text in known if _is_step(moved, step)), "Print the gradients after each line.")
     return wrong(f"{lead} {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ RUNS = (
     ("#0072B2", (0, (7, 2)), "D"),
     ("#009E73", (0, (2, 2)), "P"),
     ("#CC79A7", (0, (7, 2, 1, 2)), "X"),
-    ("#7A5900", "-", "*"),
+    ("#7A5900", (0, (3, 1, 1, 1, 1, 1)), "*"),
 )
 
 
@@ -68,26 +69,23 @@ def _losses(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
 
 
 def _zoom(ax: Axes, results: Mapping[str, Outcome]) -> None:
-    """Show the range in which the runs end; one that ends at more than twice the best is only mentioned."""
+    """Show the range in which the runs end; one that ends above twice the best, or at NaN, is only mentioned."""
     ends = {name: float(_smooth(np.array([r.loss for r in o.records]))[-1]) for name, o in results.items()}
-    best = min(ends.values())
+    best = min((end for end in ends.values() if math.isfinite(end)), default=math.nan)
     inside = [end for end in ends.values() if end <= 2 * best]
     if not all(o.scores for o in results.values()) or len(inside) < 2:
         return
     margin = max(max(inside) - best, 0.02 * best)
     ax.set_ylim(best - 0.3 * margin, max(inside) + 2.2 * margin)
-    outside = [f"{name} ends at {end:.2g}" for name, end in ends.items() if end > 2 * best]
+    outside = [f"{name} ends at {end:.2g}" for name, end in ends.items() if not end <= 2 * best]
     if outside:
         ax.text(0.02, 0.03, "above the chart: " + ", ".join(outside), transform=ax.transAxes, fontsize=10.5)
 
 
 def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:
     """Mean of the last `width` values (fewer at the start), so that curves can be told apart."""
-    total = np.cumsum(np.insert(values, 0, 0.0))
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(last - width, 0)
-    mean: np.ndarray = (total[last] - total[first]) / (last - first)
-    return mean
+    ends = range(1, len(values) + 1)
+    return np.array([values[max(end - width, 0) : end].mean() for end in ends])
 
 
 def _scores(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple[str, object, str]], reference: str,

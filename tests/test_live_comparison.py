@@ -1,0 +1,129 @@
+"""The panel that follows a training, fed with a training made by hand."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mpkit import Policy, StepRecord
+from mpkit.experiments import Outcome, Variant
+from mpkit.widgets import live_comparison
+from mpkit.widgets.live_comparison import LiveComparison, Results, watch
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was shown, and what the stored output was replaced with."""
+    shown: list[Any] = []
+
+    class Handle:
+        def update(self, what: Any) -> None:
+            shown.append(("update", what))
+
+    def display(what: Any, display_id: bool) -> Handle:
+        shown.append(("display", what))
+        return Handle()
+
+    monkeypatch.setattr(live_comparison, "display", display)
+    return shown
+
+
+def training(names: tuple[str, ...] = ("FP32", "FP16"), steps: int = 3) -> Iterator[Results]:
+    results: Results = {}
+    for worse, name in enumerate(names):
+        outcome = results[name] = Outcome(Variant(name, Policy()), [])
+        for step in range(steps):
+            loss = (1 + worse) / (step + 1)
+            outcome.records.append(StepRecord(step, loss, (loss,), 1.0, False, 0.0, 1.0, 0.0))
+            if step == steps - 1:
+                outcome.scores = (0.5 + worse, 0.7 + worse)
+            yield results
+
+
+def panel(**changes: Any) -> LiveComparison:
+    settings: dict[str, Any] = {
+        "title": "Which is better?", "finding": lambda r: f"FP16 is worse by {r['FP16'].mean - r['FP32'].mean:.0f}",
+        "reference": "FP32", "steps": 3, "runs": 2, "loss_label": "training loss", "score_label": "test error",
+    }  # fmt: skip
+    return LiveComparison(**{**settings, **changes})
+
+
+def test_it_shows_itself_follows_and_returns_the_results(displayed: list[Any]) -> None:
+    shown = panel()
+    assert (shown.png(), shown.alt(), repr(shown)) == (None, "Which is better?", "Which is better?")
+    results = shown.follow(training(), seconds_between_pictures=0.0)
+    assert list(results) == ["FP32", "FP16"]
+    assert results["FP16"].scores == (1.5, 1.7)
+    assert displayed == [("display", shown), ("update", shown)]
+    assert shown.bar.layout.display == "none"
+    png = shown.png()
+    assert png is not None
+    assert Image.open(io.BytesIO(png)).size == (1040, 440)
+
+
+def test_the_picture_and_the_bar_move_while_it_trains(displayed: list[Any]) -> None:
+    shown, seen = panel(), []
+
+    def watched() -> Iterator[Results]:
+        for results in training():
+            yield results
+            seen.append((shown.progress.value, shown.state.value, shown.png(), shown.picture.tooltip))
+
+    shown.follow(watched(), seconds_between_pictures=0.0)
+    assert [value for value, *_ in seen] == [1, 2, 3, 4, 5, 6]
+    assert shown.progress.max == 6
+    assert [state for _, state, *_ in seen] == ["1 of 2: FP32"] * 3 + ["2 of 2: FP16"] * 3
+    assert len({png for _, _, png, _ in seen}) == 6
+    assert {tooltip for *_, tooltip in seen} == {"Which is better?"}
+    assert shown.picture.tooltip == "FP16 is worse by 1"
+
+
+def test_pictures_are_drawn_only_so_often(displayed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100, 1000))
+    monkeypatch.setattr(live_comparison.time, "monotonic", lambda: float(next(clock)))
+    drawn: list[str] = []
+    shown = panel()
+    monkeypatch.setattr(shown, "_draw", drawn.append)
+    shown.follow(training(steps=12), seconds_between_pictures=5.5)
+    assert 3 <= len(drawn) <= 6, "24 steps, the clock ticks once or twice a step"
+    assert drawn == ["Which is better?"] * (len(drawn) - 1) + ["FP16 is worse by 1"]
+
+
+def test_the_stored_output_is_the_finished_picture(displayed: list[Any]) -> None:
+    shown = panel()
+    shown.follow(training())
+    data, metadata = shown._repr_mimebundle_()
+    assert data["text/plain"] == "Which is better?", "the finding would make the first output differ from the last"
+    png = shown.png()
+    assert png is not None
+    assert base64.b64decode(data["image/png"]) == png
+    assert metadata["image/png"]["alt"] == "FP16 is worse by 1. test error: FP32: 0.6 ± 0.1; FP16: 1.6 ± 0.1."
+
+
+def test_a_training_that_breaks_off_leaves_what_there_is(displayed: list[Any]) -> None:
+    def broken() -> Iterator[Results]:
+        for number, results in enumerate(training()):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield results
+
+    shown = panel()
+    with pytest.raises(KeyboardInterrupt):
+        shown.follow(broken(), seconds_between_pictures=0.0)
+    assert list(shown.results) == ["FP32", "FP16"]
+    assert shown.results["FP16"].scores == ()
+    assert shown.alt() == "Which is better?"
+    assert shown.png() is not None
+
+
+def test_without_a_notebook_it_still_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_comparison, "display", lambda *_, **__: None)
+    results = watch(
+        training(), title="t", finding=lambda r: "f", reference="FP32", steps=3, runs=2, loss_label="l", score_label="s"
+    )
+    assert results["FP32"].mean == pytest.approx(0.6)
