@@ -33,7 +33,9 @@ CLOSURE = (
     "Call backward() on scaler.scale(loss) yourself, then step(optimizer) alone."
 )
 NOT_AN_OPTIMIZER = "{verb} needs an optimizer (an object with param_groups), got {got}. Pass the optimizer itself."
-NOT_A_RULE = "LossScaler needs a rule, such as DynamicScale() or preset('torch'), got {got!r}. Pass one of those."
+NOT_A_RULE = (
+    "LossScaler needs a rule, such as DynamicScale(), StaticScale(1024.0) or preset('torch'), got {got!r}. Pass one."
+)
 NOT_FLOATING = "scale() needs a floating-point tensor, or a list, tuple or dict of them, got {got}. Scale the loss."
 IN_CAPTURE = (
     "the first scale() happened inside the capture of a CUDA graph, so every replay would reset the scale. "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -52,8 +53,7 @@ class Policy:
             raise ValueError(f"policy {name!r} is unknown; use one of {', '.join(PRESETS)}.")
         return PRESETS[name]
 
-    @contextmanager
-    def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Iterator[nn.Module]:
+    def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Application:
         """Run `model` under this policy inside the with block.
 
         Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it.
@@ -67,11 +67,17 @@ class Policy:
 
         Raises:
             ValueError: unknown engine.
-            TypeError: a parameter is not float32.
+            TypeError: `model` is no module, or a parameter is not float32.
         """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
         if engine != "emulated":
             raise ValueError(f'engine={engine!r} is not available; engine="emulated" runs on every machine.')
         _require_float32(model)
+        return Application(self._run(model, meter))
+
+    @contextmanager
+    def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
         if self == Policy():
             yield model
             return
@@ -106,6 +112,30 @@ class Policy:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class Application:
+    """What `Policy.apply` returns: a context manager that warns if nobody enters it, since then it does nothing."""
+
+    def __init__(self, run: AbstractContextManager[nn.Module]) -> None:
+        self._run = run
+        self._entered = False
+
+    def __enter__(self) -> nn.Module:
+        self._entered = True
+        return self._run.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._run.__exit__(*error)
+
+    def __del__(self) -> None:
+        if not self._entered:
+            warnings.warn(
+                "policy.apply(model) was called without `with`, so nothing ran under the policy; "
+                "write: with policy.apply(model): loss = …",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def _require_float32(model: nn.Module) -> None:

@@ -34,7 +34,11 @@ def memory_of(tensor: Tensor, name: str) -> Tensor:
 def require_floating(tensor: Any, name: str) -> None:
     """Raise a TypeError with the cure unless `tensor` is a floating-point tensor."""
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        came = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name} is asked to be a tensor, but a {type(tensor).__name__} came; wrap it: torch.tensor(x)."
+            )
+        came = str(tensor.dtype)
         raise TypeError(
             f"floating-point tensors are asked for, but {name} is {came}; leave it out (integers are never Inf or "
             "NaN) or convert it: x.float(), for complex numbers torch.view_as_real(x)."

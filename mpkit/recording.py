@@ -23,7 +23,7 @@ class LayerGradients:
     """Every gradient value of one linear layer in one backward pass, unscaled, flat.
 
     `signal`: of the loss with respect to the layer's output, (batch × features); it travels on to the layer before.
-    `weight`: with respect to its weights, summed over the batch; the optimizer uses it.
+    `weight`: with respect to its weights and biases, summed over the batch; the optimizer uses it.
     """
 
     signal: Tensor
@@ -116,9 +116,11 @@ def layer_gradients(
     finally:
         for hook in hooks:
             hook.remove()
-    grads = torch.autograd.grad(loss * scale, [*outputs, *(layer.weight for layer in layers)])
+    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+    grads = torch.autograd.grad(loss * scale, [*outputs, *parameters])
     flat = [grad.flatten().cpu() / scale for grad in grads]
-    return tuple(LayerGradients(s, w) for s, w in zip(flat[: len(layers)], flat[len(layers) :], strict=True))
+    signals, weights, biases = flat[: len(layers)], flat[len(layers) :: 2], flat[len(layers) + 1 :: 2]
+    return tuple(LayerGradients(s, torch.cat([w, b])) for s, w, b in zip(signals, weights, biases, strict=True))
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:

@@ -58,6 +58,7 @@ class Trace:
             raise ValueError(f"keep={keep} events is asked for; keep at least 1.")
         self._model, self._fmt, self._keep = model, None if fmt is None else require_format(fmt), keep
         self._ledger = Ledger(self._fmt, keep)
+        self._used = False
         self._mode: _Mode | None = None
         self._handles: list[Any] = []
         self._node_handles: list[Any] = []
@@ -76,11 +77,14 @@ class Trace:
         return list(self._ledger.events)
 
     def __repr__(self) -> str:
+        if not self._used:
+            return "Trace(not used yet: put the forward and backward pass into a with block)"
         return f"Trace({self.first or 'nothing went wrong'})"
 
     def __enter__(self) -> Self:
         if self._mode is not None:
             raise RuntimeError("this trace is active already; leave its with-block first, or make a second trace.")
+        self._used = True
         self._start()
         for name, module in self._model.named_modules():
             before = module.register_forward_pre_hook(partial(self._enter_module, name), with_kwargs=True)

@@ -13,7 +13,7 @@ import html
 import io
 import re
 import symtable
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -131,13 +131,17 @@ class Difference:
 
 def first_difference(lesson_cells: Sequence[Cell]) -> Difference | None:
     """Run code cells one after the other in a fresh namespace, until one shows something else than was stored."""
+    return next(differences(lesson_cells), None)
+
+
+def differences(lesson_cells: Sequence[Cell]) -> Iterator[Difference]:
+    """Run code cells one after the other in a fresh namespace; yield each that shows something else than was stored."""
     space: dict[str, Any] = {"__name__": "__main__"}
     for cell in lesson_cells:
         if cell.kind == "code":
             shown, error = run(cell, space)
             if error or shown != cell.stored:
-                return Difference(cell, shown, error)
-    return None
+                yield Difference(cell, shown, error)
 
 
 def run(cell: Cell, space: dict[str, Any]) -> tuple[str, bool]:

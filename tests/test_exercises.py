@@ -49,7 +49,7 @@ def doubling() -> Iterator[str]:
 def test_a_prediction_is_a_default_until_it_is_made() -> None:
     panel = predict("04.flushed", "How many?", default=10.0, unit="%")
     assert (panel.value, panel.made) == (10.0, False)
-    assert repr(panel) == "Prediction 04.flushed: not made yet (open the lesson in JupyterLab to answer)"
+    assert repr(panel) == "Prediction 04.flushed: not made yet (run this cell to answer)"
     assert store.load("04") == {}, "a default is never stored"
     assert "10" not in panel.html(), "and never shown: it would be a hint"
     panel.field.value = "40"

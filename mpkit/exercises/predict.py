@@ -82,7 +82,7 @@ class Prediction(Panel):
     def summary(self) -> str:
         """Key and answer in one line."""
         if self.answer is None:
-            return f"Prediction {self.key}: not made yet (open the lesson in JupyterLab to answer)"
+            return f"Prediction {self.key}: not made yet (run this cell to answer)"
         return f"Prediction {self.key}: {self.show(self.answer)}"
 
     def html(self) -> str:

@@ -79,7 +79,8 @@ def _zoom(ax: Axes, results: Mapping[str, Outcome]) -> None:
     ax.set_ylim(best - 0.3 * margin, max(inside) + 2.2 * margin)
     outside = [f"{name} ends at {end:.2g}" for name, end in ends.items() if not end <= 2 * best]
     if outside:
-        ax.text(0.02, 0.03, "above the chart: " + ", ".join(outside), transform=ax.transAxes, fontsize=10.5)
+        text = "↑ above the chart: " + ", ".join(outside)
+        ax.text(0.12, 0.56, text, transform=ax.transAxes, fontsize=10.5)
 
 
 def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:

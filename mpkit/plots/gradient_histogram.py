@@ -109,10 +109,12 @@ class GradientHistogramFigure:
         for left, right, zone in spans:
             self._draw_zone(max(left, LOW), min(right, HIGH), zone)
         shown = (power(round(edges[0])), power(round(edges[1])), f"{fmt.max:.6g}" if fmt.max < 1e6 else "")
-        for edge, label in zip(edges, shown, strict=True):
+        close = edges[1] - edges[0] < 6  # then the two labels stand back to back
+        sides = ("right", "left", "center") if close else ("center", "center", "center")
+        for edge, label, side in zip(edges, shown, sides, strict=True):
             if LOW < edge < HIGH:
                 ax.axvline(edge, color="#555555", linewidth=1)
-                ax.text(edge, 1.45, label, ha="center", va="bottom", fontsize=11)
+                ax.text(edge, 1.45, label, ha=side, va="bottom", fontsize=11)
 
     def _draw_zone(self, left: float, right: float, zone: str) -> None:
         if right - left < 1:
@@ -122,10 +124,10 @@ class GradientHistogramFigure:
         words = {
             "flushed": "flushed to zero" if wide else "flushed",
             "subnormal": "subnormal\nfewer bits" if right - left > 8 else "",
-            "normal": "normal: full precision" if wide else "normal",
+            "normal": f"normal: all {self.format.mantissa_bits + 1} bits" if wide else "normal",
             "overflow": self._top(),
         }
-        self.axes.text((left + right) / 2, 1.36, words[zone], ha="center", va="top", weight="bold", fontsize=10.5,
+        self.axes.text((left + right) / 2, 1.36, words[zone], ha="center", va="top", weight="bold", fontsize=10,
                        color=ZONE_TEXT[zone], linespacing=1.05)  # fmt: skip
 
     def _top(self) -> str:
@@ -136,8 +138,8 @@ class GradientHistogramFigure:
         heads = ("→ 0", "subnormal", f"→ {self._top()}", "cosine")
         for head, zone, x in zip(heads, (*ZONES, "normal"), COLUMN_X, strict=True):
             self.figure.text(x, 0.815, head, ha="center", va="bottom", fontsize=11, color=ZONE_TEXT[zone])
-        keys = ((Patch(facecolor=GRADIENT, edgecolor=GRADIENT_EDGE), "signal to the layer before"),
-                (Line2D([], [], color=WEIGHT, linewidth=2), "gradient of the weights"))  # fmt: skip
+        keys = ((Patch(facecolor=GRADIENT, edgecolor=GRADIENT_EDGE), "signal that arrives at the layer"),
+                (Line2D([], [], color=WEIGHT, linewidth=2), "gradient of its weights"))  # fmt: skip
         self.figure.legend(*zip(*keys, strict=True), loc="lower right", bbox_to_anchor=(0.995, 0.0), fontsize=10.5)
         for row, name in enumerate(names):
             self.axes.axhline(-row, color="#9CB6CC", linewidth=0.8, zorder=1)

@@ -17,7 +17,7 @@ from mpkit.recording import GradientRecording, WhatIf
 from mpkit.widgets.panel import Panel, Picture, guarded
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, E5M2, E4M3)}
-PRESETS = (("no scaling", 0), ("torch starts here", 16), ("too large", 30))
+PRESETS = (("no scaling", 0), ("torch starts here", 16), ("too large", 28))
 MAX_LOG2_SCALE = 36
 
 
@@ -37,6 +37,11 @@ class GradientHistogramPanel(Panel):
     """
 
     def __init__(self, recording: GradientRecording, step: int | None = None, log2_scale: int = 0) -> None:
+        if not isinstance(recording, GradientRecording):
+            raise TypeError(
+                f"a GradientRecording is asked for, but a {type(recording).__name__} came; "
+                "make one with mpkit.recording.record_gradients(model, data, optimizer, at=(0, 60))."
+            )
         self.recording = recording
         steps = recording.steps
         step = steps[len(steps) // 2] if step is None else step
@@ -60,6 +65,7 @@ class GradientHistogramPanel(Panel):
         self.picture = Picture()
         self.words = widgets.HTML()
         self._figure = cache(self._new_figure)
+        self._drawn: set[tuple[int, FloatFormat]] = set()
         first = widgets.HBox([self.scale_slider, *self.presets], layout=widgets.Layout(flex_flow="row wrap"))
         second = widgets.HBox([self.step_slider, self.format_menu], layout=widgets.Layout(flex_flow="row wrap"))
         super().__init__(first, second, self.picture, self.words)
@@ -117,6 +123,9 @@ class GradientHistogramPanel(Panel):
     @guarded
     def _redraw(self, _change: Any = None) -> None:
         self.view = self.recording.what_if(self.step, self.format, self.log2_scale)
+        if (self.step, self.format) not in self._drawn:  # the first picture of a window takes a moment
+            self._drawn.add((self.step, self.format))
+            self.words.value = "drawing …"
         figure = self._figure(self.step, self.format)
         figure.show(self.view, headline(self.view), consequence(self.view))
         self.picture.value = figure.png()
@@ -137,30 +146,37 @@ def headline(view: WhatIf) -> str:
         return f"{scale}, {percent(total.overflowed)} of all gradients {lost} in {view.format}"
     if total.flushed > 0.005:
         return f"{scale}, {percent(total.flushed)} of all gradients vanish in {view.format}"
+    if any(value is None or value < 0.99 for value in view.cosines):
+        return f"{scale} nothing leaves {view.format}, but its {view.format.mantissa_bits} mantissa bits blur the gradients"
     return f"{scale} the gradients fit into {view.format}"
 
 
 def consequence(view: WhatIf) -> str:
     """What training would do with these gradients, in one line."""
     if view.total.overflowed_count and view.format.has_inf:
-        return "A scaler sees Inf, skips this step, and lowers the scale."
+        return "A gradient is Inf, and Inf travels back to the layers before. This step has to be skipped."
     lost = [number for number, value in enumerate(view.cosines, 1) if value is None]
     bent = [number for number, value in enumerate(view.cosines, 1) if value is not None and value < 0.99]
     if lost or bent:
         parts = [f"{_layers(lost)} get{'s' if len(lost) == 1 else ''} no gradient at all"] if lost else []
-        parts += [f"{_layers(bent)} lose{'s' if len(bent) == 1 else ''} direction (cosine below 0.99)"] if bent else []
+        parts += [f"{_layers(bent)} get{'s' if len(bent) == 1 else ''} a bent one (cosine below 0.99)"] if bent else []
         return f"Training in {view.format}: {'; '.join(parts)}."
     room = math.floor(view.total.headroom_bits)
-    return f"Every layer keeps its direction (cosine to FP32 above 0.99). Room to the top: {room} doublings."
+    return f"Every layer keeps its direction (cosine to FP32 above 0.99). Room to the top: {room} doubling{'' if room == 1 else 's'}."
 
 
 def describe(view: WhatIf) -> str:
     """Scale, step, format and the three shares, in whole percents."""
     t = view.total
     return (
-        f"Loss scale {power(view.log2_scale)}, step {view.step}, {view.format}: {t.flushed:.0%} flushed to zero, "
-        f"{t.subnormal:.0%} subnormal, {t.overflowed:.0%} overflowed. {consequence(view)}"
+        f"Loss scale {power(view.log2_scale)}, step {view.step}, {view.format}: {_whole(t.flushed)} flushed to zero, "
+        f"{_whole(t.subnormal)} subnormal, {_whole(t.overflowed)} overflowed. {consequence(view)}"
     )
+
+
+def _whole(share: float) -> str:
+    """Whole percents, the same on every machine; something is never called 0 %."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _on_slider(log2_scale: int) -> int:

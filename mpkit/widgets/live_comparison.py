@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections.abc import Callable, Iterable
@@ -42,8 +43,21 @@ class LiveComparison(Panel):
         super().__init__(self.bar, self.picture)
 
     def follow(self, training: Iterable[Results], seconds_between_pictures: float = 2.0) -> Results:
-        """Show the panel, run the training, and return the results. Stop it with the ■ of the toolbar."""
+        """Show the panel, run the training, and return the results.
+
+        The ■ of the toolbar stops it; then the runs that were over by then are returned, and the title says so.
+        """
         handle = display(self, display_id=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            self._follow(training, seconds_between_pictures)
+        self.results = {name: outcome for name, outcome in self.results.items() if outcome.scores}
+        self.bar.layout.display = "none"
+        self._draw(self._last_title())
+        if handle is not None:  # the stored output becomes the finished picture
+            handle.update(self)
+        return self.results
+
+    def _follow(self, training: Iterable[Results], seconds_between_pictures: float) -> None:
         shown = 0.0
         for done, results in enumerate(training, 1):
             self.results = results
@@ -52,11 +66,11 @@ class LiveComparison(Panel):
                 self.progress.value = done
                 self.state.value = f"{len(results)} of {self.runs}: {list(results)[-1]}"
                 self._draw(self.title)
-        self.bar.layout.display = "none"
-        self._draw(self.finding(self.results))
-        if handle is not None:  # the stored output becomes the finished picture
-            handle.update(self)
-        return self.results
+
+    def _last_title(self) -> str:
+        if len(self.results) < self.runs:
+            return f"Stopped: {len(self.results)} of {self.runs} runs finished. Run the cell again for all of them."
+        return self.finding(self.results)
 
     def summary(self) -> str:
         """The question; it does not change while the picture does."""
@@ -68,7 +82,7 @@ class LiveComparison(Panel):
 
     def alt(self) -> str:
         """The finding and every run's mean score with its spread."""
-        if not all(outcome.scores for outcome in self.results.values()) or not self.results:
+        if not all(outcome.scores for outcome in self.results.values()) or len(self.results) < self.runs:
             return self.title
         rows = "; ".join(f"{name}: {o.mean:.3g} ± {o.spread:.1g}" for name, o in self.results.items())
         return f"{self.finding(self.results)}. {self.labels['score_label']}: {rows}."
