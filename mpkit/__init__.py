@@ -1,6 +1,6 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
-Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, emulation, policy, scaling,
+Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, meter, operations, emulation, policy, scaling,
 loss_scaler, training. None of them imports matplotlib or ipywidgets.
 """
 
@@ -8,7 +8,6 @@ from mpkit import scaling as scaling
 from mpkit.casting import cast as cast
 from mpkit.casting import cast_floating as cast_floating
 from mpkit.casting import fake_cast as fake_cast
-from mpkit.emulation import Meter as Meter
 from mpkit.formats import BF16 as BF16
 from mpkit.formats import E4M3 as E4M3
 from mpkit.formats import E5M2 as E5M2
@@ -19,6 +18,7 @@ from mpkit.formats import FloatFormat as FloatFormat
 from mpkit.histogram import ExponentHistogram as ExponentHistogram
 from mpkit.lesson import start as start
 from mpkit.loss_scaler import LossScaler as LossScaler
+from mpkit.meter import Meter as Meter
 from mpkit.overflow import RangeReport as RangeReport
 from mpkit.overflow import found_inf as found_inf
 from mpkit.overflow import tally as tally

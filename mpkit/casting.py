@@ -38,6 +38,7 @@ def cast(
 
     Subnormals are exact, NaN stays NaN, -0 stays -0. A float64 input is rounded once, not by way of float32.
     A float16 or bfloat16 input comes back in that dtype, which must be able to hold the result.
+    Under `torch.set_flush_denormal(True)` float32's own subnormals count as zero. Forward-mode AD is not supported.
     If `x` requires a gradient, the gradient passes through unchanged (straight-through); see `fake_cast`.
 
     Raises:
@@ -55,7 +56,7 @@ def cast(
         raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
     if x.requires_grad and torch.is_grad_enabled():
         return FakeCast.apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
-    wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    wide = x.detach().resolve_neg() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
         raise_if_too_large(wide, fmt, rounding)
     # torch.compile removes a conversion there and back, and the rounding with it.
@@ -86,6 +87,7 @@ def fake_cast(
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
     plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
+    plain = plain and not torch.compiler.is_compiling()  # a compiler removes such a pair, and the rounding with it
     if plain and (fmt := forward) is not None and fmt == backward and fmt.dtype in NATIVE:
         return x.to(fmt.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
     return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
@@ -107,7 +109,8 @@ class FakeCast(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Round the gradient."""
         backward, *how = ctx.settings
-        rounded = grads[0] if backward is None else cast(grads[0], backward, *how)
+        with torch._C.DisableTorchFunction():  # an active mode must not see the arithmetic of a rounding
+            rounded = grads[0] if backward is None else cast(grads[0], backward, *how)
         if ctx.observe is not None:
             ctx.observe(grads[0], rounded)
         return (rounded, *[None] * 6)
@@ -132,5 +135,7 @@ def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
 def _check_tensor(x: Any) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"a tensor is asked for, but {type(x).__name__} came; wrap it: torch.tensor(x).")
+    if x.layout != torch.strided:
+        raise TypeError(f"a dense tensor is asked for, but a {x.layout} one came; round its values: x.values().")
     if not x.is_floating_point():
         raise TypeError(f"a floating-point tensor is asked for, but {x.dtype} came; convert it first: x.float().")

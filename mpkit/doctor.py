@@ -44,7 +44,7 @@ class Report:
         lines = [f"Devices: {', '.join(self.devices)}. CPU threads: {self.threads}.", ""]
         lines += [self.caption(), markup.columns(self.rows()), ""]
         lines += [", ".join(f"{name} {version or 'missing'}" for name, version in self.versions.items()), ""]
-        lines += [f"{MARK[f.kind]} {f.text}{' → ' + f.cure if f.cure else ''}" for f in self.findings]
+        lines += [f"{MARK[f.kind]} {_text(f)}{' → ' + f.cure if f.cure else ''}" for f in self.findings]
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -61,15 +61,21 @@ class Report:
         return f"Time of a {self.size} x {self.size} matrix product on {self.device}, as a multiple of FP32's time"
 
 
+def _text(finding: Finding) -> str:
+    """The arrow before a cure takes the place of a colon."""
+    return finding.text.removesuffix(":") if finding.cure else finding.text
+
+
 def _note(finding: Finding) -> str:
     cure = f"<br>→ {markup.escape(finding.cure)}" if finding.cure else ""
-    return f"{MARK[finding.kind]} {markup.escape(finding.text)}{cure}"
+    return f"{MARK[finding.kind]} {markup.escape(_text(finding))}{cure}"
 
 
 def _row(speed: FormatSpeed) -> tuple[str, ...]:
     native = "none" if speed.native is None else _times(speed.native)
     emulated = "-" if speed.fmt == FP32 else _times(speed.emulated)
-    return speed.fmt.name, str(speed.fmt.bits), native, emulated, speed.use
+    use = "native" if speed.fmt == FP32 else "emulate"  # what the lessons do, with or without a GPU
+    return speed.fmt.name, str(speed.fmt.bits), native, emulated, use
 
 
 def _times(ratio: float) -> str:
@@ -123,4 +129,12 @@ def _device_findings(device: str) -> list[Finding]:
                     'mpkit.start("00") sets one thread; in a script: torch.set_num_threads(1)',
                 )
             )
+    else:
+        found.append(
+            Finding(
+                "note",
+                "The lessons emulate every small format in FP32 on the CPU, on this machine too. "
+                "The native times show what the GPU could do.",
+            )
+        )
     return found

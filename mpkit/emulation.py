@@ -17,49 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from mpkit.casting import cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
+from mpkit.meter import Meter
+from mpkit.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE
 
-# torch/docs amp "CUDA Ops that can autocast to float16".
-MATRIX = frozenset(
-    "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addmv addr addbmm baddbmm einsum chain_matmul "
-    "linalg_matmul linalg_multi_dot conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-    "scaled_dot_product_attention prelu".split()
-)
-# torch/docs amp "CUDA Ops that autocast to float32", and the losses.
-WIDE = frozenset(
-    "softmax log_softmax softmin exp expm1 log log10 log1p log2 pow __pow__ __rpow__ float_power reciprocal rsqrt "
-    "__rdiv__ __rtruediv__ acos asin cosh sinh tan erfinv sum prod cumsum cumprod norm dist cdist renorm logsumexp "
-    "layer_norm group_norm rms_norm local_response_norm linalg_norm linalg_vector_norm linalg_matrix_norm normalize "
-    "cosine_similarity pdist gumbel_softmax softplus interpolate cross_entropy nll_loss mse_loss l1_loss "
-    "smooth_l1_loss huber_loss kl_div binary_cross_entropy_with_logits poisson_nll_loss gaussian_nll_loss "
-    "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss soft_margin_loss triplet_margin_loss".split()
-)
-FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32, result in the input's format
-OPAQUE = frozenset(
-    "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
-)
-
-
-class Meter:
-    """Counts the gradient values that rounding turns into zero. Nothing is read from the device until you look."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start again from zero."""
-        self._nonzero: Tensor | int = 0
-        self._kept: Tensor | int = 0
-
-    def see(self, grad: Tensor, rounded: Tensor) -> None:
-        """Count one gradient tensor before and after rounding."""
-        self._nonzero = self._nonzero + torch.count_nonzero(grad)
-        self._kept = self._kept + torch.count_nonzero(rounded)
-
-    @property
-    def flushed(self) -> float:
-        """Share (0 to 1) of the non-zero gradient values that became zero; 0 if there was none."""
-        nonzero = int(self._nonzero)
-        return (nonzero - int(self._kept)) / nonzero if nonzero else 0.0
+BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
 
 
 class Emulation(TorchFunctionMode):
@@ -84,7 +45,9 @@ class Emulation(TorchFunctionMode):
         super().__init__()
         self.forward, self.backward, self.wide = forward, backward, wide
         self.everywhere, self.meter = everywhere, meter
-        self.paused = False
+        self.paused = False  # while an optimizer works
+        self.in_forward = False  # while the model computes
+        self.shadowed = False  # while another emulation is active inside this one
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -92,7 +55,14 @@ class Emulation(TorchFunctionMode):
         """Choose by the function's name what is rounded."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").removeprefix("special_")
-        if self.paused or name == "backward":
+        if name == "backward":
+            given = {key: value for key, value in kwargs.items() if value is not None}
+            scalar = len(args) == 1 and isinstance(args[0], Tensor) and args[0].numel() == 1
+            if self.shadowed or not scalar or not given.keys() <= BACKWARD_OPTIONS:
+                return func(*args, **kwargs)
+            with self:  # stay active: checkpointing runs the forward pass again in there
+                return _backward(*args, **given)
+        if self.paused or self.shadowed:
             return func(*args, **kwargs)
         if name in OPAQUE:
             raise NotImplementedError(
@@ -101,13 +71,31 @@ class Emulation(TorchFunctionMode):
             )
         if name in MATRIX:
             stored = self.forward.bits == 16
-            args, kwargs = self._round_all(args, stored), self._round_all(kwargs, stored)
-            return self._result(func(*args, **kwargs), stored)
+            return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)), stored)
+        if self.everywhere and self.in_forward and not name.startswith("__get") and not _in_place(name):
+            args, kwargs = self._round_parameters(args), self._round_parameters(kwargs)
         if name in WIDE:
             if self.wide == FP32:
                 return func(*args, **kwargs)
             return self._result(func(*self._round_all(args, True), **self._round_all(kwargs, True)), True)
         return self._follow(func, name, args, kwargs)
+
+    def _operands(self, name: str, args: tuple[Any, ...], stored: bool) -> tuple[Any, ...]:
+        """Round the operands of a matrix operation; what is only added stays FP32 unless the format is stored."""
+        added = None if stored else ADDED.get(name)
+        return tuple(arg if index == added else self._round_all(arg, stored) for index, arg in enumerate(args))
+
+    def _named(self, kwargs: dict[str, Any], stored: bool) -> dict[str, Any]:
+        kept = () if stored else ("bias",)
+        return {key: value if key in kept else self._round_all(value, stored) for key, value in kwargs.items()}
+
+    def _round_parameters(self, tree: Any) -> Any:
+        """A model that is stored in the low format reads low weights, whatever the operation."""
+        if isinstance(tree, torch.nn.Parameter):
+            return self._round_all(tree, True)
+        if isinstance(tree, dict):
+            return {key: self._round_parameters(value) for key, value in tree.items()}
+        return tuple(self._round_parameters(value) for value in tree) if type(tree) is tuple else tree
 
     def _follow(self, func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
         """Everything else runs in the widest format among its inputs."""
@@ -126,15 +114,15 @@ class Emulation(TorchFunctionMode):
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return out
         if shared := [t for t in inputs if _same_memory(out, t)]:  # a view, a copy of the reference, or in place
-            if any(is_low(t) for t in shared):
-                _mark(out)
+            if any(is_low(t, self.forward) for t in shared):
+                _mark(out, self.forward)
                 if out is inputs[0]:
                     self._round_memory(out)
             return out
         if name == "__get__" or not inputs:
             return out
         voters = inputs[:1] if name in FOLLOWS_FIRST else [t for t in inputs if t.dim()] or inputs
-        return self._result(out, True) if self.everywhere or all(is_low(t) for t in voters) else out
+        return self._result(out, True) if self.everywhere or all(is_low(t, self.forward) for t in voters) else out
 
     def _result(self, out: Any, stored: bool) -> Any:
         if not isinstance(out, Tensor) or not out.is_floating_point():
@@ -143,7 +131,7 @@ class Emulation(TorchFunctionMode):
         if low and (hasattr(out.grad_fn, "_saved_result") or hasattr(out.grad_fn, "_saved_output")):
             self._round_memory(out)  # the way back through sigmoid, tanh, … reads the stored result
         rounded = self._round(out, self.forward if low else None, self.backward)
-        return _mark(rounded) if low else rounded
+        return _mark(rounded, self.forward) if low else rounded
 
     def _round_memory(self, x: Tensor) -> None:
         """Round in place, past autograd, for which this is no step of its own."""
@@ -152,7 +140,9 @@ class Emulation(TorchFunctionMode):
     def _round_all(self, tree: Any, stored: bool) -> Any:
         """Round every floating tensor in args or kwargs that is not in the format yet."""
         if isinstance(tree, Tensor):
-            if not tree.is_floating_point() or is_low(tree):  # what is stored in the format needs no rounding
+            if not tree.is_floating_point() or is_low(
+                tree, self.forward
+            ):  # what is stored in the format needs no rounding
                 return tree
             return self._round(tree, self.forward, self.backward if stored else None)
         if isinstance(tree, dict):
@@ -167,14 +157,28 @@ class Emulation(TorchFunctionMode):
         return fake_cast(x, forward, backward, observe=observe)
 
 
-def is_low(x: Tensor) -> bool:
-    """True if `x` is stored in the low format under the emulation that made it."""
-    return getattr(x, "_mpkit_low", False)
+def is_low(x: Tensor, fmt: FloatFormat | None = None) -> bool:
+    """True if `x` is stored in the low format (in `fmt`, if given) of the emulation that made it."""
+    stored = getattr(x, "_mpkit_low", None)
+    return stored is not None and fmt in (None, stored)
 
 
-def _mark(x: Tensor) -> Tensor:
-    x._mpkit_low = True  # type: ignore[attr-defined]
+def _mark(x: Tensor, fmt: FloatFormat) -> Tensor:
+    x._mpkit_low = fmt  # type: ignore[attr-defined]
     return x
+
+
+def _in_place(name: str) -> bool:
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+def _backward(tensor: Tensor, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+    """`tensor.backward()` of a scalar. The public function would ask the active mode once more, without end."""
+    keep = create_graph if retain_graph is None else retain_graph
+    engine = torch.autograd.Variable._execution_engine
+    engine.run_backward(
+        (tensor,), (torch.ones_like(tensor),), keep, create_graph, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

@@ -83,7 +83,7 @@ class ExponentHistogram:
             TypeError: `fmt` is not a FloatFormat, or `log2_scale` is not a whole number.
         """
         fmt = require_format(fmt)
-        if log2_scale != int(log2_scale):
+        if not _whole(log2_scale):
             raise TypeError(f"log2_scale={log2_scale!r} is not a whole number; a scale of 2^k shifts whole bins by k.")
         exponents = self.log2_edges + int(log2_scale)
         flushed = exponents < int(math.log2(fmt.flush_at))
@@ -106,3 +106,10 @@ class ExponentHistogram:
         reach = f"from 2^{used[0]} to 2^{used[-1] + 1}" if used else "no finite value"
         rest = f"{self.zeros:,} zeros, {self.inf:,} Inf, {self.nan:,} NaN"
         return f"ExponentHistogram({self.nonzero:,} non-zero, {reach}; {rest})"
+
+
+def _whole(value: object) -> bool:
+    try:
+        return bool(int(value) == value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):  # a text, None, NaN, Inf
+        return False

@@ -33,6 +33,7 @@ class Entry:
 
 
 READY = frozenset({"00", "04"})
+DEVICE = "cpu"  # where every lesson computes: the small formats are emulated on CPU tensors
 
 LESSONS = (
     Entry("00", "start_here", "Start here", "What can my machine do, and how do these lessons work?", 10),
@@ -83,7 +84,7 @@ LESSONS = (
 
 @dataclass(frozen=True)
 class Lesson:
-    """What `start` hands back. `device` is "cpu" or "cuda"."""
+    """What `start` hands back. `device` is where the lesson computes: "cpu", also on a machine with a GPU."""
 
     number: str
     title: str
@@ -108,7 +109,9 @@ def find(number: str) -> Entry:
 
 
 def start(number: str, seed: int = 0) -> Lesson:
-    """Make a lesson repeatable and print its plan: three short lines, the same on every CPU.
+    """Make a lesson repeatable and print its plan: three short lines, the same on every machine.
+
+    The lessons emulate the small formats on CPU tensors, with or without a GPU.
 
     Seeds random, numpy and torch; sets one CPU thread; gives matplotlib, where it is installed, legible defaults.
 
@@ -131,20 +134,16 @@ def start(number: str, seed: int = 0) -> Lesson:
     # Two threads on a busy two-core machine made small matmuls up to a thousand times slower.
     torch.set_num_threads(1)
     _calm_matplotlib()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    sys.stdout.write(plan(entry, device, seed) + "\n")
-    return Lesson(entry.number, entry.title, device, seed)
+    sys.stdout.write(plan(entry, seed) + "\n")
+    return Lesson(entry.number, entry.title, DEVICE, seed)
 
 
-def plan(entry: Entry, device: str, seed: int) -> str:
+def plan(entry: Entry, seed: int) -> str:
     """The text that `start` prints."""
-    if device == "cpu":
-        how = "FP16 and friends are emulated: arithmetic in FP32,\nevery operand, result and gradient rounded."
-    else:
-        how = "FP16 and BF16 run natively;\nformats that it lacks are emulated."
     return (
         f"Lesson {entry.number} · {entry.title} · about {entry.minutes} minutes · seed {seed} · one CPU thread\n"
-        f"Device {device}: {how}"
+        f"Device {DEVICE}: FP16 and friends are emulated: arithmetic in FP32,\n"
+        "every operand, result and gradient rounded."
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mpkit import misuse
 from mpkit.scaling import DynamicScale, ScaleRule, ScaleState
 from mpkit.step_result import StepResult
-from mpkit.unscaling import GradientPlan, Stage, describe, reciprocal, step_fused
+from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, reciprocal, step_fused
 
 
 class LossScaler:
@@ -38,11 +38,16 @@ class LossScaler:
         self._check_again = self.rule.check_unscaled and not (self.rule.floor or 0.0) >= 1.0
         self._start = self.rule.init()
         self._scale: Tensor | None = None
-        self._plans: dict[int, GradientPlan] = {}  # by the id of the first parameter: wrappers share it
+        self._plans: dict[tuple[int, ...], GradientPlan] = {}  # by the ids of the parameters: wrappers share it
         self._results: list[weakref.ref[StepResult]] = []
 
     def __repr__(self) -> str:
         return f"LossScaler({self.rule!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let copy.deepcopy and pickle work between iterations; the copy sorts the parameters it meets anew."""
+        self.state_dict()  # refuses in the middle of an iteration
+        return {**self.__dict__, "_plans": {}, "_results": []}
 
     def scale(self, outputs: Any) -> Any:
         """Multiply a loss by the scale; a list, tuple or dict of tensors has each of them multiplied.
@@ -133,6 +138,15 @@ class LossScaler:
             raise RuntimeError(misuse.NOT_STEPPED)
         self.rule.update_tensors(self._scale, self._growth_tracker, functools.reduce(torch.maximum, flags))
         self._inv_scale.copy_(reciprocal(self._scale))
+        # An optimizer that sat this iteration out is forgotten, so that a scaler does not keep an old model alive.
+        self._plans = {ids: plan for ids, plan in self._plans.items() if plan.captured or plan.stage is not Stage.READY}
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Drop the iteration in progress, for example after an interrupt.
+
+        Stages and found_inf are reset, the scale stays. Call `optimizer.zero_grad()`: gradients may be unscaled in part.
+        """
         for plan in self._plans.values():
             plan.reset()
 
@@ -156,8 +170,7 @@ class LossScaler:
         ValueError: the state comes from another rule (any field counts), or is no state of a LossScaler.
         """
         self._start = _read_state(state, self.rule)
-        for plan in self._plans.values():
-            plan.reset()
+        self.abandon()
         if self._scale is not None:
             self._scale.fill_(self._start.scale)
             self._growth_tracker.fill_(self._start.growth_tracker)
@@ -168,22 +181,23 @@ class LossScaler:
             raise RuntimeError(misuse.NO_SCALE.format(verb=verb))
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(misuse.NOT_AN_OPTIMIZER.format(verb=verb, got=type(optimizer).__name__))
-        groups = optimizer.param_groups
-        first = next((group["params"][0] for group in groups if group["params"]), None)
-        if first is None:
+        if not (ids := parameter_ids(optimizer.param_groups)):
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
-        plan = self._plans.get(id(first))
-        if plan is None or not plan.fits(groups):
-            old, plan = plan, GradientPlan(groups, self._scale.device)
+        plan = self._plans.get(ids)
+        if plan is None or not plan.fits():
+            old, plan = plan, GradientPlan(optimizer.param_groups, self._scale.device)
             if old is not None:
                 plan.stage, plan.found_inf = old.stage, old.found_inf
-            self._plans[id(first)] = plan
+            self._plans[ids] = plan
         return self._scale, plan
 
     def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, inv_scale: Tensor, verb: str) -> None:
         if (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
+        unscaled = [ids for ids, p in self._plans.items() if p is not plan and p.stage is not Stage.READY]
+        if unscaled and (shared := plan.first_shared(unscaled)) is not None:
+            raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
         if not plan.check_and_unscale(inv_scale):
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
         if self._check_again:  # also catches a scale so small that its reciprocal is Inf

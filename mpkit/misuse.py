@@ -14,7 +14,13 @@ UNSCALED_LATE = (
 )
 STEPPED_TWICE = (
     "step() was called twice on this optimizer (or on a wrapper of it) since the last update(). "
-    "Call update() once at the end of every iteration, also of a skipped one."
+    "Call update() once at the end of every iteration, also of a skipped one, or abandon() after an interrupt."
+)
+SHARED = (
+    "{verb}: the gradient of the parameter {name} was already unscaled in this iteration, together with another list "
+    "of parameters. A second division would make it too small. If a parameter group was added or removed after "
+    "unscale_(): change the groups before unscale_() or after update(). If two optimizers share the parameter: leave "
+    "it to one of them, or call update() and zero_grad() after the first before you call backward() for the second."
 )
 NOT_STEPPED = (
     "update() has nothing to judge: neither step() nor unscale_() was called since the last update(). "
@@ -42,8 +48,8 @@ IN_CAPTURE = (
     "Run one whole step before the capture."
 )
 MID_ITERATION = (
-    "state_dict() was called between unscale_() or step() and update(), when the scale is about to change. "
-    "Call update() first."
+    "state_dict(), a copy or a pickle was asked for between unscale_() or step() and update(), when the scale is about "
+    "to change. Call update() first, or abandon() if the iteration was interrupted."
 )
 OTHER_RULE = (
     "this state was saved by the rule {saved}, and this scaler runs {here}. "

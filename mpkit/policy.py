@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mpkit.casting import cast
-from mpkit.emulation import Emulation, Meter
+from mpkit.emulation import Emulation
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
+from mpkit.meter import Meter
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Policy:
     def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Application:
         """Run `model` under this policy inside the with block.
 
-        Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it.
+        Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it. With
+        activation checkpointing the backward pass belongs inside too. An apply inside another one replaces it there.
+        Buffers and optimizer state stay FP32, gradients are unscaled in FP32, and other threads are not emulated.
         Parameters and data stay float32 tensors. If `update` is a 16-bit format, the parameters are rounded to it
         on entry and after every optimizer step inside the block, as after `model.half()`.
 
@@ -67,10 +70,14 @@ class Policy:
 
         Raises:
             ValueError: unknown engine.
-            TypeError: `model` is no module, or a parameter is not float32.
+            TypeError: `model` is no module or a compiled script, or a parameter is not float32.
+            NotImplementedError: in the forward pass, a layer that hides its matrix products (nn.MultiheadAttention,
+                nn.LSTM and its like).
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
         if engine != "emulated":
             raise ValueError(f'engine={engine!r} is not available; engine="emulated" runs on every machine.')
         _require_float32(model)
@@ -78,13 +85,18 @@ class Policy:
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
-        if self == Policy():
-            yield model
-            return
-        mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
-        self.store_(model.parameters())
-        with mode, self._round_after_steps(model, mode):
-            yield model
+        with _shadowed():
+            if self == Policy():
+                yield model
+                return
+            mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
+            self.store_(model.parameters())
+            _ACTIVE.append(mode)
+            try:
+                with mode, self._round_after_steps(model, mode):
+                    yield model
+            finally:
+                _ACTIVE.remove(mode)
 
     def store_(self, params: Iterable[Tensor]) -> None:
         """Round weights in place to the format of `update`. Inside `apply` this happens after every optimizer step."""
@@ -102,16 +114,40 @@ class Policy:
         def before(*_: Any) -> None:
             mode.paused = True
 
+        def forward(*_: Any) -> None:
+            mode.in_forward = True
+            mode.paused = False  # a closure runs the model again, and a failed step never came to its end
+
+        def forward_done(*_: Any) -> None:
+            mode.in_forward = False
+
         def after(optimizer: Any, *_: Any) -> None:
             mode.paused = False
             self.store_(p for group in optimizer.param_groups for p in group["params"] if id(p) in own)
 
-        hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+        hooks: list[Any] = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+        hooks += [model.register_forward_pre_hook(forward), model.register_forward_hook(forward_done, always_call=True)]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+_ACTIVE: list[Emulation] = []
+
+
+@contextmanager
+def _shadowed() -> Iterator[None]:
+    """What is active now pauses inside this block; FP32 too replaces it."""
+    outer = [mode for mode in _ACTIVE if not mode.shadowed]
+    for mode in outer:
+        mode.shadowed = True
+    try:
+        yield
+    finally:
+        for mode in outer:
+            mode.shadowed = False
 
 
 class Application:

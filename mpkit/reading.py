@@ -35,9 +35,7 @@ def require_floating(tensor: Any, name: str) -> None:
     """Raise a TypeError with the cure unless `tensor` is a floating-point tensor."""
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"{name} is asked to be a tensor, but a {type(tensor).__name__} came; wrap it: torch.tensor(x)."
-            )
+            raise TypeError(f"{name} is {type(tensor).__name__}, but a tensor is asked for; wrap it: torch.tensor(x).")
         came = str(tensor.dtype)
         raise TypeError(
             f"floating-point tensors are asked for, but {name} is {came}; leave it out (integers are never Inf or "

@@ -49,12 +49,10 @@ def round_to(
             torch.addcdiv(zero, source, power, value=1 / fmt.epsilon, out=target)
             _round_to_integer(target, rounding, generator)
             torch.addcmul(zero, target, power, value=fmt.epsilon * room, out=target)
-        else:  # 8 exponent bits: there, x / epsilon would leave float32
-            torch.div(source, power.mul_(fmt.epsilon), out=target)
+        else:  # 8 exponent bits: there x / epsilon would leave float32, so divide by the power first
+            torch.div(source, power, out=target).mul_(1 / fmt.epsilon)
             _round_to_integer(target, rounding, generator)
-            target.mul_(power)
-            if room != 1.0:
-                target.mul_(room)
+            target.mul_(fmt.epsilon * room).mul_(power)
         if room != 1.0:
             target.mul_(1 / room)
         if overflow != "saturate":

@@ -5,16 +5,22 @@ One file a lesson, because two open lessons are two kernels that must not overwr
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mpkit import lesson as course
+
 KEY = re.compile(r"(\d\d)\.\w[\w.-]*")  # "04.flushed": the lesson's number, a point, a name
+STATUSES = ("pass", "not yet", "wrong")  # what the check of an exercise can say
+_told: set[str] = set()  # warnings that were given in this kernel, so that each is given once
 
 
 def home() -> Path:
@@ -50,15 +56,16 @@ def get(kind: str, key: str, default: Any = None) -> Any:
 
 def section(kind: str, lesson: str) -> dict[str, Any]:
     """All answers of one kind in one lesson: key -> value. Empty if there are none."""
-    found = load(lesson).get(kind)
-    return found if isinstance(found, dict) else {}
+    found: dict[str, Any] = load(lesson).get(kind, {})
+    return found
 
 
 def put(kind: str, key: str, value: Any) -> None:
     """Store a JSON value. If the folder cannot be written, warn and go on: a lesson must not stop for that."""
     lesson = lesson_of(key)
-    data = load(lesson)
-    data[kind] = {**section(kind, lesson), key: value}
+    data = _read(lesson)
+    kept = data.get(kind)
+    data[kind] = {**(kept if isinstance(kept, dict) else {}), key: value}
     text = json.dumps(data, indent=1, ensure_ascii=False)
     try:
         _write(_path(lesson), text)
@@ -71,13 +78,38 @@ def put(kind: str, key: str, value: Any) -> None:
 
 
 def load(lesson: str) -> dict[str, Any]:
-    """Everything stored for one lesson. A file that is not readable JSON is kept under another name, with a warning."""
+    """Everything stored for one lesson: kind -> key -> value.
+
+    A file that is not readable JSON is kept under another name, with a warning. A value that is not understood, say
+    after an edit by hand, is left out here, with one warning, and stays in the file.
+    """
+    understood: dict[str, Any] = {}
+    odd = []
+    for kind, answers in _read(lesson).items():
+        if kind not in _FITS:  # from another version: nobody here asks for it
+            continue
+        if not isinstance(answers, dict):
+            odd.append(kind)
+            continue
+        fits = _FITS[kind]
+        odd += [f"{kind} {key}" for key, value in answers.items() if not fits(value)]
+        understood[kind] = {key: value for key, value in answers.items() if fits(value)}
+    if odd:
+        _warn_once(
+            f"{', '.join(odd)} in {_path(lesson)} could not be understood and is ignored; answer again, "
+            f'or forget the lesson\'s answers with mpkit.store.reset("{lesson}").'
+        )
+    return understood
+
+
+def _read(lesson: str) -> dict[str, Any]:
+    """The file as it is. Empty if there is none, or if it is broken."""
     path = _path(lesson)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError:  # not there yet, or not readable: nothing to lose either way
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _move_aside(path, str(error))
     if not isinstance(data, dict):
         return _move_aside(path, f"a {type(data).__name__} where a dictionary was expected")
@@ -85,16 +117,54 @@ def load(lesson: str) -> dict[str, Any]:
 
 
 def reset(lesson: str | None = None) -> None:
-    """Forget the answers of one lesson ("04"), or of all lessons."""
-    paths = [_path(lesson)] if lesson is not None else sorted(home().glob("[0-9][0-9].json"))
-    for path in paths:
-        path.unlink(missing_ok=True)
+    """Forget the answers of one lesson ("04"), or of all lessons.
+
+    Raises:
+        ValueError: there is no such lesson.
+        RuntimeError: the folder is a file, or a file in it cannot be removed.
+    """
+    if lesson is not None:
+        paths = [_path(lesson)]
+        course.find(lesson)
+    try:
+        if home().exists() and not home().is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        for path in paths if lesson is not None else sorted(home().glob("[0-9][0-9].json")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RuntimeError(
+            f"the answers in {home()} could not be removed ({error.strerror}); "
+            "set the environment variable MPKIT_HOME to a folder that you can write to."
+        ) from None
 
 
 def _path(lesson: str) -> Path:
-    if not re.fullmatch(r"\d\d", lesson):
+    if not isinstance(lesson, str) or not re.fullmatch(r"\d\d", lesson):
         raise ValueError(f"lesson {lesson!r} must be written with two digits, such as '04'.")
     return home() / f"{lesson}.json"
+
+
+def _is_prediction(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str) or (number and abs(value) <= sys.float_info.max)  # so neither Inf nor NaN
+
+
+def _is_quiz(value: Any) -> bool:
+    lists = [value.get(name) for name in ("first", "now", "right")] if isinstance(value, dict) else [None]
+    return all(isinstance(found, list) and all(type(item) in (int, type(None)) for item in found) for found in lists)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "predictions": _is_prediction,
+    "exercises": lambda value: value in STATUSES,
+    "quizzes": _is_quiz,
+}
+
+
+def _warn_once(text: str) -> None:
+    if text not in _told:
+        _told.add(text)
+        warnings.warn(text, stacklevel=4)
 
 
 def _write(path: Path, text: str) -> None:

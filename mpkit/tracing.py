@@ -33,6 +33,9 @@ def trace(model: nn.Module, fmt: FloatFormat | None = None, keep: int = 64) -> T
     flaw is -Inf, which is what attention masks look like. A function of torch.nn.functional is one operation, even if
     it holds a whole layer (multi_head_attention_forward); its backward pass is seen step by step.
 
+    Enter it outside policy.apply or autocast, `with mpkit.trace(model) as trace, policy.apply(model):`, so that a cast
+    itself can be named. Entered inside, it names the operation that holds the cast.
+
     Args:
         model: the module whose parameters, inputs and submodules are watched.
         fmt: if given, results are also held against this format as if each one were stored in it: an FP32 run on a

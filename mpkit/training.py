@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mpkit.data import StepData
-from mpkit.emulation import Meter
 from mpkit.loss_scaler import LossScaler
+from mpkit.meter import Meter
 from mpkit.policy import Policy
 from mpkit.scaling import NoScaling
 
@@ -33,7 +33,8 @@ class StepRecord:
         skipped: True if a gradient was Inf or NaN, so that the weights stayed as they were.
         flushed: share (0 to 1) of the non-zero gradient values, in the whole backward pass, that rounding turned
             into zero; 0 if the policy does not round gradients.
-        grad_norm: Euclidean norm of the unscaled gradient of all seeds together; not finite in a skipped step.
+        grad_norm: Euclidean norm of the unscaled gradient of all of the optimizer's parameters (all seeds together);
+            not finite in a skipped step.
         seconds: wall-clock time of the step.
     """
 
@@ -85,7 +86,11 @@ class Run:
     def __next__(self) -> StepRecord:
         if self._stopped or self.step >= self.steps:
             raise StopIteration
-        record = self._train_one_step()
+        try:
+            record = self._train_one_step()
+        except BaseException:
+            self.scaler.abandon()  # an interrupted step must not block the next one
+            raise
         self.step += 1
         return record
 
@@ -98,13 +103,14 @@ class Run:
         inputs, targets = self.data.batch(self.step)
         if self._meter:
             self._meter.reset()
+        self.model.zero_grad()
         self.optimizer.zero_grad()
         with self.policy.apply(self.model, meter=self._meter):
             losses = self.loss_fn(self.model(inputs), targets)  # () or (seeds,)
-        # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
-        self.scaler.scale(losses.sum()).backward()
+            # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
+            self.scaler.scale(losses.sum()).backward()
         self.scaler.unscale_(self.optimizer)
-        grad_norm = total_norm(self.model)
+        grad_norm = total_norm(self.optimizer)
         result = self.scaler.step(self.optimizer)
         self.scaler.update()
         self.policy.store_(self.model.parameters())
@@ -174,24 +180,35 @@ def fit(
         A `Run`: an iterator with `stop()`, `state_dict()` and `load_state_dict()`.
 
     Raises:
-        TypeError: `data` has no `batch` method.
-        ValueError: `steps` is negative.
+        TypeError: `data` has no `batch` method, or policy, scaler or optimizer is of another kind.
+        ValueError: `steps` is negative or no whole number.
     """
     if not callable(getattr(data, "batch", None)):
         raise TypeError(
             f"data is asked to have batch(step) -> (inputs, targets), but a {type(data).__name__} came; "
             "wrap tensors as mpkit.data.Batches(inputs, targets, batch_size)."
         )
-    if steps < 0:
-        raise ValueError(f"steps={steps}; use 0 or more.")
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps={steps!r}; use 0 or more, and a whole number.")
+    _require_kind("policy", policy, Policy, 'mpkit.Policy.preset("fp16-mixed")')
+    _require_kind("scaler", scaler, LossScaler, "mpkit.LossScaler(mpkit.DynamicScale())")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError(
+            "LBFGS needs a closure, which fit does not make; use an optimizer that steps once, such as SGD."
+        )
     policy = policy or Policy()
     scaler = scaler or LossScaler(NoScaling())
     loss_fn = loss_fn or getattr(model, "loss", None) or F.cross_entropy
     return Run(model, data, optimizer, steps, policy, scaler, loss_fn, measure_flushed)
 
 
-def total_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all gradients together, on the device: a 0-dim tensor."""
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
+def _require_kind(name: str, value: Any, kind: type, example: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is asked to be a {kind.__name__}, but a {type(value).__name__} came; write {example}.")
+
+
+def total_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Euclidean norm of all gradients that the optimizer uses, on the device: a 0-dim tensor."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     return norms

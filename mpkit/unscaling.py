@@ -10,6 +10,7 @@ import bisect
 import functools
 import itertools
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -53,29 +54,30 @@ class GradientPlan:
     """
 
     def __init__(self, param_groups: ParamGroups, device: torch.device) -> None:
-        self.param_lists = [list(group["params"]) for group in param_groups]
         self.stage = Stage.READY
+        self.captured = False  # a CUDA graph writes to found_inf, so this plan must stay
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.gathered: Gathered = []
-        params: list[Tensor] = list(itertools.chain(*self.param_lists))
+        params: list[Tensor] = [p for group in param_groups for p in group["params"]]
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
             for part in _large_and_small([p for p in params if (p.device, p.dtype) == kind]):
                 self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
 
-    def fits(self, param_groups: ParamGroups) -> bool:
-        """Tell whether these are still the same parameters (by identity), on the same device, as sorted."""
-        if len(param_groups) != len(self.param_lists):
-            return False
-        for group, kept in zip(param_groups, self.param_lists, strict=True):
-            if len(group["params"]) != len(kept) or not all(map(operator.is_, group["params"], kept)):
-                return False
+    def fits(self) -> bool:
+        """Tell whether the parameters still have the device and the dtype by which they were sorted."""
         return all(b.params[0].device == b.device and b.params[0].dtype == b.dtype for b in self.buckets)
 
     def first_float16(self) -> Tensor | None:
         """Return a float16 parameter that has a gradient, if there is one."""
         narrow = (p for bucket in self.buckets if bucket.dtype == torch.float16 for p in bucket.params)
         return next((p for p in narrow if p.grad is not None), None)
+
+    def first_shared(self, unscaled: Iterable[tuple[int, ...]]) -> Tensor | None:
+        """Return a parameter with a gradient that is in one of these lists of identities, if there is one."""
+        known = set(itertools.chain.from_iterable(unscaled))
+        params = (p for bucket in self.buckets for p in bucket.params)
+        return next((p for p in params if id(p) in known and p.grad is not None), None)
 
     def reset(self) -> None:
         """Be ready for the next iteration, and let go of this one's gradients."""
@@ -90,6 +92,8 @@ class GradientPlan:
         device, except to coalesce sparse gradients.
         """
         self.gathered = []
+        if self.found_inf.is_cuda and torch.cuda.is_current_stream_capturing():
+            self.captured = True
         for bucket in self.buckets:
             grads = list(map(_grad_of, bucket.params))
             self.gathered.append((bucket, grads))
@@ -174,6 +178,11 @@ def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> 
 def reciprocal(scale: Tensor) -> Tensor:
     """Return 1 / scale, taken in float64 and rounded once, as torch does (Apple's GPUs have no float64)."""
     return scale.reciprocal() if scale.device.type == "mps" else scale.double().reciprocal().float()
+
+
+def parameter_ids(param_groups: ParamGroups) -> tuple[int, ...]:
+    """Return the identity of every parameter, in order. An optimizer and its wrappers have the same."""
+    return tuple(map(id, itertools.chain.from_iterable(group["params"] for group in param_groups)))
 
 
 def describe(param_groups: ParamGroups, wanted: Tensor) -> str:

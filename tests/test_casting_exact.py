@@ -12,7 +12,7 @@ import torch
 from float_oracle import around, assert_same, grid, random_patterns, round_on, special
 from torch import Tensor
 
-from mpkit import rounding
+from mpkit import rounding as arithmetic
 from mpkit.casting import cast
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat
 
@@ -145,7 +145,7 @@ def test_float64_is_not_rounded_by_way_of_float32() -> None:
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize(
     "fmt",
-    [FP16, BF16, TF32, E4M3, FP16, FloatFormat("e5m7", 5, 7), FloatFormat("e3m2fn", 3, 2, has_inf=False)],
+    [FP16, BF16, TF32, E4M3, FloatFormat("e5m7", 5, 7), FloatFormat("e3m2fn", 3, 2, has_inf=False)],
     ids=str,
 )
 def test_float64_input_in_every_rounding(fmt: FloatFormat, rounding: str) -> None:
@@ -171,7 +171,7 @@ def test_blocks_of_any_size_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) 
     x = random_patterns(10_001)
     whole = [cast(x, fmt) for fmt in (TF32, E4M3, FP16, FloatFormat("e5m7", 5, 7))]
     for size in (1, 7, 10_000, 10_001):
-        monkeypatch.setattr(rounding, "BLOCK", size)
+        monkeypatch.setattr(arithmetic, "BLOCK", size)
         few = x if size > 1 else x[:50]
         for fmt, expected in zip((TF32, E4M3, FP16, FloatFormat("e5m7", 5, 7)), whole, strict=True):
             assert_same(cast(few, fmt), expected[: few.numel()])

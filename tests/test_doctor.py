@@ -108,6 +108,19 @@ def test_text_shows_figures_findings_and_cures(report: doctor.Report) -> None:
     assert replace(report, findings=report.findings[:1]).healthy
 
 
+def test_on_a_gpu_the_lessons_still_emulate(report: doctor.Report) -> None:
+    fast = FormatSpeed(FP16, 0.2, 3.0, "native")
+    assert replace(report, formats=(fast,)).rows()[1] == ("FP16", "16", "0.2x", "3x", "emulate")
+    (finding,) = doctor._device_findings("cuda")
+    assert finding.text.startswith("The lessons emulate every small format in FP32 on the CPU, on this machine too.")
+
+
+def test_an_arrow_needs_no_colon_before_it(report: doctor.Report) -> None:
+    shown = replace(report, findings=(Finding("note", "If sliders show as text:", "do x"), Finding("note", "So:")))
+    assert shown.text().endswith("\n· If sliders show as text → do x\n· So:")
+    assert "text<br>→ do x" in shown.html()
+
+
 def test_html_says_the_same_and_is_escaped(report: doctor.Report) -> None:
     html = report.html()
     assert "GPU &lt;1&gt;" in html

@@ -55,6 +55,7 @@ def view(values: list[float], fmt: FloatFormat, log2_scale: int, cosines: tuple[
 VANISH = view([2.0**-30, 2.0**-28, 2.0**-20, 2.0**-3], FP16, 0, (None, 0.5, 0.98, 0.999))
 FIT = view([2.0**-30, 2.0**-28, 2.0**-20, 2.0**-3], FP16, 16, (0.999, 1.0, 1.0, 1.0))
 OVERFLOW = view([2.0**-30, 2.0**-28, 2.0**-20, 2.0**-3], FP16, 20, (1.0, 1.0, 1.0, None))
+BLUR = view([2.0**-3] * 4, E5M2, 0, (1.0, 0.98))
 CUT = view([2.0**-30, 2.0**-28, 2.0**-20, 2.0**-3], E4M3, 20, (None, 1.0, 1.0, 0.7))
 
 
@@ -64,7 +65,7 @@ CUT = view([2.0**-30, 2.0**-28, 2.0**-20, 2.0**-3], E4M3, 20, (None, 1.0, 1.0, 0
         (
             VANISH,
             "At loss scale 2⁰, 50% of all gradients vanish in FP16",
-            "Training in FP16: layer 1 gets no gradient at all; layers 2 and 3 lose direction (cosine below 0.99).",
+            "Training in FP16: layer 1 gets no gradient at all; layers 2 and 3 get a bent one (cosine below 0.99).",
         ),
         (
             FIT,
@@ -74,15 +75,20 @@ CUT = view([2.0**-30, 2.0**-28, 2.0**-20, 2.0**-3], E4M3, 20, (None, 1.0, 1.0, 0
         (
             OVERFLOW,
             "At loss scale 2²⁰, 25% of all gradients overflow in FP16",
-            "A scaler sees Inf, skips this step, and lowers the scale.",
+            "A gradient is Inf, and Inf travels back to the layers before. This step has to be skipped.",
         ),
         (
             CUT,
             "At loss scale 2²⁰, 25% of all gradients are cut to 448 in E4M3",
-            "Training in E4M3: layer 1 gets no gradient at all; layer 4 loses direction (cosine below 0.99).",
+            "Training in E4M3: layer 1 gets no gradient at all; layer 4 gets a bent one (cosine below 0.99).",
+        ),
+        (
+            BLUR,
+            "At loss scale 2⁰ nothing leaves E5M2, but its 2 mantissa bits blur the gradients",
+            "Training in E5M2: layer 2 gets a bent one (cosine below 0.99).",
         ),
     ],
-    ids=["vanish", "fit", "overflow", "cut"],
+    ids=["vanish", "fit", "overflow", "cut", "blur"],
 )
 def test_title_and_consequence(shown: WhatIf, title: str, then: str) -> None:
     assert headline(shown) == title
@@ -96,6 +102,13 @@ def test_the_description_has_scale_step_format_and_shares() -> None:
     assert describe(OVERFLOW).startswith(
         "Loss scale 2²⁰, step 7, FP16: 0% flushed to zero, 0% subnormal, 25% overflowed."
     )
+
+
+def test_a_little_is_not_called_nothing() -> None:
+    little = view([1.0] * 399 + [2.0**-30], FP16, 0, (1.0,))
+    assert describe(little).startswith("Loss scale 2⁰, step 7, FP16: <1% flushed to zero, 0% subnormal, 0% overflowed.")
+    one = view([2.0**-3], FP16, 17, (1.0,))
+    assert consequence(one).endswith("Room to the top: 1 doubling.")
 
 
 def test_several_layers_are_listed_with_commas() -> None:
@@ -154,10 +167,10 @@ def test_the_widgets_themselves_drive_it(panel: GradientHistogramPanel) -> None:
 
 def test_preset_buttons_move_the_slider(panel: GradientHistogramPanel) -> None:
     assert [button.description for button in panel.presets] == [
-        "no scaling: 2⁰", "torch starts here: 2¹⁶", "too large: 2³⁰",
+        "no scaling: 2⁰", "torch starts here: 2¹⁶", "too large: 2²⁸",
     ]  # fmt: skip
     findings = []
-    for button, value in reversed(list(zip(panel.presets, (0, 16, 30), strict=True))):
+    for button, value in reversed(list(zip(panel.presets, (0, 16, 28), strict=True))):
         button.click()
         assert (panel.log2_scale, panel.scale_slider.value) == (value, value)
         findings.append(headline(panel.view))
@@ -213,6 +226,8 @@ def test_bad_settings_are_refused_and_change_nothing(panel: GradientHistogramPan
 
 
 def test_a_panel_is_not_made_with_bad_settings(recording: GradientRecording) -> None:
+    with pytest.raises(TypeError, match=r"a GradientRecording is asked for, but a dict came; make one with mpkit\.rec"):
+        GradientHistogramPanel({})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="step 7 was not recorded; use one of 0, 10, 60"):
         GradientHistogramPanel(recording, step=7)
     with pytest.raises(ValueError, match="log2_scale=99 is not on the slider"):

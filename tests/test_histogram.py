@@ -93,5 +93,8 @@ def test_errors_name_the_cure() -> None:
         ExponentHistogram.of(torch.arange(3))
     with pytest.raises(TypeError, match=r"log2_scale=0\.5 is not a whole number"):
         ExponentHistogram.of(torch.ones(1)).lost(FP16, 0.5)  # type: ignore[arg-type]
+    for odd in ("a", "3", None, float("nan"), float("inf"), [1]):
+        with pytest.raises(TypeError, match=r"log2_scale=.* is not a whole number; a scale of 2\^k shifts"):
+            ExponentHistogram.of(torch.ones(1)).lost(FP16, odd)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"write mpkit\.FP16"):
         ExponentHistogram.of(torch.ones(1)).lost("fp16")  # type: ignore[arg-type]

@@ -29,10 +29,14 @@ def test_ready_lessons_are_those_that_exist() -> None:
     assert there == {entry.filename for entry in lesson.LESSONS if entry.ready}
 
 
-def test_start_prints_the_plan_of_a_cpu_and_returns_the_lesson(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("gpu", [False, True])
+def test_start_prints_the_same_plan_on_every_machine_and_returns_the_lesson(
+    gpu: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    """The lessons emulate on CPU tensors, also where there is a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    if gpu:  # seeding would reach for the GPU
+        monkeypatch.setattr(torch, "manual_seed", lambda seed: None)
     started = lesson.start("04")
     assert capsys.readouterr().out == (
         "Lesson 04 · Scale the loss · about 45 minutes · seed 0 · one CPU thread\n"
@@ -42,14 +46,6 @@ def test_start_prints_the_plan_of_a_cpu_and_returns_the_lesson(
     assert repr(started) == "Lesson(number='04', title='Scale the loss', device='cpu', seed=0)"
     with pytest.raises(AttributeError):
         started.seed = 1  # type: ignore[misc]
-
-
-def test_start_uses_the_gpu_where_there_is_one(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert lesson.start("04").device == "cuda"
-    assert "Device cuda: FP16 and BF16 run natively" in capsys.readouterr().out
 
 
 def test_start_makes_every_generator_repeat_itself() -> None:

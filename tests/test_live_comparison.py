@@ -105,7 +105,7 @@ def test_the_stored_output_is_the_finished_picture(displayed: list[Any]) -> None
     assert metadata["image/png"]["alt"] == "FP16 is worse by 1. test error: FP32: 0.6 ± 0.1; FP16: 1.6 ± 0.1."
 
 
-def test_a_training_that_breaks_off_leaves_what_there_is(displayed: list[Any]) -> None:
+def test_a_training_that_is_stopped_leaves_the_runs_that_are_over(displayed: list[Any]) -> None:
     def broken() -> Iterator[Results]:
         for number, results in enumerate(training()):
             if number == 4:
@@ -113,12 +113,34 @@ def test_a_training_that_breaks_off_leaves_what_there_is(displayed: list[Any]) -
             yield results
 
     shown = panel()
-    with pytest.raises(KeyboardInterrupt):
-        shown.follow(broken(), seconds_between_pictures=0.0)
-    assert list(shown.results) == ["FP32", "FP16"]
-    assert shown.results["FP16"].scores == ()
+    results = shown.follow(broken(), seconds_between_pictures=0.0)
+    assert list(results) == ["FP32"], "the run that was cut off is left out"
     assert shown.alt() == "Which is better?"
-    assert shown.png() is not None
+    assert shown.picture.tooltip == "Stopped: 1 of 2 runs finished. Run the cell again for all of them."
+    assert shown.bar.layout.display == "none"
+    assert displayed[-1] == ("update", shown)
+
+
+def test_a_training_that_is_stopped_at_once_leaves_an_empty_chart(displayed: list[Any]) -> None:
+    def stopped() -> Iterator[Results]:
+        for results in training():
+            if results["FP32"].records:
+                raise KeyboardInterrupt
+            yield results
+
+    shown = panel()
+    assert shown.follow(stopped()) == {}
+    assert shown.picture.tooltip == "Stopped: 0 of 2 runs finished. Run the cell again for all of them."
+    assert shown.alt() == "Which is better?"
+
+
+def test_any_other_error_is_not_hidden(displayed: list[Any]) -> None:
+    def broken() -> Iterator[Results]:
+        yield from training(steps=1)
+        raise OSError("no more data")
+
+    with pytest.raises(OSError, match="no more data"):
+        panel().follow(broken())
 
 
 def test_without_a_notebook_it_still_trains(monkeypatch: pytest.MonkeyPatch) -> None:

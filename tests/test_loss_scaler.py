@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import math
+import pickle
 import random
 import socket
 import weakref
@@ -589,6 +591,45 @@ def test_float16_parameters(fused: bool) -> None:
     assert scaler.step(optimizer).stepped  # frozen half weights take no update, so they are no problem
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_parameter_group_added_between_unscale_and_step(ready: Any, fused: bool) -> None:
+    scaler, _ = ready
+    a, b = parameter(0.0), parameter(0.0)
+    optimizer = sgd(a, fused=fused)
+    give(scaler, a, 1.0)
+    scaler.unscale_(optimizer)
+    optimizer.add_param_group({"params": [b]})
+    give(scaler, b, 1.0)
+    with pytest.raises(
+        RuntimeError, match=r"step\(\): the gradient of .* already unscaled .* group was added .* before"
+    ):
+        scaler.step(optimizer)
+    assert (a.item(), b.item(), a.grad.item()) == (0.0, 0.0, 1.0)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("verb", ["step", "unscale_"])
+@pytest.mark.parametrize("before", ["step", "unscale_"])
+def test_two_optimizers_that_share_a_gradient(before: str, verb: str) -> None:
+    p, q, r, scaler = parameter(0.0), parameter(0.0), parameter(0.0), LossScaler()
+    first, second = sgd(p, q), torch.optim.SGD([("p", p), ("r", r)], lr=1.0)
+    for x in (p, q, r):
+        give(scaler, x, 1.0)
+    getattr(scaler, before)(first)
+    with pytest.raises(RuntimeError, match=rf"{verb}\(\): the gradient of the parameter p was already .* share"):
+        getattr(scaler, verb)(second)
+    assert (p.grad.item(), r.grad.item()) == (1.0, 65536.0)  # type: ignore[union-attr]
+
+
+def test_a_shared_parameter_without_a_gradient_is_no_obstacle() -> None:
+    """The key is the whole list, so that the same first parameter does not make two optimizers one."""
+    p, q, r, scaler = parameter(0.0), parameter(0.0), parameter(0.0), LossScaler()
+    give(scaler, q, 1.0)
+    give(scaler, r, 2.0)
+    assert scaler.step(sgd(p, q))
+    assert scaler.step(sgd(p, r))
+    assert (p.item(), q.item(), r.item()) == (0.0, -1.0, -2.0)
+
+
 def test_closures(ready: Any) -> None:
     scaler, optimizer = ready
     for arguments, options in (((lambda: 1.0,), {}), ((), {"closure": lambda: 1.0})):
@@ -601,6 +642,68 @@ def test_arguments_of_the_wrong_kind(ready: Any) -> None:
         ready[0].step(torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match=r"LossScaler needs a rule, such as DynamicScale\(\).*, got 1024"):
         LossScaler(1024)  # type: ignore[arg-type]
+
+
+def test_abandon_drops_an_interrupted_iteration() -> None:
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            raise KeyboardInterrupt
+
+    p, scaler = parameter(0.0), LossScaler()
+    bad, good = sgd(p), Interrupted([parameter(0.0)], lr=1.0)
+    scaler.abandon()  # with nothing to drop
+    give(scaler, p, INF)
+    scaler.step(bad)
+    bad.zero_grad()
+    give(scaler, good.param_groups[0]["params"][0], 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        scaler.step(good)
+    with pytest.raises(RuntimeError, match=r"or abandon\(\) if the iteration was interrupted"):
+        scaler.state_dict()
+    scaler.abandon()
+    assert (scaler.state_dict()["scale"], scaler.state_dict()["growth_tracker"]) == (65536.0, 0)
+    assert one_step(scaler, p, bad, 1.0).stepped, "found_inf of the dropped iteration is gone"
+    assert (p.item(), scaler.get_scale()) == (-1.0, 65536.0)
+
+
+def test_a_scaler_lets_go_of_models_that_are_gone() -> None:
+    scaler, seen = LossScaler(), []
+    for _ in range(4):
+        p = parameter(0.0)
+        one_step(scaler, p, sgd(p), 1.0)
+        assert p.grad is not None
+        seen += [weakref.ref(p), weakref.ref(p.grad)]
+        del p
+    gc.collect()
+    assert [ref() for ref in seen[:-2]] == [None] * 6
+
+
+def test_what_a_cuda_graph_writes_to_is_kept() -> None:
+    p, q, scaler = parameter(0.0), parameter(0.0), LossScaler()
+    one_step(scaler, p, sgd(p), 1.0)
+    (plan,) = scaler._plans.values()
+    plan.captured = True  # as a check inside a capture leaves it
+    one_step(scaler, q, sgd(q), 1.0)
+    assert plan in scaler._plans.values()
+    plan.captured = False
+    one_step(scaler, q, sgd(q), 1.0)
+    assert plan not in scaler._plans.values()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda scaler: pickle.loads(pickle.dumps(scaler))])
+def test_copies_between_iterations(ready: Any, again: Callable[[LossScaler], LossScaler]) -> None:
+    scaler, optimizer = ready
+    p = optimizer.param_groups[0]["params"][0]
+    result = scaler.step(optimizer)
+    with pytest.raises(RuntimeError, match=r"a copy or a pickle was asked for between .* Call update\(\) first"):
+        again(scaler)
+    scaler.update()
+    twin = again(scaler)
+    assert result.stepped
+    assert twin.state_dict() == scaler.state_dict()
+    optimizer.zero_grad()
+    assert not one_step(twin, p, optimizer, INF).stepped
+    assert (twin.get_scale(), scaler.get_scale()) == (32768.0, 65536.0)
 
 
 # --- saving and resuming ------------------------------------------------------------------------------------------
@@ -629,7 +732,7 @@ def test_a_new_scaler_has_a_state_too() -> None:
 def test_no_state_in_the_middle_of_an_iteration(ready: Any, verb: str) -> None:
     scaler, optimizer = ready
     getattr(scaler, verb)(optimizer)
-    with pytest.raises(RuntimeError, match=r"state_dict\(\) was called between .* Call update\(\) first"):
+    with pytest.raises(RuntimeError, match=r"state_dict\(\), .* was asked for between .* Call update\(\) first"):
         scaler.state_dict()
     scaler.update()
     assert scaler.state_dict()["growth_tracker"] == 1

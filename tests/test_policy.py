@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -13,6 +16,7 @@ from reference_models import SCALE, autoencoder, classifier, conv_net, distance,
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 from torch.overrides import _get_current_function_mode_stack
+from torch.utils.checkpoint import checkpoint
 
 from mpkit import BF16, E4M3, FP16, FP32, TF32, FloatFormat, Policy
 from mpkit.emulation import is_low
@@ -305,20 +309,105 @@ def test_a_failing_optimizer_leaves_nothing_active() -> None:
     assert nothing_is_left()
 
 
-def test_blocks_nest() -> None:
-    first, second = classifier(), classifier()
-    mixed = Policy.preset("fp16-mixed")
-    with mixed.apply(first):
-        alone = first(images())
-        with mixed.apply(second):
-            inner = second(images())
-        after = first(images())
-        assert is_low(alone)
-        assert is_low(inner)
-        assert is_low(after)
+def test_an_inner_block_replaces_the_outer_one() -> None:
+    """As a nested torch.autocast does. Whatever is inside, it comes out as it would alone."""
+    model = classifier()
+    alone = {}
+    for name in NAMES:
+        other = classifier()
+        with Policy.preset(name).apply(other):
+            alone[name] = other(images())
+    assert len({tuple(out.flatten().tolist()) for out in alone.values()}) >= 4
+    for name in ("fp32", "tf32", "fp16-mixed", "bf16-mixed", "article"):
+        with Policy.preset("fp16-mixed").apply(model):
+            before = model(images())
+            with Policy.preset(name).apply(model):
+                assert torch.equal(model(images()), alone[name])
+            assert torch.equal(model(images()), before)
+            assert torch.equal(before, alone["fp16-mixed"])
     assert nothing_is_left()
-    assert torch.equal(alone, inner)
-    assert torch.equal(alone, after)
+
+
+def test_the_outer_block_goes_on_after_an_error_in_the_inner_one() -> None:
+    model = classifier()
+    with Policy.preset("fp16-mixed").apply(model):
+        before = model(images())
+        for name in ("fp32", "bf16-mixed"):
+            with contextlib.suppress(KeyError), Policy.preset(name).apply(model):
+                raise KeyError
+            assert torch.equal(model(images()), before)
+
+
+def test_a_tensor_stored_in_one_format_is_rounded_again_by_another() -> None:
+    """A value with ten mantissa bits, stored in an FP16 block, read in a BF16 block: eight bits are left."""
+    one, value = torch.ones(1, 1), torch.tensor([[1 + 2.0**-9]])
+    with Policy.preset("fp16-mixed").apply(nn.Identity()):
+        stored = value @ one
+    assert (is_low(stored), stored.item()) == (True, 1 + 2.0**-9)
+    with Policy.preset("bf16-mixed").apply(nn.Identity()):
+        again = stored @ one
+    assert again.item() == 1.0
+
+
+def test_a_policy_that_nobody_enters_warns() -> None:
+    with pytest.warns(RuntimeWarning, match="called without `with`, so nothing ran under the policy; write: with pol"):
+        Policy.preset("fp16-mixed").apply(classifier())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Policy.preset("fp16-mixed").apply(classifier()):
+            pass
+        gc.collect()
+
+
+def test_only_modules_can_be_run() -> None:
+    with pytest.raises(TypeError, match=r"a torch\.nn\.Module is asked for, but a function came; pass the model"):
+        Policy.preset("fp16-mixed").apply(F.relu)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
+    plain, checkpointed = classifier(), classifier()
+    x = images().requires_grad_()
+    with Policy.preset("fp16-mixed").apply(plain):
+        F.cross_entropy(plain(x).float(), labels()).backward()
+    with Policy.preset("fp16-mixed").apply(checkpointed):
+        out = checkpoint(checkpointed, x, use_reentrant=reentrant)
+        F.cross_entropy(out.float(), labels()).backward()
+    for p, q in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        assert distance(q.grad, p.grad) < 1e-3
+
+
+def test_an_optimizer_with_a_closure_runs_the_model_under_the_policy() -> None:
+    model, seen = classifier(), []
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        out = model(images())
+        seen.append(is_low(out))
+        loss = F.cross_entropy(out.float(), labels())
+        loss.backward()
+        return loss
+
+    with Policy.preset("fp16-mixed").apply(model):
+        optimizer.step(closure)
+    assert len(seen) >= 2
+    assert all(seen)
+
+
+def test_what_is_only_added_stays_fp32_unless_it_is_stored() -> None:
+    """Tensor cores add in FP32: under TF32 a bias of 1 + 2^-20 is not rounded, under FP16 the result is."""
+    layer = nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.fill_(1 + 2.0**-20)
+    found = {}
+    for name in ("tf32", "fp16-mixed"):
+        with Policy.preset(name).apply(layer):
+            found[name] = layer(torch.zeros(1, 1)).item()
+    assert found == {"tf32": 1 + 2.0**-20, "fp16-mixed": 1.0}
 
 
 def test_the_same_policy_object_can_be_used_again_and_without_gradients() -> None:

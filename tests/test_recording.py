@@ -54,7 +54,9 @@ def test_gradients_equal_autograd_s_of_a_plain_network(recording: GradientRecord
             assert layer.weight.grad is not None
             assert found.signal.shape == (output.numel(),)
             assert torch.allclose(found.signal, output.grad.flatten(), rtol=1e-4, atol=1e-12)
-            assert torch.allclose(found.weight, layer.weight.grad.T.flatten(), rtol=1e-4, atol=1e-10)
+            assert layer.bias.grad is not None
+            expected = torch.cat([layer.weight.grad.T.flatten(), layer.bias.grad])
+            assert torch.allclose(found.weight, expected, rtol=1e-4, atol=1e-10)
             assert torch.equal(found.all, torch.cat([found.signal, found.weight]))
 
 

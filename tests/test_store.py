@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_reset_leaves_other_files_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in store.home().iterdir()) == ["notes.txt"]
 
 
-@pytest.mark.parametrize("content", ['{"predictions": {"04.a": ', "[1, 2]", "\x00\x00", ""])
+@pytest.mark.parametrize("content", ['{"predictions": {"04.a": ', "[1, 2]", "\x00\x00", "", "[" * 100_000])
 def test_a_broken_file_is_kept_aside_with_a_warning(content: str) -> None:
     store.home().mkdir(parents=True)
     path = store.home() / "04.json"
@@ -65,9 +67,37 @@ def test_a_broken_file_is_kept_aside_with_a_warning(content: str) -> None:
 def test_a_section_of_the_wrong_kind_does_no_harm() -> None:
     store.home().mkdir(parents=True)
     (store.home() / "04.json").write_text('{"predictions": 3, "exercises": {"04.1": "pass"}}')
-    assert store.section("predictions", "04") == {}
+    with pytest.warns(UserWarning, match="predictions in .* could not be understood and is ignored; answer again"):
+        assert store.section("predictions", "04") == {}
     store.put("predictions", "04.a", 1)
     assert store.get("exercises", "04.1") == "pass"
+
+
+ODD = {
+    "predictions": {"04.a": [1], "04.b": True, "04.c": None, "04.d": 10**400, "04.e": math.nan, "04.fine": 2},
+    "exercises": {"04.1": "bogus", "04.2": ["pass"], "04.3": "pass"},
+    "quizzes": {"04.quiz": {"now": 5}, "04.other": {"first": ["a"], "now": [1], "right": [1]}, "04.third": 7},
+    "later": 5,
+}
+
+
+def test_odd_values_are_ignored_with_one_warning_and_stay_in_the_file() -> None:
+    store.home().mkdir(parents=True)
+    path = store.home() / "04.json"
+    path.write_text(json.dumps(ODD))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for kind, fine in (("predictions", {"04.fine": 2}), ("exercises", {"04.3": "pass"}), ("quizzes", {})):
+            assert store.section(kind, "04") == fine
+    assert [str(w.message) for w in caught] == [
+        "predictions 04.a, predictions 04.b, predictions 04.c, predictions 04.d, predictions 04.e, exercises 04.1, "
+        f"exercises 04.2, quizzes 04.quiz, quizzes 04.other, quizzes 04.third in {path} could not be understood and is "
+        'ignored; answer again, or forget the lesson\'s answers with mpkit.store.reset("04").'
+    ]
+    store.put("exercises", "04.2", "pass")
+    kept = json.loads(path.read_text())
+    assert kept["exercises"] == {"04.1": "bogus", "04.2": "pass", "04.3": "pass"}
+    assert (kept["predictions"]["04.a"], kept["later"]) == ([1], 5)
 
 
 def test_a_crash_while_writing_keeps_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,10 +119,28 @@ def test_a_key_without_its_lesson_is_refused(key: str) -> None:
         store.put("predictions", key, 1)
 
 
-@pytest.mark.parametrize("lesson", ["4", "../x", "0004", ""])
+@pytest.mark.parametrize("lesson", ["4", "../x", "0004", "", 4])
 def test_reset_refuses_what_is_no_lesson(lesson: str) -> None:
     with pytest.raises(ValueError, match="must be written with two digits"):
         store.reset(lesson)
+    with pytest.raises(
+        ValueError, match=r"there is no lesson '77'; write the two digits of one of these: 00 start_here"
+    ):
+        store.reset("77")
+
+
+@pytest.mark.parametrize("lesson", ["04", None])
+def test_reset_says_when_the_home_is_a_file(lesson: str | None) -> None:
+    store.home().write_text("mine")
+    with pytest.raises(RuntimeError, match=r"could not be removed \(Not a directory\); set .*MPKIT_HOME to a folder"):
+        store.reset(lesson)
+    assert store.home().read_text() == "mine"
+
+
+def test_reset_of_nothing_is_fine() -> None:
+    store.reset()
+    store.reset("04")
+    assert not store.home().exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the folder differs on other systems")

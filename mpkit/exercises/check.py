@@ -144,7 +144,7 @@ def _judge(function: Checker, returns_nothing: bool, answer: Any) -> Feedback:
         return stop.feedback
     except NotImplementedError:
         return not_yet(EMPTY)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() must not end the lesson; an interrupt still may
         return wrong(_explain(error, function))
     return feedback
 
@@ -172,7 +172,7 @@ def _filled(answer: Any) -> Any:
     return call
 
 
-def _explain(error: Exception, function: Checker) -> str:
+def _explain(error: BaseException, function: Checker) -> str:
     """Type, text and, if it happened in the learner's code, the line."""
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     found = _learners_line(error.__traceback__, getattr(function, "__code__", None))

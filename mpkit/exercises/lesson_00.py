@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from mpkit.exercises.check import Feedback, checker, passed, require, wrong
@@ -12,7 +13,7 @@ from mpkit.exercises.quiz import Item
 def first_k_lost_in_fp16(answer: Any) -> Feedback:
     """Smallest k for which 1 + 2^-k is 1 in FP16: just beyond the last stored bit, where the tie goes to even."""
     require(
-        isinstance(answer, int) and not isinstance(answer, bool),
+        isinstance(answer, Real) and not isinstance(answer, bool) and float(answer).is_integer(),
         "The answer is a whole number: a place on the slider, not a value like 1.001.",
     )
     require(

@@ -183,8 +183,8 @@ QUIZ = (
         ),
     ),
     Item(
-        question="A net of eleven layers with sigmoids between them does not train in FP32 either: its first layer's gradient is a "
-        "hundred million times smaller than its last layer's. Does loss scaling help?",
+        question="A net of eleven layers with sigmoids between them does not train in FP32 either: its first layer's "
+        "gradient is a hundred million times smaller than its last layer's. Does loss scaling help?",
         options=(
             "Yes, it lifts the first layer's gradients",
             "No, it multiplies all layers alike, and after unscaling nothing has changed",

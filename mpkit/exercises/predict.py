@@ -14,7 +14,8 @@ from mpkit.widgets.panel import BadInput, Panel, guarded
 
 Value = float | str
 
-POWER = re.compile(r"(-?[\d.]+)\s*(?:\^|\*\*)\s*\(?(-?\d+)\)?")  # 2^-14, 2**(-14)
+POWER = re.compile(r"(-?)([\d.]+)\s*(?:\^|\*\*)\s*\(?(-?\d+)\)?")  # 2^-14, 2**(-14); -2^2 is -(2^2), as in Python
+GROUPED = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")  # 1,000 and 12,345.6, but not 12,5 or 0,125
 LIMIT = 4096  # largest exponent that is worth computing: beyond it every power of two has left float64
 
 # What was asked in this kernel, so that the score card can repeat the question and the unit.
@@ -94,17 +95,20 @@ class Prediction(Panel):
 
 
 def parse(text: str, unit: str = "", low: float = -math.inf, high: float = math.inf) -> float:
-    """Number that a learner typed: 40, 40 %, 40,5, 1e-8, 2^-14.
+    """Number that a learner typed: 40, 40 %, 40,5, 1,000, 1e-8, 2^-14.
 
     Raises:
         BadInput: it is no finite number, or lies outside low to high.
     """
     cleaned = text.strip().removesuffix(unit).strip()
-    if "." not in cleaned:
+    if GROUPED.fullmatch(cleaned):
+        cleaned = cleaned.replace(",", "")
+    elif "." not in cleaned:
         cleaned = cleaned.replace(",", ".")  # a decimal comma
     power = POWER.fullmatch(cleaned)
     try:
-        value = float(power[1]) ** _exponent(power[2]) if power else float(cleaned)
+        value = float(power[2]) ** _exponent(power[3]) if power else float(cleaned)
+        value = -value if power and power[1] else value
     except (ValueError, OverflowError, ZeroDivisionError):
         value = math.nan
     if not isinstance(value, float) or not math.isfinite(value):

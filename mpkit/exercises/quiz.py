@@ -100,7 +100,7 @@ class Quiz(Panel):
         right = sum(self.choices[number].value == self.items[number].right for number in done)
         at_once = sum(self.first[number] == self.items[number].right for number in done)
         text = f"Quiz {self.key.removesuffix('.quiz')}: {len(done)} of {len(self.items)} answered"
-        return f"{text}, {right} right, {at_once} of them at the first try" if done else text
+        return f"{text}, {right} right, {at_once} right at the first try" if done else text
 
     def html(self) -> str:
         """Questions with folded feedback, for readers without a live widget."""

@@ -93,7 +93,7 @@ def _quiz_result(number: str) -> tuple[str, str, str] | None:
     if not isinstance(state, dict):
         return "not taken", "", MARK["not yet"]
     now, first = (_matches(state, name) for name in ("now", "first"))
-    return f"{now} of {total} right, {first} at the first try", "", MARK["pass" if now == total else "not yet"]
+    return f"{now} of {total} right, {first} right at the first try", "", MARK["pass" if now == total else "not yet"]
 
 
 def _matches(state: dict[str, Any], name: str) -> int:
@@ -117,7 +117,8 @@ def _progress(number: str) -> str:
         return "○ not started"
     keys, done = exercises(number), store.section("exercises", number)
     count = sum(done.get(key) == "pass" for key in keys)
+    so_far = f"○ {count} of {len(keys)} exercises"
+    if count < len(keys):
+        return so_far
     result = _quiz_result(number)
-    if count == len(keys) and (result is None or result[2] == MARK["pass"]):
-        return "✓ done"
-    return f"○ {count} of {len(keys)} exercises"
+    return "✓ done" if result is None or result[2] == MARK["pass"] else f"{so_far}, quiz open"

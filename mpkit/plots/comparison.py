@@ -65,7 +65,8 @@ def _losses(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
     _zoom(ax, results)
     ax.set_xlabel("training step")
     ax.set_title(label, fontsize=12, weight="normal")
-    ax.legend(loc="upper right", ncols=2 if len(results) > 4 else 1, handlelength=3.2, columnspacing=1.2)
+    if results:
+        ax.legend(loc="upper right", ncols=2 if len(results) > 4 else 1, handlelength=3.2, columnspacing=1.2)
 
 
 def _zoom(ax: Axes, results: Mapping[str, Outcome]) -> None:

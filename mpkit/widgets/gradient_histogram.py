@@ -147,7 +147,8 @@ def headline(view: WhatIf) -> str:
     if total.flushed > 0.005:
         return f"{scale}, {percent(total.flushed)} of all gradients vanish in {view.format}"
     if any(value is None or value < 0.99 for value in view.cosines):
-        return f"{scale} nothing leaves {view.format}, but its {view.format.mantissa_bits} mantissa bits blur the gradients"
+        bits = view.format.mantissa_bits
+        return f"{scale} nothing leaves {view.format}, but its {bits} mantissa bits blur the gradients"
     return f"{scale} the gradients fit into {view.format}"
 
 
@@ -162,7 +163,8 @@ def consequence(view: WhatIf) -> str:
         parts += [f"{_layers(bent)} get{'s' if len(bent) == 1 else ''} a bent one (cosine below 0.99)"] if bent else []
         return f"Training in {view.format}: {'; '.join(parts)}."
     room = math.floor(view.total.headroom_bits)
-    return f"Every layer keeps its direction (cosine to FP32 above 0.99). Room to the top: {room} doubling{'' if room == 1 else 's'}."
+    doublings = "1 doubling" if room == 1 else f"{room} doublings"
+    return f"Every layer keeps its direction (cosine to FP32 above 0.99). Room to the top: {doublings}."
 
 
 def describe(view: WhatIf) -> str:
