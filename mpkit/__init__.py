@@ -1,7 +1,7 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
-Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, meter, operations, emulation, policy, scaling,
-loss_scaler, training. None of them imports matplotlib or ipywidgets.
+Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, meter, operations,
+emulation, policy, scaling, loss_scaler, training. None of them imports matplotlib or ipywidgets.
 """
 
 from mpkit import scaling as scaling

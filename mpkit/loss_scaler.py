@@ -145,7 +145,7 @@ class LossScaler:
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.
 
-        Stages and found_inf are reset, the scale stays. Call `optimizer.zero_grad()`: gradients may be unscaled in part.
+        Stages and found_inf are reset, the scale stays. Then call `optimizer.zero_grad()`: a gradient may be unscaled.
         """
         for plan in self._plans.values():
             plan.reset()
