@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import mpkit
 from mpkit import bench_cpu, bench_gpu
 from mpkit.bench_measure import Case, Row, line, measure
 
@@ -77,13 +77,17 @@ def _cases(device: str, elements: int, only: str) -> list[Case]:
 
 def _header(device: str, argv: list[str], elements: int, repeats: int) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
+    try:
+        own = version("mpkit")
+    except PackageNotFoundError:
+        own = "run from its source"
     # A record travels, so it names files but no folder of the machine it was made on.
     words = [Path(word).name if "/" in word else word for word in argv]
     return {
         "device": name,
         "command": shlex.join(["python", "-m", "mpkit", "bench", *words]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "mpkit": mpkit.__version__,
+        "mpkit": own,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),

@@ -340,13 +340,14 @@ def test_the_outer_block_goes_on_after_an_error_in_the_inner_one() -> None:
 
 def test_a_tensor_stored_in_one_format_is_rounded_again_by_another() -> None:
     """A value with ten mantissa bits, stored in an FP16 block, read in a BF16 block: eight bits are left."""
-    one, value = torch.ones(1, 1), torch.tensor([[1 + 2.0**-9]])
+    values = torch.tensor([[1 + 2.0**-9, -1.0]])
     with Policy.preset("fp16-mixed").apply(nn.Identity()):
-        stored = value @ one
-    assert (is_low(stored), stored.item()) == (True, 1 + 2.0**-9)
+        stored = values @ torch.eye(2)
+    assert is_low(stored)
+    assert torch.equal(stored, values)
     with Policy.preset("bf16-mixed").apply(nn.Identity()):
-        again = stored @ one
-    assert again.item() == 1.0
+        total = stored @ torch.ones(2, 1)
+    assert total.item() == 0.0, "2^-9 would be left of the FP16 values"
 
 
 def test_a_policy_that_nobody_enters_warns() -> None:
