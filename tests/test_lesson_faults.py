@@ -21,7 +21,6 @@ UNSEEN = {
     "a_skipped_step_is_applied",
     "a_dynamic_scale_never_grows",
     "a_dynamic_scale_never_backs_off",
-    "bf16_has_the_bits_of_fp16",
 }
 
 

@@ -174,7 +174,7 @@ def _filled(answer: Any) -> Any:
 
 def _explain(error: BaseException, function: Checker) -> str:
     """Type, text and, if it happened in the learner's code, the line."""
-    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    what = f"{type(error).__name__}: {error}".rstrip(": .")
     found = _learners_line(error.__traceback__, getattr(function, "__code__", None))
     if found is None:
         return f"The check could not use your answer ({what}). Is it of the kind that the exercise asks for?"

@@ -49,21 +49,25 @@ class GradientHistogramPanel(Panel):
         wide = {"description_width": "110px"}
         self.scale_slider = widgets.IntSlider(
             _on_slider(log2_scale), 0, MAX_LOG2_SCALE, description="log2 loss scale", style=wide,
-            layout=widgets.Layout(width="640px"),
+            tooltip="log2 of the loss scale", layout=widgets.Layout(width="640px"),
         )  # fmt: skip
         self.presets = [widgets.Button(description=f"{name}: {power(value)}", layout=widgets.Layout(width="auto"))
                         for name, value in PRESETS]  # fmt: skip
         for button, (_, value) in zip(self.presets, PRESETS, strict=True):
             button.on_click(lambda _, value=value: setattr(self, "log2_scale", value))
         self.step_slider = widgets.SelectionSlider(
-            options=steps, value=step, description="training step", style=wide,
+            options=steps, value=step, description="training step", tooltip="training step", style=wide,
             layout=widgets.Layout(width="380px"),
         )  # fmt: skip
         self.format_menu = widgets.Dropdown(
-            options=list(FORMATS), value="FP16", description="format", layout=widgets.Layout(width="200px")
+            options=list(FORMATS),
+            value="FP16",
+            description="format",
+            tooltip="number format",
+            layout=widgets.Layout(width="200px"),
         )
         self.picture = Picture()
-        self.words = widgets.HTML()
+        self.words = widgets.HTML(layout=widgets.Layout(min_height="52px"))  # one line or two: what follows stays put
         self._figure = cache(self._new_figure)
         self._drawn: set[tuple[int, FloatFormat]] = set()
         first = widgets.HBox([self.scale_slider, *self.presets], layout=widgets.Layout(flex_flow="row wrap"))

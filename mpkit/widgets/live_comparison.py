@@ -42,7 +42,7 @@ class LiveComparison(Panel):
         self.bar = widgets.HBox([self.progress, self.state])
         super().__init__(self.bar, self.picture)
 
-    def follow(self, training: Iterable[Results], seconds_between_pictures: float = 2.0) -> Results:
+    def follow(self, training: Iterable[Results], seconds_between_pictures: float = 3.0) -> Results:
         """Show the panel, run the training, and return the results.
 
         The ■ of the toolbar stops it; then the runs that were over by then are returned, and the title says so.
