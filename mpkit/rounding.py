@@ -22,7 +22,7 @@ BLOCK = 2**18
 def convert(x: Tensor, fmt: FloatFormat, overflow: Overflow) -> Tensor:
     """Let torch convert to the format's own dtype and back; the narrow copy never leaves the cache."""
     assert fmt.dtype is not None
-    flat, out, size = _blocks(x)
+    flat, out, size = _blocks(x, 4 * BLOCK)  # two passes only, so larger blocks pay less for the calls
     narrow = torch.empty(min(size, flat.numel()), dtype=fmt.dtype, device=x.device)
     for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
         if overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
@@ -35,7 +35,7 @@ def round_to(
     x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, overflow: Overflow
 ) -> Tensor:
     """Round `x` (float32 or float64, any shape) to `fmt`; the settings are those of `mpkit.cast`."""
-    flat, out, size = _blocks(x)
+    flat, out, size = _blocks(x, BLOCK)
     scratch = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
     zero = torch.full((), -0.0, dtype=x.dtype, device=x.device)  # -0 + y is y for every y, -0 too
     # Multiplied by `room`, anything from 2^(max_exponent + 1) on leaves the dtype: it becomes Inf and stays so.
@@ -60,10 +60,10 @@ def round_to(
     return out.view(x.shape)
 
 
-def _blocks(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """`x` flat, an empty result of its size, and the length of a block; a GPU takes all at once."""
+def _blocks(x: Tensor, size: int) -> tuple[Tensor, Tensor, int]:
+    """`x` flat, an empty result of its size, and the length of a block: `size`, but a GPU takes all at once."""
     flat = x.contiguous().view(-1)
-    return flat, torch.empty_like(flat), BLOCK if x.device.type == "cpu" else max(flat.numel(), 1)
+    return flat, torch.empty_like(flat), size if x.device.type == "cpu" else max(flat.numel(), 1)
 
 
 def _power_of_two(x: Tensor, fmt: FloatFormat, out: Tensor) -> Tensor:
