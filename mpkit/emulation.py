@@ -8,7 +8,7 @@ else in the widest format among its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from mpkit.casting import NATIVE, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
 from mpkit.meter import Meter
-from mpkit.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE
+from mpkit.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
 
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
 
@@ -72,7 +72,7 @@ class Emulation(TorchFunctionMode):
         if name in MATRIX:
             stored = self.forward.bits == 16
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)), stored)
-        if self.everywhere and self.in_forward and not name.startswith("__get") and not _in_place(name):
+        if self.everywhere and self.in_forward and not name.startswith("__get") and not is_in_place(name, kwargs):
             args, kwargs = self._round_parameters(args), self._round_parameters(kwargs)
         if name in WIDE:
             if self.wide == FP32:
@@ -141,9 +141,7 @@ class Emulation(TorchFunctionMode):
     def _round_all(self, tree: Any, stored: bool) -> Any:
         """Round every floating tensor in args or kwargs that is not in the format yet."""
         if isinstance(tree, Tensor):
-            if not tree.is_floating_point() or is_low(
-                tree, self.forward
-            ):  # what is stored in the format needs no rounding
+            if not tree.is_floating_point() or is_low(tree, self.forward):
                 return tree
             return self._round(tree, self.forward, self.backward if stored else None)
         if isinstance(tree, dict):
@@ -167,10 +165,6 @@ def is_low(x: Tensor, fmt: FloatFormat | None = None) -> bool:
 def _mark(x: Tensor, fmt: FloatFormat) -> Tensor:
     x._mpkit_low = fmt  # type: ignore[attr-defined]
     return x
-
-
-def _in_place(name: str) -> bool:
-    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
 def _backward(tensor: Tensor, retain_graph: bool | None = None, create_graph: bool = False) -> None:
@@ -204,6 +198,6 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
         yield tree
     elif isinstance(tree, dict):
         yield from _tensors(tuple(tree.values()))
-    elif isinstance(tree, Iterable) and isinstance(tree, list | tuple):
+    elif isinstance(tree, list | tuple):
         for item in tree:
             yield from _tensors(item)

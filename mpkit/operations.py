@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # torch/docs amp "CUDA Ops that can autocast to float16".
 MATRIX = frozenset(
     "linear linalg_vecdot linalg_matrix_power conv_tbc matmul __matmul__ __rmatmul__ mm bmm mv addmm "
@@ -25,3 +27,10 @@ FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32
 OPAQUE = frozenset(
     "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
 )
+
+
+def is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
+    """True for `add_`, `__iadd__`, `relu(inplace=True)` and `out=`: afterwards the inputs are gone."""
+    if name.endswith("__"):
+        return name.startswith("__i") and name not in ("__invert__", "__index__", "__int__")
+    return name.endswith("_") or bool(kwargs.get("inplace")) or kwargs.get("out") is not None

@@ -65,6 +65,14 @@ class RangeReport:
         """How often `amax` can be doubled before it passes format.max: log2(max / amax); Inf if amax is 0."""
         return math.log2(self.format.max) - math.log2(self.amax) if self.amax else math.inf
 
+    def __add__(self, other: RangeReport) -> RangeReport:
+        """The report of both tensors together. ValueError if they were held against different formats."""
+        if other.format != self.format:
+            raise ValueError(f"a report for {self.format} and one for {other.format} cannot be added; use one format.")
+        mine, theirs = vars(self), vars(other)
+        counts = {name: mine[name] + theirs[name] for name in mine if name not in ("format", "amax")}
+        return RangeReport(format=self.format, amax=max(self.amax, other.amax), **counts)
+
     def _share(self, count: int) -> float:
         return count / max(self.total - self.zeros, 1)
 

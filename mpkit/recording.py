@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -86,15 +88,16 @@ class GradientRecording:
         snapshot, scale = self.at(step), 2.0**log2_scale
         policy = Policy(forward=require_format(fmt), backward=fmt)
         lower = layer_gradients(snapshot.model, snapshot.inputs, snapshot.targets, policy, scale)
+        layers = tuple(tally(layer.all * scale, fmt) for layer in snapshot.layers)
         exact = [layer.weight for layer in snapshot.layers]
         found = [layer.weight for layer in lower]
         return WhatIf(
             step=step,
             format=fmt,
             log2_scale=log2_scale,
-            layers=tuple(tally(layer.all * scale, fmt) for layer in snapshot.layers),
+            layers=layers,
             cosines=tuple(cosine(a, b) for a, b in zip(exact, found, strict=True)),
-            total=tally(torch.cat([layer.all for layer in snapshot.layers]) * scale, fmt),
+            total=reduce(add, layers),
             cosine=cosine(torch.cat(exact), torch.cat(found)),
         )
 

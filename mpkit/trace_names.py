@@ -50,13 +50,6 @@ def readable_name(name: str) -> str:
     return name[1:] if name in ("rdiv", "rtruediv", "rsub", "rpow", "rmatmul", "radd", "rmul") else name
 
 
-def is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
-    """True for `add_`, `__iadd__`, `relu(inplace=True)` and `out=`: afterwards the inputs are gone."""
-    if name.endswith("__"):
-        return name.startswith("__i") and name not in ("__invert__", "__index__", "__int__")
-    return name.endswith("_") or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
-
-
 def locate() -> tuple[Place, str | None, bool]:
     """Walk up the stack: (user's line, format if mpkit.casting is at work, whether to keep silent)."""
     frame = sys._getframe(1)

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from mpkit import trace_names as names
 from mpkit.formats import FloatFormat, require_format
+from mpkit.operations import is_in_place
 from mpkit.reading import Glance, floating_tensors, glance
 from mpkit.trace_event import TraceEvent, Where
 from mpkit.trace_ledger import Ledger, Look
@@ -80,9 +81,8 @@ class Trace:
         return list(self._ledger.events)
 
     def __repr__(self) -> str:
-        if not self._used:
-            return "Trace(not used yet: put the forward and backward pass into a with block)"
-        return f"Trace({self.first or 'nothing went wrong'})"
+        unused = "not used yet: put the forward and backward pass into a with block"
+        return f"Trace({(self.first or 'nothing went wrong') if self._used else unused})"
 
     def __enter__(self) -> Self:
         if self._mode is not None:
@@ -159,7 +159,7 @@ class Trace:
         overwritten: list[Tensor] = []
         before: Glance = []
         reads = self._fmt is not None or name not in names.NEVER_WORSE
-        if reads and names.is_in_place(name, kwargs):
+        if reads and is_in_place(name, kwargs):
             overwritten = floating_tensors(kwargs.get("out", args[:1]))
             with torch._C.DisableTorchFunction():
                 before = glance(overwritten)

@@ -231,3 +231,11 @@ def test_found_inf_names_the_cure() -> None:
         found_inf([torch.ones(1, dtype=torch.complex64)])
     with pytest.raises(TypeError, match="tensor 0 is float"):
         found_inf([1.0])  # type: ignore[list-item]
+
+
+def test_reports_of_parts_add_up_to_the_report_of_the_whole() -> None:
+    x = torch.randn(1000) * 1e-6
+    x[:4] = torch.tensor([0.0, 1e6, math.inf, math.nan])
+    assert tally(x[:300], FP16) + tally(x[300:], FP16) == tally(x, FP16)
+    with pytest.raises(ValueError, match="a report for FP16 and one for BF16 cannot be added; use one format"):
+        tally(x, FP16) + tally(x, BF16)

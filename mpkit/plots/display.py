@@ -9,6 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes, 100 pixels an inch."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=100)
+    return out.getvalue()
+
+
 class Picture:
     """A figure for a notebook: PNG with alt text, and one line of plain text that is the same on every machine."""
 
@@ -19,9 +26,7 @@ class Picture:
 
     def png(self) -> bytes:
         """The picture as PNG."""
-        out = io.BytesIO()
-        self.figure.savefig(out, format="png", dpi=100)
-        return out.getvalue()
+        return to_png(self.figure)
 
     def __repr__(self) -> str:
         return "picture"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import ipywidgets as widgets
@@ -68,8 +67,7 @@ class GradientHistogramPanel(Panel):
         )
         self.picture = Picture()
         self.words = widgets.HTML(layout=widgets.Layout(min_height="52px"))  # one line or two: what follows stays put
-        self._figure = cache(self._new_figure)
-        self._drawn: set[tuple[int, FloatFormat]] = set()
+        self._figures: dict[tuple[int, FloatFormat], GradientHistogramFigure] = {}
         first = widgets.HBox([self.scale_slider, *self.presets], layout=widgets.Layout(flex_flow="row wrap"))
         second = widgets.HBox([self.step_slider, self.format_menu], layout=widgets.Layout(flex_flow="row wrap"))
         super().__init__(first, second, self.picture, self.words)
@@ -127,13 +125,14 @@ class GradientHistogramPanel(Panel):
     @guarded
     def _redraw(self, _change: Any = None) -> None:
         self.view = self.recording.what_if(self.step, self.format, self.log2_scale)
-        if (self.step, self.format) not in self._drawn:  # the first picture of a window takes a moment
-            self._drawn.add((self.step, self.format))
-            self.words.value = "drawing …"
-        figure = self._figure(self.step, self.format)
-        figure.show(self.view, headline(self.view), consequence(self.view))
+        window = (self.step, self.format)
+        if window not in self._figures:
+            self.words.value = "drawing …"  # the first picture of a window takes a moment
+            self._figures[window] = self._new_figure(*window)
+        figure, title = self._figures[window], headline(self.view)
+        figure.show(self.view, title, consequence(self.view))
         self.picture.value = figure.png()
-        self.picture.tooltip = headline(self.view)
+        self.picture.tooltip = title
         self.words.value = f'<div role="status" aria-live="polite">{self.summary()}</div>'
 
     def _new_figure(self, step: int, fmt: FloatFormat) -> GradientHistogramFigure:

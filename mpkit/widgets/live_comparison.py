@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from IPython.display import display
 
 from mpkit.experiments import Outcome
 from mpkit.plots.comparison import comparison
+from mpkit.plots.display import to_png
 from mpkit.widgets.panel import Panel, Picture
 
 Results = dict[str, Outcome]
@@ -89,9 +89,7 @@ class LiveComparison(Panel):
 
     def _draw(self, title: str) -> None:
         figure = comparison(self.results, self.reference, title, steps=self.steps, **self.labels)
-        out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=100)
-        self.picture.value = out.getvalue()
+        self.picture.value = to_png(figure)
         self.picture.tooltip = title
 
 
