@@ -18,8 +18,8 @@ from mpkit import BF16, E4M3, FP16, FloatFormat, Policy, StepRecord, tally
 from mpkit.experiments import Outcome, Variant
 from mpkit.plots.comparison import RUNS, _smooth, _styles, comparison
 from mpkit.plots.display import Picture
-from mpkit.plots.gradient_histogram import COLUMN_X, FAINT, HIGH, LOW, SIZE, GradientHistogramFigure
-from mpkit.plots.style import GRADIENT, INK, PRECISION, ZONE, ZONE_TEXT, look, percent, power
+from mpkit.plots.gradient_histogram import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
+from mpkit.plots.style import FAINT, GRADIENT, INK, PRECISION, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.recording import WhatIf
 
 # ---- colours ----
@@ -167,8 +167,10 @@ def view_of(log2_scale: int, fmt: FloatFormat = FP16) -> tuple[GradientHistogram
     return figure, WhatIf(0, fmt, log2_scale, reports, (None, 0.998), tally(torch.cat(scaled), fmt), 0.9)
 
 
-def pixels(figure: GradientHistogramFigure) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB")).astype(int)
+def shown(figure: GradientHistogramFigure, view: WhatIf, words: str = "") -> np.ndarray:
+    """The pixels, (height, width, RGB)."""
+    png = figure.show(view, words, words).png()
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
 def rgb(color: str) -> list[int]:
@@ -177,14 +179,13 @@ def rgb(color: str) -> list[int]:
 
 def at(figure: GradientHistogramFigure, log2_value: float, height: float) -> tuple[int, int]:
     """Row and column of a point of the axes."""
-    ((x, y),) = figure._pixels(np.array([[log2_value, height]]))
-    return int(y), int(x)
+    x, y = figure.axes.transData.transform((log2_value, height))
+    return SIZE[1] - int(y), int(x)
 
 
 def test_the_png_is_valid_and_has_its_size() -> None:
     figure, view = view_of(0)
-    figure.show(view, "title", "subtitle")
-    png = figure.png()
+    png = figure.show(view, "title", "subtitle").png()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     image = Image.open(io.BytesIO(png))
     image.load()
@@ -195,8 +196,7 @@ def test_the_png_is_valid_and_has_its_size() -> None:
 def test_zones_have_exactly_their_colours_at_the_format_s_edges() -> None:
     for fmt in (FP16, E4M3):
         figure, view = view_of(0, fmt)
-        figure.show(view, "", "")
-        picture = pixels(figure)
+        picture = shown(figure, view)
         flush, normal, over = (math.log2(v) for v in (fmt.flush_at, fmt.smallest_normal, fmt.overflow_at))
         clear = 0.92  # above the histograms, below the zones' names
         for low, high, zone in ((LOW, flush, "flushed"), (flush, normal, "subnormal"), (normal, over, "normal"),
@@ -208,34 +208,28 @@ def test_zones_have_exactly_their_colours_at_the_format_s_edges() -> None:
 def test_formats_without_a_zone_leave_it_out() -> None:
     """BF16's limits lie beyond both ends of the axis: all of it is normal."""
     figure, view = view_of(0, BF16)
-    figure.show(view, "", "")
-    picture = pixels(figure)
+    picture = shown(figure, view)
     for place in (LOW + 1, -20, 0, HIGH - 1):
         assert picture[at(figure, place, 0.92)].tolist() == rgb(ZONE["normal"])
 
 
 def test_the_histogram_moves_with_the_scale() -> None:
     figure, view = view_of(0)
-    figure.show(view, "same", "same")
-    before = pixels(figure)
+    before = shown(figure, view, "same")
     inside = (-5.0, -0.9)  # the foot of the second layer's heap
     assert before[at(figure, *inside)].tolist() == rgb(GRADIENT)
     _, moved = view_of(14)
-    figure.show(moved, "same", "same")
-    after = pixels(figure)
+    after = shown(figure, moved, "same")
     assert after[at(figure, *inside)].tolist() == rgb(ZONE["normal"])
     assert after[at(figure, inside[0] + 14, inside[1])].tolist() == rgb(GRADIENT)
-    figure.show(view, "same", "same")
-    assert np.array_equal(pixels(figure), before), "back at the start, the same picture"
+    assert np.array_equal(shown(figure, view, "same"), before), "back at the start, the same picture"
 
 
 def test_shares_are_written_in_their_columns_and_change() -> None:
     figure, view = view_of(0)
-    figure.show(view, "", "")
-    before = pixels(figure)
+    before = shown(figure, view)
     _, changed = view_of(36)
-    figure.show(changed, "", "")
-    after = pixels(figure)
+    after = shown(figure, changed)
     row = at(figure, 0, 0.3)[0]
     for x in COLUMN_X[:3]:
         left = round(x * SIZE[0]) - 20
@@ -251,8 +245,7 @@ def test_a_layer_without_gradients_has_an_empty_row() -> None:
     figure = GradientHistogramFigure(("a", "b"), FP16, [nothing, some], [nothing, some])
     report = tally(torch.zeros(3), FP16)
     view = WhatIf(0, FP16, 0, (report, tally(torch.tensor([0.1]), FP16)), (None, 1.0), report, None)
-    figure.show(view, "", "")
-    picture = pixels(figure)
+    picture = shown(figure, view)
     assert picture[at(figure, -9.8, 0.1)].tolist() == rgb(ZONE["normal"])
     assert picture[at(figure, -9.8, -0.9)].tolist() == rgb(GRADIENT)
 

@@ -130,8 +130,7 @@ class GradientHistogramPanel(Panel):
             self.words.value = "drawing …"  # the first picture of a window takes a moment
             self._figures[window] = self._new_figure(*window)
         figure, title = self._figures[window], headline(self.view)
-        figure.show(self.view, title, consequence(self.view))
-        self.picture.value = figure.png()
+        self.picture.value = figure.show(self.view, title, consequence(self.view)).png()
         self.picture.tooltip = title
         self.words.value = f'<div role="status" aria-live="polite">{self.summary()}</div>'
 

@@ -1,0 +1,53 @@
+"""The four zones of a format on an axis of magnitudes: flushed, subnormal, normal, overflow."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.axes import Axes
+
+from mpkit.formats import FloatFormat
+from mpkit.plots.style import ZONE, ZONE_TEXT, power
+
+
+def draw_zones(axes: Axes, fmt: FloatFormat, name_y: float, limit_y: float) -> None:
+    """Colour the zones of `fmt` on an x axis in powers of two, name them and label the three limits between them.
+
+    Args:
+        axes: its x limits must be set; they are in powers of two.
+        fmt: the format.
+        name_y, limit_y: height of the names and of the limits' labels, in data coordinates.
+    """
+    low, high = axes.get_xlim()
+    edges = [math.log2(fmt.flush_at), math.log2(fmt.smallest_normal), math.log2(fmt.overflow_at)]
+    spans = zip([-math.inf, *edges], [*edges, math.inf], ("flushed", "subnormal", "normal", "overflow"), strict=True)
+    for left, right, zone in spans:
+        _draw_zone(axes, fmt, (max(left, low), min(right, high)), zone, name_y)
+    shown = (power(round(edges[0])), power(round(edges[1])), f"{fmt.max:.6g}" if fmt.max < 1e6 else "")
+    close = edges[1] - edges[0] < 6  # then the two labels stand back to back
+    sides = ("right", "left", "center") if close else ("center", "center", "center")
+    for edge, label, side in zip(edges, shown, sides, strict=True):
+        if low < edge < high:
+            axes.axvline(edge, color="#555555", linewidth=1)
+            axes.text(edge, limit_y, label, ha=side, va="bottom", fontsize=11)
+
+
+def top(fmt: FloatFormat) -> str:
+    """What a value beyond the largest one becomes, unless the caller decides otherwise."""
+    return "Inf" if fmt.has_inf else f"{fmt.max:.0f}"
+
+
+def _draw_zone(axes: Axes, fmt: FloatFormat, span: tuple[float, float], zone: str, name_y: float) -> None:
+    left, right = span
+    if right - left < 1:
+        return
+    axes.axvspan(left, right, color=ZONE[zone], zorder=0)
+    wide = right - left > 17
+    words = {
+        "flushed": "flushed to zero" if wide else "flushed",
+        "subnormal": "subnormal\nfewer bits" if right - left > 8 else "",
+        "normal": f"normal: all {fmt.mantissa_bits + 1} bits" if wide else "normal",
+        "overflow": top(fmt),
+    }
+    axes.text((left + right) / 2, name_y, words[zone], ha="center", va="top", weight="bold", fontsize=10,
+              color=ZONE_TEXT[zone], linespacing=1.05)  # fmt: skip
