@@ -30,7 +30,7 @@ LESSONS = Path(__file__).resolve().parent.parent / "notebooks"
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 CODE_BLOCK = re.compile(r"``python\n(.*?)``", re.DOTALL)
 INLINE_ANSWER = re.compile(r"<code>(\w+ = .*?)</code>")
-CARD = re.compile(r"^(Code|Debug|Explain) · difficulty ([●○]{5}) · (\d+) minutes$", re.MULTILINE)
+CARD = re.compile(r"^(Code|Debug|Explain) · difficulty ([●○]{5}) · (\d+) minutes?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

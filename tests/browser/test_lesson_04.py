@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from labdriver import Lab
+from page_checks import PRESSES, clipped, contrasts, times_to_answer
 from playwright.sync_api import Locator, Page, expect
 
 LESSON = "04_scale_the_loss.ipynb"
 FEEDBACK = ("○ Exercise 04.1", "✗ Exercise 04.2", "○ Exercise 04.3")
-PRESSES = 30
-
-# WCAG 2.2, "relative luminance" and "contrast ratio", of a text's colour on all the fills behind it.
-CONTRAST = """element => {
-  const channels = color => { const [r, g, b, a = 1] = color.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
-  const over = (top, below) => below.map((c, i) => i < 3 ? top[i] * top[3] + c * (1 - top[3]) : 1);
-  const luminance = rgb => rgb.slice(0, 3).map(c => c / 255)
-    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const fills = [];
-  for (let e = element; e; e = e.parentElement) fills.unshift(channels(getComputedStyle(e).backgroundColor));
-  const fill = fills.reduce((below, top) => over(top, below), [255, 255, 255, 1]);
-  const text = over(channels(getComputedStyle(element).color), fill);
-  const [low, high] = [luminance(text), luminance(fill)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-}"""
-# What reaches beyond the output's width, or has less room than its text. (noUiSlider keeps helpers of zero size.)
-CLIPPED = """output => {
-  const area = output.getBoundingClientRect(), wrong = [], MARGIN = 2;  // of every widget, empty
-  for (const e of output.querySelectorAll('label, button, select, img, .slider, .widget-readout, [role]')) {
-    const box = e.getBoundingClientRect();
-    if (!box.width || !box.height) continue;
-    const name = e.innerText || e.className;
-    if (box.left < area.left - MARGIN || box.right > area.right + MARGIN) wrong.push(`${name} reaches out`);
-    if (e.matches('label, button, .widget-readout') && e.scrollWidth > e.clientWidth + 1) wrong.push(`${name} is cut`);
-  }
-  return wrong;
-}"""
-# Resolves with the milliseconds from the next key press to the frame in which the picture is another one, and loaded.
-ANSWER = """picture => { window.answer = new Promise(resolve => {
-  const before = picture.src;
-  document.addEventListener('keydown', pressed => {
-    const look = () => picture.src !== before && picture.complete && picture.naturalWidth
-      ? resolve(performance.now() - pressed.timeStamp) : requestAnimationFrame(look);
-    requestAnimationFrame(look);
-  }, {once: true, capture: true});
-}); }"""
 
 
 @pytest.fixture(scope="session")
@@ -168,33 +130,24 @@ def test_text_is_readable(lab: Lab, page: Page, theme: str) -> None:
     page.wait_for_timeout(500)
     feedback = [page.get_by_text(text, exact=True) for text in FEEDBACK]
     labels = panel(page).locator("label:visible, button, .widget-readout").all()
-    contrasts = {text.inner_text(): text.evaluate(CONTRAST) for text in (status(page), *feedback, *labels)}
+    found = contrasts({text.inner_text(): text for text in (status(page), *feedback, *labels)})
     lab.command(page, "apputils:change-theme", theme="JupyterLab Light")
-    print(theme, {text[:20]: round(ratio, 1) for text, ratio in contrasts.items()})
-    assert len(contrasts) >= 8
-    assert {text: ratio for text, ratio in contrasts.items() if ratio < 4.5} == {}
+    print(theme, {text[:20]: round(ratio, 1) for text, ratio in found.items()})
+    assert len(found) >= 8
+    assert {text: ratio for text, ratio in found.items() if ratio < 4.5} == {}
 
 
 @pytest.mark.parametrize("width", [1280, 900])
 def test_nothing_is_clipped(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 1000})
     page.wait_for_timeout(500)
-    assert panel(page).evaluate(CLIPPED) == []
+    assert clipped(panel(page)) == []
     assert picture(page).evaluate("img => img.getBoundingClientRect().width") > width / 2
 
 
 def test_a_key_press_changes_the_picture_at_once(page: Page) -> None:
-    times = [time_to_answer(page) for _ in range(PRESSES)]
-    middle, late = statistics.median(times), sorted(times)[int(0.95 * PRESSES)]
-    print(f"key press to picture: median {middle:.0f} ms, p95 {late:.0f} ms, from {min(times):.0f} to {max(times):.0f}")
-    assert late <= 400, "a quiet machine takes less than 100 ms; this bar leaves room for a busy one"
-
-
-def time_to_answer(page: Page) -> float:
-    picture(page).evaluate(ANSWER)
-    page.keyboard.press("ArrowRight")
-    milliseconds: Any = page.evaluate("() => window.answer")
-    return float(milliseconds)
+    _, late = times_to_answer(page, picture(page), ["ArrowRight"] * PRESSES)
+    assert late <= 400, "a quiet machine takes about 100 ms; this bar leaves room for a busy one"
 
 
 def test_the_stored_lesson_shows_pictures_before_it_is_run(lab: Lab, notebooks_copy: Path) -> None:

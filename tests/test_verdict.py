@@ -1,0 +1,37 @@
+"""Verdicts on the article's claims: they hold only if all of their evidence does."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpkit.exercises import verdict
+
+
+def test_a_verdict_holds_only_if_all_of_its_evidence_does() -> None:
+    held = verdict("C05", "it helps", {"a < b": True, "five seeds agree": True})
+    assert held.holds
+    assert repr(held) == "C05: it helps\n  ✓ a < b\n  ✓ five seeds agree"
+    open_ = verdict("C05", "it helps", {"a < b": True, "five seeds agree": False})
+    assert not open_.holds
+    assert repr(open_) == "C05: this run does not decide it\n  ✓ a < b\n  ✗ five seeds agree"
+    assert "it helps" not in open_._repr_html_()
+
+
+def test_a_verdict_without_evidence_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a verdict on C05 needs evidence: pass what was measured"):
+        verdict("C05", "it helps", {})
+
+
+def test_a_verdict_is_escaped_html() -> None:
+    shown = verdict("C<5>", "x < y & z", {"<script>alert(1)</script>": True})._repr_html_()
+    assert "<script>" not in shown
+    assert "C&lt;5&gt;: x &lt; y &amp; z" in shown
+    assert "✓ &lt;script&gt;" in shown
+
+
+def test_evidence_may_come_as_torch_or_numpy_bools() -> None:
+    import numpy as np
+    import torch
+
+    assert verdict("C05", "it helps", {"a": np.True_, "b": torch.tensor(True)}).holds  # type: ignore[dict-item]
+    assert not verdict("C05", "it helps", {"a": np.False_}).holds  # type: ignore[dict-item]
