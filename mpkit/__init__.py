@@ -1,9 +1,10 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
 Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, meter, operations,
-emulation, policy, scaling, loss_scaler, training. None of them imports matplotlib or ipywidgets.
+emulation, policy, scaling, loss_scaler, optim, training. None of them imports matplotlib or ipywidgets.
 """
 
+from mpkit import optim as optim
 from mpkit import scaling as scaling
 from mpkit.casting import cast as cast
 from mpkit.casting import cast_floating as cast_floating

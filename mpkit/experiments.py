@@ -16,24 +16,33 @@ from mpkit.models import SeedsNet
 from mpkit.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule
 from mpkit.training import LossFunction, StepRecord, fit
+from mpkit.weight_keeper import WeightKeeper
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: a name for the picture, a policy, and a rule for the loss scale."""
+    """One way to train: a name for the picture, a policy, a rule for the loss scale, and who keeps the weights.
+
+    `wrap`: makes a wrapper around the optimizer, such as `lambda opt: mpkit.optim.Kahan(opt, mpkit.BF16)`.
+    """
 
     name: str
     policy: Policy
     rule: ScaleRule = field(default_factory=NoScaling)
+    wrap: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None
 
 
 @dataclass
 class Outcome:
-    """What became of one variant. `scores` has one number a seed; it is empty until the run is over."""
+    """What became of one variant. `scores` has one number a seed; it is empty until the run is over.
+
+    `lost`: share of the weight updates that were lost, if a wrapper of `mpkit.optim` counted them; else None.
+    """
 
     variant: Variant
     records: list[StepRecord]
     scores: tuple[float, ...] = ()
+    lost: float | None = None
 
     @property
     def skipped(self) -> int:
@@ -94,14 +103,16 @@ def train_each(
     for variant in variants:
         net = model()
         outcome = results[variant.name] = Outcome(variant, [])
+        stepper = optimizer(net) if variant.wrap is None else variant.wrap(optimizer(net))
         run = fit(
-            net, data, optimizer=optimizer(net), steps=steps, policy=variant.policy,
+            net, data, optimizer=stepper, steps=steps, policy=variant.policy,
             scaler=LossScaler(variant.rule), loss_fn=loss_fn, measure_flushed=measure_flushed,
         )  # fmt: skip
         for record in run:
             outcome.records.append(record)
             if record.step == steps - 1:
                 outcome.scores = tuple(score(net).tolist())
+                outcome.lost = stepper.updates.lost_share if isinstance(stepper, WeightKeeper) else None
             yield results
 
 

@@ -192,7 +192,8 @@ class LossScaler:
         return self._scale, plan
 
     def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, inv_scale: Tensor, verb: str) -> None:
-        if (narrow := plan.first_float16()) is not None:
+        divides_itself = inv_scale is self._one and getattr(optimizer, "divides_in_float32", False)
+        if not divides_itself and (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
         unscaled = [ids for ids, p in self._plans.items() if p is not plan and p.stage is not Stage.READY]

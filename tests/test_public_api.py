@@ -22,8 +22,8 @@ MODULES = {
 }
 PUBLIC = {
     "BF16", "E4M3", "E5M2", "FP16", "FP32", "TF32", "FloatFormat", "cast", "cast_floating", "fake_cast", "tally",
-    "found_inf", "RangeReport", "ExponentHistogram", "trace", "Meter", "Policy", "scaling", "NoScaling", "StaticScale",
-    "DynamicScale", "LossScaler", "StepResult", "fit", "StepRecord", "start",
+    "found_inf", "RangeReport", "ExponentHistogram", "trace", "Meter", "Policy", "optim", "scaling", "NoScaling",
+    "StaticScale", "DynamicScale", "LossScaler", "StepResult", "fit", "StepRecord", "start",
 }  # fmt: skip
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
@@ -31,8 +31,8 @@ LAYERS = (
     "formats operations meter misuse reading scaling data models markup environment lesson bench_measure",
     "rounding overflow histogram trace_event store",
     "casting unscaling trace_ledger",
-    "emulation step_result trace_names format_speed",
-    "policy loss_scaler tracing doctor",
+    "emulation weight_keeper step_result trace_names format_speed",
+    "policy optim loss_scaler tracing doctor",
     "training",
     "experiments recording bench_cpu",
     "bench_gpu",
