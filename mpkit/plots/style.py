@@ -1,7 +1,8 @@
-"""One look for every picture: a colour, a marker and a dash for each precision; zones; type sizes."""
+"""One look for every picture: a colour, a marker and a dash for each precision; the colours of zones; the sheet."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
@@ -24,29 +25,14 @@ WEIGHT = "#222222"
 ZONE = {"flushed": "#F8E3D4", "subnormal": "#FAF0D2", "normal": "#FFFFFF", "overflow": "#E6D3DF"}
 ZONE_TEXT = {"flushed": "#9A3B00", "subnormal": "#7A5900", "normal": "#333333", "overflow": "#6B1D52"}
 
-RC = {
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.titlesize": 15,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 11,
-    "figure.facecolor": "white",
-    "svg.hashsalt": "mpkit",
-}
+SHEET = Path(__file__).with_name("mpkit.mplstyle")  # type sizes and what else matplotlib itself decides
 
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def look() -> Any:
     """Context manager under which figures get the shared look; the learner's own settings stay as they are."""
-    return rc_context(RC)
+    return rc_context(fname=SHEET)
 
 
 def power(exponent: int) -> str:

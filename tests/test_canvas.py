@@ -1,0 +1,126 @@
+"""The canvas behind every panel: what moves is drawn where it should be, and what stands still comes back."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from PIL import Image
+
+from mpkit.plots.canvas import Canvas, Frame, font, palette
+from mpkit.plots.style import look
+
+RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
+
+
+@pytest.fixture
+def plain() -> tuple[Canvas, Axes]:
+    """A canvas of 200 x 100 pixels that one axes fills: data (0, 0) is the lower left corner, (20, 10) the other."""
+    canvas = Canvas((200, 100), colors=(RED, BLUE, GREEN))
+    with look():
+        axes = canvas.figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, 20)
+        axes.set_ylim(0, 10)
+        canvas.freeze()
+    return canvas, axes
+
+
+def pixels(frame: Frame) -> np.ndarray:
+    """(height, width, RGB) as a browser would decode them."""
+    return np.asarray(Image.open(io.BytesIO(frame.png())).convert("RGB")).astype(int)
+
+
+def color(name: str) -> list[int]:
+    return [int(name[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def where(picture: np.ndarray, name: str) -> tuple[int, int, int, int]:
+    """First and last column, first and last row that have this colour."""
+    rows, columns = np.nonzero((picture == color(name)).all(axis=2))
+    return int(columns.min()), int(columns.max()), int(rows.min()), int(rows.max())
+
+
+def test_a_polygon_covers_exactly_its_data_coordinates(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    frame = canvas.frame()
+    frame.polygon(axes, [(5, 2), (10, 2), (10, 8), (5, 8)], RED)
+    assert where(pixels(frame), RED) == (50, 99, 20, 79)
+
+
+def test_what_reaches_beyond_the_axes_is_cut_off_there(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    frame = canvas.frame()
+    frame.polygon(axes, [(-50, -50), (10, -50), (10, 50), (-50, 50)], BLUE)
+    assert where(pixels(frame), BLUE) == (0, 99, 0, 99)
+
+
+def test_a_line_has_its_width_in_pixels_and_its_dashes_in_widths(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    frame = canvas.frame()
+    frame.line(axes, [(0, 5), (20, 5)], GREEN, width=4)
+    assert where(pixels(frame), GREEN) == (0, 199, 48, 51)
+    frame = canvas.frame()
+    frame.line(axes, [(0, 5), (20, 5)], GREEN, width=4, dash=(0, (5, 5)))
+    row = (pixels(frame)[50] == color(GREEN)).all(axis=1)
+    starts = np.flatnonzero(row[1:] & ~row[:-1])
+    assert 4 <= len(starts) <= 5
+    assert set(np.diff(starts)) <= {39, 40, 41}, "five widths of ink, five of gap"
+
+
+def test_a_mark_sits_on_its_point(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    frame = canvas.frame()
+    frame.marks(axes, [(10, 5), (15, 2)], "s", RED, size=10, edge=RED)
+    left, right, top, bottom = where(pixels(frame), RED)
+    assert (round((left + right) / 2), round((top + bottom) / 2)) == pytest.approx((125, 65), abs=2)
+    assert 55 <= right - left <= 65
+
+
+def test_words_can_be_placed_by_pixel_or_by_data(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    by_pixel, by_data = canvas.frame(), canvas.frame()
+    by_pixel.text((100, 50), "mm", RED, 20, anchor="mm")
+    first = by_pixel.image()
+    by_data.text((10, 5), "mm", RED, 20, anchor="mm", axes=axes)
+    assert first.tobytes() == by_data.image().tobytes()
+    left, right, top, bottom = where(np.asarray(first).astype(int), RED)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((100, 50), abs=4)
+
+
+def test_the_next_frame_starts_from_the_still_part(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    before = pixels(canvas.frame())
+    frame = canvas.frame()
+    frame.polygon(axes, [(0, 0), (20, 0), (20, 10), (0, 10)], RED)
+    assert not np.array_equal(pixels(frame), before)
+    assert np.array_equal(pixels(canvas.frame()), before)
+
+
+def test_colours_that_only_a_later_frame_uses_come_out_exactly(plain: tuple[Canvas, Axes]) -> None:
+    canvas, axes = plain
+    canvas.frame().png()  # the palette is made here
+    frame = canvas.frame()
+    frame.polygon(axes, [(0, 0), (20, 0), (20, 10), (0, 10)], GREEN)
+    assert (pixels(frame)[5, 5] == color(GREEN)).all()
+
+
+def test_the_palette_keeps_given_colours_and_has_room_for_a_photo() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    table = palette(Image.fromarray(noise), colors=(RED,)).getpalette()
+    assert table is not None
+    assert table[:3] == color(RED)
+    assert len(table) <= 3 * 256
+
+
+def test_a_frame_before_freeze_says_what_is_missing() -> None:
+    with pytest.raises(RuntimeError, match=r"the still part of this canvas has not been drawn; call freeze\(\) first"):
+        Canvas((10, 10)).frame()
+
+
+def test_one_typeface_is_loaded_once_a_size() -> None:
+    assert font(15) is font(15)
+    assert font(15) is not font(15, bold=True)
+    assert font(15).getname()[0] == "DejaVu Sans"
