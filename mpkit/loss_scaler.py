@@ -192,7 +192,7 @@ class LossScaler:
         return self._scale, plan
 
     def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, inv_scale: Tensor, verb: str) -> None:
-        divides_itself = inv_scale is self._one and getattr(optimizer, "divides_in_float32", False)
+        divides_itself = inv_scale is self._one and getattr(optimizer, "_divides_in_float32", False)
         if not divides_itself and (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))

@@ -17,7 +17,8 @@ from torch import Tensor
 from mpkit.casting import cast
 from mpkit.formats import FloatFormat
 from mpkit.rounding import Rounding
-from mpkit.weight_keeper import Slot, WeightKeeper
+from mpkit.weight_keeper import WeightKeeper
+from mpkit.weight_slot import Slot
 
 __all__ = ["Kahan", "MasterWeights", "Rounded"]
 
@@ -26,26 +27,29 @@ class MasterWeights(WeightKeeper):
     """FP32 weights inside the optimizer; the model's parameters hold a copy of them, rounded to `fmt`.
 
     Costs four bytes a weight besides the 16-bit copy. Float32 parameters give their full value to the master copy.
+    Where the model's weight was changed by other hands, that value counts (a checkpoint that was loaded, clamping).
     """
 
     def _extra(self, param: Tensor) -> Tensor:
         return param.detach().to(torch.float32, copy=True)
 
     def _read(self, slot: Slot) -> Tensor:
-        return _kept(slot).clone()
+        stored, master = super()._read(slot), _kept(slot)
+        return master.where(cast(master, self.format) == stored, stored)
 
-    def _write(self, slot: Slot) -> None:
-        _kept(slot).copy_(slot.work)
-        super()._write(slot)
+    def _write(self, slot: Slot, weight: Tensor) -> None:
+        _kept(slot).copy_(weight)
+        super()._write(slot, weight)
 
 
 class Rounded(WeightKeeper):
-    """Nothing but the weight in `fmt`: each step is rounded into it.
+    """Nothing but the weight in `fmt` between steps: each step is rounded into it.
 
     Args:
         optimizer, fmt: as for `WeightKeeper`.
         rounding: of `mpkit.cast`. Under "nearest" an update below half a spacing is lost every time. Under
-            "stochastic" it moves the weight by a whole spacing now and then, so that the mean is right.
+            "stochastic" it moves the weight by a whole spacing now and then, so that the mean is right, down to
+            updates of 2^-16 of a spacing, which is the finest chance that `mpkit.cast` draws.
         seed: of the random numbers of "stochastic"; their state is saved with the rest.
     """
 
@@ -55,51 +59,68 @@ class Rounded(WeightKeeper):
         if rounding not in get_args(Rounding):
             raise ValueError(f"rounding={rounding!r} is unknown; use one of {', '.join(get_args(Rounding))}.")
         self.rounding, self.seed = rounding, seed
-        self._random: dict[torch.device, torch.Generator] = {}
+        self._random: dict[str, torch.Generator] = {}  # one for each device
         super().__init__(optimizer, fmt)
 
     def __repr__(self) -> str:
         return f"Rounded({type(self.optimizer).__name__}, {self.format}, {self.rounding!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As in the base; not every torch can copy a generator, so their states are copied."""
+        return {**super().__getstate__(), "_random": self._random_states()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What copy.deepcopy and pickle call."""
+        self.__dict__.update(state)
+        self._set_random(state["_random"])
+
     def state_dict(self) -> dict[str, Any]:
         """As in the base, with the state of the random numbers."""
-        return {**super().state_dict(), "random": {str(d): g.get_state() for d, g in self._random.items()}}
+        return {**super().state_dict(), "random": self._random_states()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in the base; the random numbers go on where they were."""
         super().load_state_dict(state_dict)
-        self._random.clear()
-        for device, state in state_dict["random"].items():
-            self._generator(torch.device(device)).set_state(state)
+        self._set_random(state_dict["random"])
 
-    def _generator(self, device: torch.device) -> torch.Generator:
+    def _random_states(self) -> dict[str, Tensor]:
+        return {device: generator.get_state() for device, generator in self._random.items()}
+
+    def _set_random(self, states: dict[str, Tensor]) -> None:
+        self._random = {}
+        for device, state in states.items():
+            self._generator(device).set_state(state.cpu())
+
+    def _generator(self, device: str) -> torch.Generator:
         if device not in self._random:
             self._random[device] = torch.Generator(device).manual_seed(self.seed)
         return self._random[device]
 
-    def _write(self, slot: Slot) -> None:
-        generator = self._generator(slot.param.device) if self.rounding == "stochastic" else None
-        slot.param.copy_(cast(slot.work.detach(), self.format, self.rounding, generator=generator))
+    def _write(self, slot: Slot, weight: Tensor) -> None:
+        generator = self._generator(str(weight.device)) if self.rounding == "stochastic" else None
+        slot.stored.copy_(cast(weight, self.format, self.rounding, generator=generator))
 
 
 class Kahan(WeightKeeper):
-    """The weight in `fmt`, and in a second number of `fmt` what rounding cut off.
+    """The weight in `fmt`, and in a second number of `fmt` what rounding cut off, to be added at the next step.
 
-    The summation of Kahan 1965 (doi 10.1145/363707.363723) over the steps.
-    Two bytes a weight besides the weight. The sum of both is stepped in FP32 and split again, so an update is lost
-    only where it is below half a spacing of the second number; in FP16 that is never finer than 2^-25.
+    The compensation of Kahan 1965 (doi 10.1145/363707.363723) carried from step to step; the sum of both numbers is
+    stepped in FP32 and split again. Two bytes a weight besides the weight. An update is lost where it is below half
+    a spacing of the second number, which is never finer than 2^-24 in FP16, or of the sum in FP32.
     """
 
     def _extra(self, param: Tensor) -> Tensor:
         return torch.zeros_like(param.detach())
 
     def _read(self, slot: Slot) -> Tensor:
-        return slot.param.detach().float() + _kept(slot).float()
+        stored, rest = super()._read(slot), _kept(slot).float()
+        # A rest is at most half a spacing. A larger one belongs to a weight that other hands have changed since.
+        return stored + rest.where(cast(stored + rest / 4, self.format) == stored, 0.0)
 
-    def _write(self, slot: Slot) -> None:
-        super()._write(slot)
-        rest = slot.work.detach() - slot.param.detach().float()
-        _kept(slot).copy_(cast(rest.where(slot.param.detach().isfinite(), 0.0), self.format))
+    def _write(self, slot: Slot, weight: Tensor) -> None:
+        super()._write(slot, weight)
+        stored = super()._read(slot)
+        _kept(slot).copy_(cast((weight - stored).where(stored.isfinite(), 0.0), self.format))
 
 
 def _kept(slot: Slot) -> Tensor:

@@ -192,7 +192,7 @@ def fit(
         raise ValueError(f"steps={steps!r}; use 0 or more, and a whole number.")
     _require_kind("policy", policy, Policy, 'mpkit.Policy.preset("fp16-mixed")')
     _require_kind("scaler", scaler, LossScaler, "mpkit.LossScaler(mpkit.DynamicScale())")
-    if isinstance(optimizer, torch.optim.LBFGS):
+    if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS):  # a wrapper's own, too
         raise TypeError(
             "LBFGS needs a closure, which fit does not make; use an optimizer that steps once, such as SGD."
         )
