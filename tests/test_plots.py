@@ -9,17 +9,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from matplotlib import rcParams
+from matplotlib import rc_params_from_file, rcParams
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mpkit import BF16, E4M3, FP16, FloatFormat, Policy, StepRecord, tally
 from mpkit.experiments import Outcome, Variant
+from mpkit.lesson import STYLE_SHEET
+from mpkit.plots.bit_table import BIT
 from mpkit.plots.comparison import RUNS, _smooth, _styles, comparison
 from mpkit.plots.display import Picture
 from mpkit.plots.gradient_histogram import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
-from mpkit.plots.style import FAINT, GRADIENT, INK, PRECISION, ZONE, ZONE_TEXT, look, percent, power
+from mpkit.plots.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.recording import WhatIf
 
 # ---- colours ----
@@ -90,6 +92,22 @@ def test_colours_stay_apart_with_every_colour_vision(palette: str, vision: str) 
     assert min(distances.values()) > 12, min(distances, key=lambda pair: distances[pair])
 
 
+@pytest.mark.parametrize("vision", VISION)
+def test_pale_areas_that_touch_can_be_told_apart(vision: str) -> None:
+    """Zones are pale, so that heaps stand out on them; a line and a name at their border repeat the message."""
+    zones = list(ZONE.values())
+    assert min(apart(a, b, vision) for a, b in itertools.pairwise(zones)) > 2 * 2.3
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_groups_of_bits_and_their_zeros_and_ones_can_be_told_apart(vision: str) -> None:
+    for bit in (0, 1):
+        fills = [BIT[group][bit][0] for group in BIT]
+        assert min(apart(a, b, vision) for a, b in itertools.combinations(fills, 2)) > 12
+    assert min(apart(zero[0], one[0], vision) for zero, one in BIT.values()) > 40
+    assert min(contrast(*look) for looks in BIT.values() for look in looks) > 4.5
+
+
 @pytest.mark.parametrize("palette", PALETTES)
 def test_marker_and_dash_say_it_without_colour(palette: str) -> None:
     _, dashes, markers = zip(*PALETTES[palette], strict=True)
@@ -138,6 +156,16 @@ def test_the_look_is_borrowed_and_given_back() -> None:
     with look():
         assert rcParams["axes.titleweight"] == "bold"
     assert dict(rcParams) == before
+
+
+def test_the_style_sheet_is_legible_and_known_to_matplotlib() -> None:
+    """Ten points at 100 pixels an inch are 14 pixels. A line that matplotlib does not know would only be logged."""
+    sheet = rc_params_from_file(SHEET, use_default_template=False)
+    lines = [line for line in SHEET.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(sheet) == len(lines)
+    assert min(value for key, value in sheet.items() if key.endswith("size") and key != "figure.figsize") >= 10
+    assert sheet["figure.dpi"] == 100
+    assert STYLE_SHEET == SHEET
 
 
 # ---- a figure that shows itself ----
@@ -298,9 +326,23 @@ def test_a_run_that_diverged_is_drawn_and_named(bad: float) -> None:
     healthy = [outcome("FP32", FALLING, (0.05, 0.06)), outcome("FP16", FALLING, (0.05, 0.06))]
     figure = draw([*healthy, outcome("broken", [1.0, 2.0, *[bad] * 18], (bad, bad))])
     left = figure.axes[0]
-    assert any("above the chart: broken ends at" in text.get_text() for text in left.texts)
+    assert "above the chart: broken ends at" in left.get_xlabel()
     assert left.get_ylim()[1] < 1, "the healthy runs set the range"
     draw([outcome("broken", [bad] * 3, (bad,)), *healthy])
+
+
+def test_the_chart_shows_good_runs_from_a_quarter_of_their_steps_on_and_a_bad_one_if_it_fits() -> None:
+    """One run fails late and far above, one fails near: the healthy curve stays in sight over most of the axis."""
+    slow = [2.0 - 1.8 * k / 39 for k in range(40)]
+    results = [outcome("FP32", slow, (90.0, 91.0)), outcome("same", slow, (90.0, 91.0)),
+               outcome("near", [1.7] * 40, (75.0, 76.0)), outcome("far", [9.0] * 40, (10.0, 10.0))]  # fmt: skip
+    left, right = draw(results, steps=40).axes
+    low, high = left.get_ylim()
+    assert low < _smooth(np.array(slow))[-1] < slow[10] < high < 9.0
+    assert high > 1.7, "this one is in the chart, so it is not mentioned"
+    assert left.get_xlabel() == "training step  (above the chart: far ends at 9)"
+    assert right.get_yscale() == "log"
+    assert draw(results[:3], steps=40).axes[1].get_yscale() == "linear", "75 to 91 is no matter of magnitudes"
 
 
 def test_smoothing_is_a_mean_of_the_last_ten_and_forgets_what_is_older() -> None:

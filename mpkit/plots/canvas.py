@@ -100,8 +100,8 @@ class Frame:
 
     def image(self) -> Image.Image:
         """The frame in true colour."""
-        pixels = np.asarray(self._canvas.agg.buffer_rgba())[:, :, :3]
-        image = Image.fromarray(pixels.copy())
+        buffer = self._canvas.agg.buffer_rgba()
+        image = Image.frombuffer("RGBA", self._canvas.size, buffer, "raw", "RGBA", 0, 1).convert("RGB")
         pen = ImageDraw.Draw(image)
         for place, words, color, size, bold, anchor in self._words:
             pen.text(place, words, color, font(size, bold), anchor=anchor)

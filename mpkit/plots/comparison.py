@@ -62,26 +62,29 @@ def _losses(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
         ax.plot(_smooth(values), color=color, linestyle=dash, marker=marker, markevery=max(steps // 8, 1),
                 markersize=5.5, linewidth=1.8, label=name)  # fmt: skip
     ax.set_xlim(0, steps)
-    _zoom(ax, results)
     ax.set_xlabel("training step")
+    _zoom(ax, results)
     ax.set_title(label, fontsize=12, weight="normal")
     if results:
-        ax.legend(loc="upper right", ncols=2 if len(results) > 4 else 1, handlelength=3.2, columnspacing=1.2)
+        ax.legend(loc="best", handlelength=3.2)
 
 
 def _zoom(ax: Axes, results: Mapping[str, Outcome]) -> None:
-    """Show the range in which the runs end; one that ends above twice the best, or at NaN, is only mentioned."""
-    ends = {name: float(_smooth(np.array([r.loss for r in o.records]))[-1]) for name, o in results.items()}
-    best = min((end for end in ends.values() if math.isfinite(end)), default=math.nan)
-    inside = [end for end in ends.values() if end <= 2 * best]
-    if not all(o.scores for o in results.values()) or len(inside) < 2:
+    """Show where the good runs are after a quarter of their steps, and from there on; mention a run that ends above.
+
+    Good runs end below twice the best. Without two of them, or before the end, the whole range is shown.
+    """
+    curves = {name: _smooth(np.array([r.loss for r in o.records])) for name, o in results.items()}
+    best = min((float(c[-1]) for c in curves.values() if math.isfinite(c[-1])), default=math.nan)
+    good = [curve for curve in curves.values() if curve[-1] <= 2 * best]
+    if not all(o.scores for o in results.values()) or len(good) < 2:
         return
-    margin = max(max(inside) - best, 0.02 * best)
-    ax.set_ylim(best - 0.3 * margin, max(inside) + 2.2 * margin)
-    outside = [f"{name} ends at {end:.2g}" for name, end in ends.items() if not end <= 2 * best]
+    top = max(float(np.nanmax(curve[len(curve) // 4 :])) for curve in good)
+    height = max(top - best, 0.02 * best)
+    ax.set_ylim(best - 0.1 * height, top + 0.45 * height)
+    outside = [f"{name} ends at {c[-1]:.2g}" for name, c in curves.items() if not c[-1] <= top + 0.45 * height]
     if outside:
-        text = "↑ above the chart: " + ", ".join(outside)
-        ax.text(0.12, 0.56, text, transform=ax.transAxes, fontsize=10.5)
+        ax.set_xlabel(f"training step  (above the chart: {', '.join(outside)})")
 
 
 def _smooth(values: np.ndarray, width: int = 10) -> np.ndarray:
@@ -103,11 +106,11 @@ def _scores(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
     if reference in done:
         ax.axhline(done[reference].mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     ax.set_xlim(-0.6, max(len(results), 2) - 0.4)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(ScalarFormatter())
-    ax.yaxis.set_minor_formatter(NullFormatter())
     scores = [score for outcome in done.values() for score in outcome.scores]
-    if scores and min(scores) > 0:
+    if scores and min(scores) > 0 and max(scores) > 2 * min(scores):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_yticks(_ticks(min(scores), max(scores)))
     ax.set_xticks(range(len(done)), [name.replace(" ", "\n") for name in done])
     ax.tick_params(axis="x", labelsize=10.5)

@@ -36,7 +36,8 @@ CLIPPED = """output => {
 }"""
 # Resolves with the milliseconds from the next key press to the frame in which a picture is another one, and loaded, or
 # in which any other element has another content.
-ANSWER = """shown => { window.answer = new Promise(resolve => {
+ANSWER = """shown => { window.answer = new Promise((resolve, reject) => {
+  setTimeout(() => reject(new Error('the key changed nothing within 20 seconds')), 20000);
   const content = () => shown.tagName === 'IMG' ? shown.src : shown.innerHTML, before = content();
   const there = () => shown.tagName !== 'IMG' || shown.complete && shown.naturalWidth;
   document.addEventListener('keydown', pressed => {
