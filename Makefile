@@ -41,7 +41,7 @@ lint: $(STAMP)
 	$(BIN)/python tools/notebooks.py check
 
 unit: $(STAMP)
-	@$(OWN_HOME) $(BIN)/python -m pytest -q --ignore=tests/browser tests
+	@$(OWN_HOME) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --ignore=tests/browser tests
 
 # Strict: each stored output must come out again. One worker takes a whole lesson, so its cells stay in order.
 lessons: $(STAMP)

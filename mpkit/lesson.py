@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import random
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,12 +34,13 @@ class Entry:
         return self.number in READY
 
 
-READY = frozenset({"00", "04"})
+READY = frozenset({"00", "01", "02", "03", "04"})
+STYLE_SHEET = Path(__file__).parent / "plots" / "mpkit.mplstyle"
 DEVICE = "cpu"  # where every lesson computes: the small formats are emulated on CPU tensors
 
 LESSONS = (
     Entry("00", "start_here", "Start here", "What can my machine do, and how do these lessons work?", 10),
-    Entry("01", "see_the_bits", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 30),
+    Entry("01", "see_the_bits", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 45),
     Entry(
         "02",
         "round_and_lose",
@@ -113,7 +116,7 @@ def start(number: str, seed: int = 0) -> Lesson:
 
     The lessons emulate the small formats on CPU tensors, with or without a GPU.
 
-    Seeds random, numpy and torch; sets one CPU thread; gives matplotlib, where it is installed, legible defaults.
+    Seeds random, numpy and torch; sets one CPU thread; gives matplotlib, where it is installed, the course's look.
 
     Args:
         number: two digits, such as "04".
@@ -133,7 +136,7 @@ def start(number: str, seed: int = 0) -> Lesson:
     torch.manual_seed(seed)
     # Two threads on a busy two-core machine made small matmuls up to a thousand times slower.
     torch.set_num_threads(1)
-    _calm_matplotlib()
+    _use_the_look()
     sys.stdout.write(plan(entry, seed) + "\n")
     return Lesson(entry.number, entry.title, DEVICE, seed)
 
@@ -147,20 +150,7 @@ def plan(entry: Entry, seed: int) -> str:
     )
 
 
-def _calm_matplotlib() -> None:
-    """Sizes that are legible at 100 %, no box around the picture. Nothing happens without matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return
-    import matplotlib
-
-    matplotlib.rcParams.update(
-        {
-            "figure.figsize": (7.0, 4.0),
-            "figure.dpi": 100,
-            "font.size": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-        }
-    )
+def _use_the_look() -> None:
+    """Give the learner's own plots the course's style sheet. Nothing happens without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is not None:
+        importlib.import_module("matplotlib.style").use(STYLE_SHEET)

@@ -63,9 +63,46 @@ def test_a_prediction_is_a_default_until_it_is_made() -> None:
 def test_a_prediction_comes_back_in_the_next_session() -> None:
     predict("04.flushed", "How many?", default=10.0).field.value = "2^-14"
     again = predict("04.flushed", "How many?", default=10.0)
-    assert again.value == pytest.approx(2**-14, rel=1e-3)
+    assert again.value == 2**-14
     predict("04.where", "Where?", choices=("here", "there"), default="here").field.value = "there"
     assert predict("04.where", "Where?", choices=("here", "there"), default="here").value == "there"
+
+
+@pytest.mark.parametrize("value", [65519.99, 1 / 3, 99999.0, 12345678.9, 1e-8, -0.1, 7, 2.0**-24])
+def test_a_stored_number_comes_back_exactly(value: float) -> None:
+    store.put("predictions", "04.many", value)
+    assert predict("04.many", "How many?", default=1.0, low=-1, high=max(99999.0, value)).value == value
+
+
+def test_true_is_no_number() -> None:
+    panel = predict("04.many", "How many?", default=10.0, low=0, high=20)
+    panel.restore(True)
+    assert not panel.made
+    with pytest.raises(ValueError, match="default=True is no possible answer"):
+        predict("04.many", "How many?", default=True, low=0, high=20)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [("65505", "65,505"), ("65519.9999", "65,519.9999"), ("1/3", "0.3333"), ("3e-8", "3e-08"), ("1e20", "1e+20"),
+     ("-0", "-0")],
+)  # fmt: skip
+def test_whole_numbers_are_noted_in_full(typed: str, words: str) -> None:
+    panel = predict("04.many", "How many?", default=10.0)
+    panel.field.value = typed
+    assert f"Noted: {words}. Now run" in panel.message.value
+
+
+def test_an_emptied_field_says_that_the_answer_stays() -> None:
+    panel = predict("04.flushed", "How many?", default=10.0, unit="%")
+    panel.field.value = "40"
+    panel.field.value = ""
+    assert "The field is empty; 40 % stays noted." in panel.message.value
+    assert (panel.value, store.get("predictions", "04.flushed")) == (40.0, 40.0)
+    fresh = predict("04.flushed", "How many?", default=10.0, record=False)
+    fresh.field.value = "many"
+    fresh.field.value = ""
+    assert (fresh.message.value, fresh.made) == ("", False)
 
 
 @pytest.mark.parametrize("stored", ["gone", 3.0, None, ["here"]])
@@ -120,6 +157,10 @@ def test_a_number_outside_its_limits_names_them() -> None:
     panel = predict("04.flushed", "How many?", default=10.0, low=0, high=100)
     panel.field.value = "101"
     assert "101 is outside the possible range; type a number from 0 to 100." in panel.message.value
+    with pytest.raises(BadInput, match=r"^100,000 is outside the possible range; type a number from 1 to 70,000\.$"):
+        parse("100000", low=1, high=70000)
+    with pytest.raises(BadInput, match=r"^100\.00001 is outside"):
+        parse("100.00001", high=100)
     assert panel.value == 10.0
 
 

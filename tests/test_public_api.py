@@ -28,12 +28,12 @@ PUBLIC = {
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
-    "formats operations meter misuse reading scaling data models markup environment lesson bench_measure",
-    "rounding overflow histogram trace_event store",
-    "casting unscaling trace_ledger",
-    "emulation weight_keeper step_result trace_names format_speed",
-    "policy optim loss_scaler tracing doctor",
-    "training",
+    "formats operations meter misuse reading scaling data models markup environment lesson bench_measure typed",
+    "rounding overflow histogram grid trace_event store",
+    "casting unscaling landing trace_ledger weight_slot",
+    "emulation weight_keeper step_result trace_names format_speed bits accumulate cast_effect",
+    "policy optim loss_scaler tracing doctor survey_trials",
+    "training survey",
     "experiments recording bench_cpu",
     "bench_gpu",
     "plots bench",

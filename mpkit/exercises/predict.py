@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as widgets
 
 from mpkit import lesson, markup, store
+from mpkit.typed import read_number
 from mpkit.widgets.panel import BadInput, Panel, guarded
 
 Value = float | str
-
-POWER = re.compile(r"(-?)([\d.]+)\s*(?:\^|\*\*)\s*\(?(-?\d+)\)?")  # 2^-14, 2**(-14); -2^2 is -(2^2), as in Python
-GROUPED = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")  # 1,000 and 12,345.6, but not 12,5 or 0,125
-LIMIT = 4096  # largest exponent that is worth computing: beyond it every power of two has left float64
 
 # What was asked in this kernel, so that the score card can repeat the question and the unit.
 asked: dict[str, Prediction] = {}
@@ -60,20 +56,21 @@ class Prediction(Panel):
         """A value with its unit, as the learner reads it."""
         if isinstance(value, str):
             return value
-        return f"{value:.4g} {self.unit}".rstrip()
+        return f"{in_words(value)} {self.unit}".rstrip()
 
     def restore(self, value: Any) -> None:
         """Put a stored answer back into the field. One that no longer fits the question is ignored."""
         if self.choices is not None:
             if value in self.choices:
                 self.field.value = value
-        elif isinstance(value, int | float) and self.low <= value <= self.high:
-            self.field.value = f"{value:.4g}"
+        elif _between(value, self.low, self.high):
+            self.field.value = repr(value).removesuffix(".0")  # every digit: nothing is rounded on the way
 
     @guarded
     def _on_change(self, change: dict[str, Any]) -> None:
         new = change["new"]
         if new is None or new == "":
+            self.say("" if self.answer is None else f"The field is empty; {self.show(self.answer)} stays noted.")
             return
         self.answer = new if self.choices is not None else parse(new, self.unit, self.low, self.high)
         if self.record:
@@ -100,29 +97,23 @@ def parse(text: str, unit: str = "", low: float = -math.inf, high: float = math.
     Raises:
         BadInput: it is no finite number, or lies outside low to high.
     """
-    cleaned = text.strip().removesuffix(unit).strip()
-    if GROUPED.fullmatch(cleaned):
-        cleaned = cleaned.replace(",", "")
-    elif "." not in cleaned:
-        cleaned = cleaned.replace(",", ".")  # a decimal comma
-    power = POWER.fullmatch(cleaned)
     try:
-        value = float(power[2]) ** _exponent(power[3]) if power else float(cleaned)
-        value = -value if power and power[1] else value
-    except (ValueError, OverflowError, ZeroDivisionError):
+        value = read_number(text.strip().removesuffix(unit))
+    except ValueError:
         value = math.nan
-    if not isinstance(value, float) or not math.isfinite(value):
+    if not math.isfinite(value):
         raise BadInput(f"`{text}` is not a number that can be used here; type one such as 40, 0.5, 1e-8 or 2^-14.")
     if not low <= value <= high:
-        raise BadInput(f"{value:.4g} is outside the possible range; type a number from {low:.4g} to {high:.4g}.")
+        said, first, last = (in_words(x, digits=10) for x in (value, low, high))
+        raise BadInput(f"{said} is outside the possible range; type a number from {first} to {last}.")
     return value
 
 
-def _exponent(text: str) -> int:
-    exponent = int(text)
-    if abs(exponent) > LIMIT:
-        raise OverflowError(text)
-    return exponent
+def in_words(value: float, digits: int = 4) -> str:
+    """A whole number in full, as 65,505; any other in `digits` digits, or in 10 from 1,000 on."""
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:,.{10 if abs(value) >= 1000 else digits}g}"
 
 
 def predict(
@@ -166,4 +157,4 @@ def predict(
 
 
 def _between(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and low <= value <= high
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -1,0 +1,220 @@
+"""Checks and quiz of lesson 02: a sum that does not stall, a loss that overflows, and where operations belong."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from mpkit.accumulate import rounder, running_totals
+from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.exercises.quiz import Item
+from mpkit.formats import FP16
+
+ROUND = rounder(FP16)
+NEAR = 0.005  # relative error that a sum may have
+
+
+def _random_terms(count: int) -> list[float]:
+    return torch.rand(count, generator=torch.Generator().manual_seed(2)).half().tolist()
+
+
+# What is summed, in words, and the terms: all of them values of FP16.
+SUMS = (
+    ("4096 ones", [1.0] * 4096),
+    ("10,000 times 0.1", [ROUND(0.1)] * 10_000),
+    ("1,000 random numbers from 0 to 1", _random_terms(1000)),
+    ("the single number 3", [3.0]),
+)
+
+
+class Term(float):
+    """A number that notes down each plain + and − that it takes part in: those are not FP16 additions."""
+
+    plain = 0  # in all, since it was last set to 0
+
+    def _plus(self, other: float) -> float:
+        Term.plain += 1
+        return float(self) + float(other)
+
+    def _minus(self, other: float) -> float:
+        return self._plus(-float(other))
+
+    def _taken_from(self, other: float) -> float:
+        return -self._minus(other)
+
+    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _taken_from
+
+
+@checker("02.1")
+def add_up(answer: Any) -> Feedback:
+    """A sum made of FP16 additions alone must come within half a percent of the true one."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    for name, terms in SUMS:
+        Term.plain, returned = 0, list[float]()
+
+        def add(a: float, b: float, returned: list[float] = returned) -> float:
+            returned.append(ROUND(ROUND(float(a)) + ROUND(float(b))))
+            return Term(returned[-1])
+
+        result = answer([Term(term) for term in terms], add)
+        result = result.item() if hasattr(result, "item") else result  # a number from torch or numpy is as good
+        require(type(result) in (int, float, Term), "The function should return a number, the total.")
+        if Term.plain:
+            return wrong(f"For {name} you used + or − yourself. Those are exact here, not FP16: only `add` may add.")
+        if problem := _wrong_sum(name, terms, float(result), len(returned)):
+            return wrong(problem)
+        require(float(result) in (returned or terms), f"For {name} no call of `add` has returned your total.")
+    return passed("Every total is within half a percent, and came out of `add`.")
+
+
+def _wrong_sum(name: str, terms: list[float], result: float, calls: int) -> str:
+    """What is wrong with the sum of `terms`; "" if nothing is."""
+    true = math.fsum(terms)
+    if calls < len(terms) - 1:
+        return (
+            f"For {name} you called `add` {calls:,} times. Adding {len(terms):,} numbers takes {len(terms) - 1:,} "
+            "additions: some terms were left out, or some additions were not FP16."
+        )
+    if abs(result - true) <= NEAR * true:
+        return ""
+    where = f"For {name} your total is {result:,.6g}, and the true one is {true:,.6g}."
+    if result == running_totals(terms, FP16)[-1]:
+        return f"{where} That is where a running total stalls. At the end, how large are the two numbers that you add?"
+    if not math.isfinite(result):
+        return f"{where} Something left the range of FP16."
+    if result == 0:
+        return f"{where} Nothing was added to the start."
+    if result > true * (1 + NEAR) and abs(result / true - round(result / true)) < NEAR:
+        return f"{where} Some terms are in it more than once."
+    if result > true:
+        return f"{where} Small terms were added to a large total and rounded up, again and again."
+    return f"{where} Either some terms were left out, or small ones were still added to a large total."
+
+
+# Logits, the right class, and what is special about them.
+ORDINARY = ((1.0, 2.0, 0.5), 2)
+LARGE = ((12.0, 0.0, 11.5), 0)
+FAR = ((0.0, 20.0, 1.0), 0)
+BOTH = ((300.0, 0.0, 250.0), 1)
+
+
+@checker("02.2")
+def loss_in_fp16(answer: Any) -> Feedback:
+    """Cross-entropy of FP16 logits, right for ordinary ones, large ones, and classes that are very unlikely."""
+    for logits, label in (ORDINARY, LARGE, FAR, BOTH):
+        given = torch.tensor(logits, dtype=torch.float16)
+        value = float(answer(given, label))
+        true = float(torch.nn.functional.cross_entropy(given.double()[None], torch.tensor([label])))
+        if not math.isclose(value, true, rel_tol=0.01):
+            return wrong(_wrong_loss(logits, label, value, true))
+    return passed("Finite and right, for large logits and for classes that the model thinks impossible.")
+
+
+def _wrong_loss(logits: tuple[float, ...], label: int, value: float, true: float) -> str:
+    shown = ", ".join(f"{x:g}" for x in logits)
+    where = f"With logits {shown} and class {label} your loss is {value:.4g}."
+    if logits == BOTH[0] and not math.isfinite(value):
+        return f"{where} A wider format only moves the limit. Which line still needs a number that it does not have?"
+    if math.isnan(value):
+        return f"{where} Print every line's result: which is the first that is Inf?"
+    if math.isinf(value):
+        return f"{where} The class is unlikely, but not impossible. Which line made a small number into 0?"
+    if math.isclose(value, -true, rel_tol=0.01):
+        return f"{where} The sign is wrong: a loss is positive."
+    if logits == ORDINARY[0]:
+        return f"{where} For these logits the old code was right, with {true:.4g}. What does your code compute instead?"
+    return f"{where} It is finite now, but not the loss, which is {true:.4g}: the cure changed the formula."
+
+
+LISTS = ("FP16", "FP32: leaves the range", "FP32: adds many terms", "either: never rounds")
+OPERATIONS = {
+    "A": ("FP16", {
+        "FP32: leaves the range": "A's inputs and outputs are below 30. What is there that could leave the range?",
+        "FP32: adds many terms": "A does add many terms, but read again where it adds them.",
+        "either: never rounds": "A multiplies, and a product of two 11-bit numbers has 22 bits. So it rounds.",
+    }),
+    "B": ("either: never rounds", {
+        "FP16": "B works there, but what would be lost elsewhere? Think of what comes out, compared with what goes in.",
+        "FP32: leaves the range": "B's result is one of its inputs. How could that be too large?",
+        "FP32: adds many terms": "B compares. It adds nothing.",
+    }),
+    "C": ("FP32: leaves the range", {
+        "FP16": "C has logits of up to 15. What is the exponential of 15, and where does the format end?",
+        "FP32: adds many terms": "C's trouble comes earlier, before anything is added.",
+        "either: never rounds": "C computes exponentials, and hardly any of them is a value of the format.",
+    }),
+    "D": ("FP32: adds many terms", {
+        "FP16": "D's running total reaches 10,000. How far apart are neighbours there, compared with 1?",
+        "FP32: leaves the range": "D's total stays below 65504. Its range is not the trouble.",
+        "either: never rounds": "D adds, and every addition rounds.",
+    }),
+}  # fmt: skip
+
+
+@checker("02.3")
+def two_lists(answer: Any) -> Feedback:
+    """Put four operations on a list, with the reason."""
+    require(isinstance(answer, dict), 'The answer is a dict with one place an operation, such as {"A": "FP16", …}.')
+    missing = [name for name in OPERATIONS if answer.get(name) in (None, ...)]
+    if missing:
+        who = f"operation {missing[0]} still waits" if len(missing) == 1 else f"{', '.join(missing)} still wait"
+        return not_yet(f"Not yet: {who}. Replace the three dots.")
+    for name, (right, comments) in OPERATIONS.items():
+        given = answer[name]
+        require(given in LISTS, f"Operation {name}: {given!r} is not one of the places: {'; '.join(LISTS)}.")
+        require(given == right, comments.get(given, ""))
+    return passed("Matrix work, comparisons, range, and long sums: you can tell the four kinds apart.")
+
+
+QUIZ = (
+    Item(
+        question="FP16 has 10 stored mantissa bits. By how much can a cast to nearest change a normal number at most?",
+        options=("by 2⁻¹⁰ of it", "by 2⁻¹¹ of it", "by 2⁻²⁴, the smallest subnormal"),
+        right=1,
+        feedback=(
+            "2⁻¹⁰ is a whole spacing. The nearest neighbour is never further away than half of that.",
+            "Yes. Half a spacing, and a spacing is 2⁻¹⁰ of the power of two below the number.",
+            "That is an absolute distance, and it holds near zero only. Around 1,000 neighbours are 0.5 apart.",
+        ),
+    ),
+    Item(
+        question="Why do ties go to the even neighbour, and not always up?",
+        options=("Even numbers need fewer bits", "It is faster", "Always up would push every sum upwards a little"),
+        right=2,
+        feedback=(
+            "Both neighbours have the same number of bits; the even one just ends in 0.",
+            "Up would be no slower. The reason lies in what many roundings do together.",
+            "Yes. Going up half of the time and down half of the time, ties cancel on average.",
+        ),
+    ),
+    Item(
+        question="torch sums 10,000 FP16 numbers around 1 without stalling. Why?",
+        options=(
+            "Its kernel keeps the running total in FP32 and rounds once, at the end",
+            "It sorts the numbers first",
+            "FP16 sums never stall below 65504",
+        ),
+        right=0,
+        feedback=(
+            "Yes. That is also what tensor cores do. The stall needs a running total that is FP16 itself.",
+            "Sorting would not help: 10,000 ones are sorted already.",
+            "A total of ones stalls at 2048 if it is kept in FP16.",
+        ),
+    ),
+    Item(
+        question="Then why does autocast on CUDA put `sum` and `softmax` on its FP32 list?",
+        options=(
+            "Because their FP16 kernels are wrong",
+            "Because their results may leave FP16's range or be needed with more bits by the next step",
+            "Because FP32 is faster there",
+        ),
+        right=1,
+        feedback=(
+            "The lesson measured them: each result is off by less than one spacing.",
+            "Yes. A sum may pass 65504, a probability may be flushed, and the logarithm that follows sees only that.",
+            "Reading FP32 takes twice the memory traffic. It is done for the numbers' sake.",
+        ),
+    ),
+)

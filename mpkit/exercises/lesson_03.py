@@ -1,0 +1,200 @@
+"""Checks and quiz of lesson 03: stochastic rounding, a broken master-weight step, and who needs a master copy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.exercises.quiz import Item
+
+# x and spacing. Not 1, so that a forgotten spacing shows; one negative, one on the grid.
+NUMBERS = ((0.4, 0.25), (1.6, 0.5), (-0.3, 0.25), (0.75, 0.25))
+TRIES = 1000  # draws 0.0005, 0.0015, …: evenly spread, so their mean is exact
+
+
+@checker("03.1")
+def stochastic_rounding(answer: Any) -> Feedback:
+    """One of the two neighbours, the further one as often as its share of the way says."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    for x, spacing in NUMBERS:
+        got, again = ([_number(answer(x, spacing, (k + 0.5) / TRIES)) for k in range(TRIES)] for _ in range(2))
+        require(got == again, "The same `draw` gave two different results. Use `draw`: it is all the chance you need.")
+        problem = _wrong_rounding(got, x, spacing)
+        if problem:
+            return wrong(f"With x = {x} and spacing = {spacing}: {problem}")
+    return passed("Each try lands on a neighbour, and over many tries nothing is lost: the mean is x itself.")
+
+
+def _number(value: Any) -> float:
+    value = value.item() if hasattr(value, "item") else value  # a number from torch or numpy is as good
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    require(good, "The function should return one finite number, the rounded x.")
+    return float(value)
+
+
+def _wrong_rounding(got: list[float], x: float, spacing: float) -> str | None:
+    """None for a right rounding; else what it looks like."""
+    low, near, mean = math.floor(x / spacing) * spacing, round(x / spacing) * spacing, sum(got) / len(got)
+    off = next((g for g in got if abs(g / spacing - round(g / spacing)) > 1e-6), None)
+    if off is not None:
+        return f"your function returned {off:.6g}, which is no multiple of the spacing."
+    far = next((g for g in got if not low - 1e-9 <= g <= low + spacing + 1e-9), None)
+    if far is not None:
+        return f"your function returned {far:.6g}, but x lies between other values of the grid."
+    if abs(mean - x) <= 2 * spacing / TRIES:
+        return None
+    if len(set(got)) == 1:
+        rule = "So does rounding to nearest." if math.isclose(got[0], near) else "That rounds always the same way."
+        return f"every try gives {got[0]:.6g}, whatever `draw` is. {rule}"
+    if math.isclose(x, near):
+        return f"x is on the grid already, but some tries move it, so that the mean is {mean:.4g}."
+    up = sum(g > x for g in got) / len(got)
+    if math.isclose(up, 0.5, abs_tol=0.01):
+        return f"both neighbours come equally often, so the mean is {mean:.4g}. Is x equally far from both?"
+    if math.isclose(up, (low + spacing - x) / spacing, abs_tol=0.01):
+        return f"the neighbour that is further away comes more often, and the mean is {mean:.4g}."
+    return f"the mean over many tries is {mean:.4g}."
+
+
+# Exercise 03.2: FP16 weights and gradients, FP32 masters. The tiny product lr * grad is 2^-26: 0 in FP16.
+LR, STEPS = 2.0**-10, 8
+CASES = ((1.0, 4.0), (1.0, 2.0**-2), (2.0**-20, 2.0**-16))  # weight, gradient: a large, a small, a tiny update
+
+
+@checker("03.2", returns_nothing=True)
+def master_step(answer: Any) -> Feedback:
+    """Step the FP32 master from itself, in FP32, and copy it to the model."""
+    for start, grad in CASES:
+        problem = _wrong_master(answer, start, grad)
+        if problem:
+            return problem
+    return passed("The master takes every update in FP32, and the model gets its rounded copy after each step.")
+
+
+def _wrong_master(answer: Any, start: float, grad: float) -> Feedback | None:
+    """None if eight steps with the same gradient end where they should; else what they look like."""
+    param = torch.nn.Parameter(torch.full((1,), start, dtype=torch.float16))
+    masters = [param.detach().float()]  # one list for all steps: a new tensor may be put into it
+    lead = f"Weight {start:.3g}, gradient {grad:.3g}, {STEPS} steps:"
+    for _ in range(STEPS):
+        param.grad = torch.full((1,), grad, dtype=torch.float16)
+        answer([param], masters, LR)
+        if param.dtype != torch.float16:
+            return wrong(f"{lead} the model's weight is {str(param.dtype)[6:]} now. It has to stay float16.")
+    right = start - STEPS * LR * grad
+    kept, seen = masters[0].item(), param.item()
+    if math.isclose(kept, right, rel_tol=1e-6):
+        if seen == torch.tensor(right).half().item():
+            return None
+        known = "as it was" if seen == start else "not the master's rounded value"
+        return wrong(f"{lead} the master arrived, but the model's weight is {known}. Who uses the master?")
+    return _wrong_value(kept, seen, start, grad, lead)
+
+
+def _wrong_value(kept: float, seen: float, start: float, grad: float, lead: str) -> Feedback:
+    """What a master that is not where it should be looks like."""
+    if kept == start and seen != start:
+        return wrong(f"{lead} the model's weight moved, the master did not. Then it is master of nothing.")
+    if kept == start and LR * grad <= 2.0**-25:
+        return wrong(f"{lead} nothing moved. `lr * p.grad` is {LR * grad:.3g} here. What is its dtype?")
+    if kept == start and torch.tensor(start - LR * grad).half().item() == start:
+        return wrong(f"{lead} nothing moved, not even the master. On which format's grid did it land?")
+    if kept == start:
+        return not_yet(f"Not yet: {lead[0].lower()}{lead[1:]} nothing moves at all.")
+    if math.isclose(kept, start - LR * grad, rel_tol=1e-6):
+        return wrong(f"{lead} the master is one step away from where it was, not eight. Where did each step begin?")
+    if math.isclose(kept, start + STEPS * LR * grad, rel_tol=1e-6):
+        return wrong(f"{lead} the master moved uphill.")
+    return wrong(f"{lead} the master is {kept:.6g}; eight exact steps lead to {start - STEPS * LR * grad:.6g}.")
+
+
+CHOICES = ("needs a master copy", "has one already", "does without")
+RUNS = {
+    "A": ("needs a master copy", {
+        "has one already": "Run A called `model.bfloat16()`. Is there an FP32 number left anywhere in its weights?",
+        "does without": "Run A: compare 1e-4 with half a spacing of BF16 near 0.1. The panel's first setting is close.",
+    }),
+    "B": ("has one already", {
+        "needs a master copy": "Run B's parameters: which dtype do they have, and which ones does Adam change?",
+        "does without": "Run B's learning rate is as small as run A's. Something keeps its updates. What?",
+    }),
+    "C": ("does without", {
+        "needs a master copy": "Run C: how many spacings of FP16 is 0.001, near 0.1?",
+        "has one already": "Run C called `model.half()`, so its only weights are 16-bit.",
+    }),
+    "D": ("needs a master copy", {
+        "has one already": "Run D's optimizer holds the FP16 weights themselves.",
+        "does without": "Run D: how many times larger than its update is a weight of 1? And what is FP16's limit?",
+    }),
+}  # fmt: skip
+
+
+@checker("03.3")
+def four_runs(answer: Any) -> Feedback:
+    """Which of four trainings needs FP32 master weights."""
+    require(isinstance(answer, dict), 'The answer is a dict with one choice a run, such as {"A": "does without", …}.')
+    missing = [name for name in RUNS if answer.get(name) in (None, ...)]
+    if missing:
+        who = f"runs {', '.join(missing)} still wait" if len(missing) > 1 else f"run {missing[0]} still waits"
+        return not_yet(f"Not yet: {who}. Replace the three dots.")
+    for name, (right, comments) in RUNS.items():
+        given = answer[name].strip().lower() if isinstance(answer[name], str) else answer[name]
+        require(given in CHOICES, f"Run {name}: {given!r} is not one of the choices: {'; '.join(CHOICES)}.")
+        require(given == right, comments.get(given, ""))
+    return passed("It is the size of the update against the spacing that decides, not the format alone.")
+
+
+QUIZ = (
+    Item(
+        question="A BF16 weight is 0.5, so the next value is 2⁻⁸ ≈ 0.0039 away. An update adds 0.001. What is stored?",
+        options=("0.501", "0.5039, the next value", "0.5, as before"),
+        right=2,
+        feedback=(
+            "BF16 has no 0.501: between 0.5 and 0.5039 there is nothing.",
+            "0.501 is closer to 0.5 than to 0.5039.",
+            "Yes. The update is a quarter of a spacing. Less than half a spacing is rounded back.",
+        ),
+    ),
+    Item(
+        question="With stochastic rounding, a quarter of a spacing leaves the weight as it was in three tries of four. "
+        "Why does training work all the same?",
+        options=(
+            "The fourth try moves the weight by a whole spacing, so on average the update arrives",
+            "The lost quarters are kept in a second variable",
+            "The gradient becomes larger until the weight moves",
+        ),
+        right=0,
+        feedback=(
+            "Yes. Each single step is wrong, but not in one direction: the errors cancel over many steps.",
+            "That is Kahan's way. Stochastic rounding keeps nothing besides the weight.",
+            "The gradient does not know how the weight is rounded.",
+        ),
+    ),
+    Item(
+        question="You train under torch.autocast with bfloat16. Where are the master weights?",
+        options=("Nowhere: the weights are BF16", "In the model: its parameters are FP32", "Inside the GradScaler"),
+        right=1,
+        feedback=(
+            "Look at a parameter's dtype: it is float32.",
+            "Yes. The optimizer updates FP32 numbers; autocast rounds copies of them for the matrix products.",
+            "The GradScaler scales the loss and skips steps. It holds no weights.",
+        ),
+    ),
+    Item(
+        question="SGD lost more than half of its updates and no accuracy. What explains it?",
+        options=(
+            "The lost updates were the small ones; nearly all of the way was in the large ones",
+            "SGD does not need most of its weights",
+            "BF16 has the range of FP32",
+        ),
+        right=0,
+        feedback=(
+            "Yes. Counted in updates much was lost, measured in length little.",
+            "The same weights mattered: with Adam, losing their updates cost many points.",
+            "True, but range is not the point here. An update vanishes for want of digits, not of range.",
+        ),
+    ),
+)

@@ -1,0 +1,220 @@
+"""The panel of lesson 01: type a number or flip a bit, and see it in all six formats at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ipywidgets as widgets
+
+from mpkit import markup
+from mpkit.bits import Stored, is_pattern, read_pattern, store, store_pattern
+from mpkit.formats import FORMATS, FloatFormat, require_format
+from mpkit.plots.bit_table import bit_table, error_of, finding, show, value_of
+from mpkit.typed import read_number
+from mpkit.widgets.bit_buttons import FOCUS, SIZES, BitButtons
+from mpkit.widgets.panel import BadInput, Panel, guarded
+
+PRESETS = ("0.1", "1/3", "2048+1", "65504", "65520", "1e-8", "inf")
+# The line under the field, where a message would stand, is always there: a message must not move the table.
+HINT = f'<div style="color:{markup.TEXT}">a number, or a bit pattern of the chosen format (0x…, 0b…); then Enter</div>'
+MESSAGE = "56px"  # two lines in a narrow window
+START = "3e-5"  # six formats make six different numbers of it; one flushes it, two hold it as a subnormal
+
+
+class BitExplorer(Panel):
+    """One number in FP32, TF32, FP16, BF16, E4M3 and E5M2: bits, value, spacing, error, neighbours.
+
+    `number` and `format` can be read and set, `toggle` flips a bit of that format, `step` goes to its next number.
+    `rows` holds what the table shows.
+
+    Args:
+        number: a float, or text as it can be typed into the panel.
+        format: the format whose bits are the buttons (default: FP16).
+
+    Raises:
+        ValueError: text that is no number, or a format that is not in the menu.
+        TypeError: `format` is not a format.
+    """
+
+    def __init__(self, number: float | str = START, format: FloatFormat | None = None) -> None:
+        self._text = ""  # what the panel itself wrote into the field
+        self.field = widgets.Text(
+            description="number", continuous_update=False, layout=widgets.Layout(width="300px"),
+            placeholder="0.1 or 2^-24 or 0x3c00", style={"description_width": "60px"},
+            tooltip="a number, or a bit pattern such as 0x3c00; then press Enter",
+        )  # fmt: skip
+        self.presets = [self._button(text, f"show {text}") for text in PRESETS]
+        self.menu = widgets.Dropdown(
+            options=list(FORMATS), value=_in_menu(format or FORMATS["FP16"]).name, description="toggle the bits of",
+            tooltip="format whose bits the buttons toggle", layout=widgets.Layout(width="220px"),
+            style={"description_width": "125px"},
+        )  # fmt: skip
+        self.buttons = BitButtons(self._on_bit)
+        self.down = self._button("▼ next down", "the next smaller number of this format")
+        self.up = self._button("▲ next up", "the next larger number of this format")
+        self.view = widgets.HTML()
+        wrap = widgets.Layout(flex_flow="row wrap", overflow="visible")  # shows the outline of the focus
+        super().__init__(
+            widgets.HBox([self.field, *self.presets], layout=wrap),
+            widgets.HBox([self.menu, self.down, self.up], layout=wrap),
+            self.buttons.box,
+            self.view,
+            widgets.HTML(FOCUS, layout=widgets.Layout(display="none")),
+        )
+        self.box.add_class("mpkit-bits")
+        self.message.layout.min_height = MESSAGE
+        first, *others = (child for child in self.box.children if child is not self.message)
+        self.box.children = (first, self.message, *others)
+        for button, text in zip(self.presets, PRESETS, strict=True):
+            button.on_click(lambda _, text=text: self._on_preset(text))
+        self.down.on_click(lambda _: self._on_step(-1))
+        self.up.on_click(lambda _: self._on_step(1))
+        self.number = number
+        self.field.observe(self._on_text, names="value")
+        self.menu.observe(self._on_format, names="value")
+
+    @staticmethod
+    def _button(text: str, tooltip: str) -> widgets.Button:
+        return widgets.Button(description=text, tooltip=tooltip, layout=widgets.Layout(width="auto"))
+
+    @property
+    def number(self) -> float:
+        """The number itself, before any format rounds it, as float64."""
+        return self._chosen().exact
+
+    @number.setter
+    def number(self, value: float | str) -> None:
+        text = value if isinstance(value, str) else _short(_as_float(value))
+        self._show(self._read(text))
+        self._write(text)
+
+    @property
+    def format(self) -> FloatFormat:
+        """The format whose bits are the buttons."""
+        return FORMATS[self.menu.value]
+
+    @format.setter
+    def format(self, value: FloatFormat) -> None:
+        self.menu.value = _in_menu(value).name
+
+    def toggle(self, group: str, place: int = 0) -> None:
+        """Flip one bit of the format: "sign", "exponent" or "mantissa", and the place in it from the left, from 0.
+
+        The number becomes what the new pattern means; the other formats show the nearest they have.
+        ValueError if the format has no such bit.
+        """
+        sizes = dict(zip(SIZES, map(len, self._chosen().bits), strict=True))
+        if place not in range(sizes.get(group, 0)):
+            have = ", ".join(f"{name} 0 to {size - 1}" for name, size in sizes.items())
+            raise ValueError(f"{self.format} has no {group} bit at place {place!r}; there are {have}.")
+        after = place + sum(list(sizes.values())[: list(sizes).index(group)])
+        flipped = self._chosen().code ^ 1 << (self.format.bits - 1 - after)
+        self._show(store_pattern(flipped, self.format))
+        self._write(_short(self.number))
+
+    def step(self, direction: int) -> None:
+        """Go to the format's next number up (1) or down (-1). ValueError where the format ends."""
+        chosen = self._chosen()
+        there = chosen.above if direction > 0 else chosen.below
+        if there is None:
+            self._write(self._text)
+            side = "neighbours" if math.isnan(chosen.value) else "neighbour on that side"
+            raise BadInput(f"{show(chosen.value)} has no {side} in {self.format}.")
+        self._show(store(there, self.format))
+        self._write(_short(there))
+
+    def _chosen(self) -> Stored:
+        return self.rows[self.menu.value]
+
+    def _read(self, text: str) -> Stored:
+        """What the text means, in the chosen format. BadInput with a friendly text if it means nothing."""
+        try:
+            pattern = read_pattern(text, self.format)
+            return store(read_number(text), self.format) if pattern is None else store_pattern(pattern, self.format)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
+
+    def _show(self, chosen: Stored) -> None:
+        """Show one number; `chosen` is what the format of the menu holds of it, bit for bit."""
+        self.rows = {name: chosen if fmt == chosen.fmt else store(chosen.exact, fmt) for name, fmt in FORMATS.items()}
+        self.buttons.show(chosen)
+        self.view.value = self._table()
+        self.say("")
+
+    def say(self, text: str, accent: str = "note") -> None:
+        """Show a message under the field; "" shows what can be typed there."""
+        if text:
+            super().say(text, accent)
+        else:
+            self.message.value = HINT
+
+    def _write(self, text: str) -> None:
+        """Put text into the field as the panel's own: it is not read again."""
+        if self.field.value == text:  # it may show what was typed and not sent; only a change reaches it
+            self._text = self.field.value = ""
+        self._text = text
+        self.field.value = text
+
+    @guarded
+    def _on_preset(self, text: str) -> None:
+        self.number = text
+
+    @guarded
+    def _on_bit(self, group: str, place: int) -> None:
+        self.toggle(group, place)
+
+    @guarded
+    def _on_step(self, direction: int) -> None:
+        self.step(direction)
+
+    @guarded
+    def _on_text(self, change: dict[str, Any]) -> None:
+        if change["new"] != self._text:
+            self._show(self._read(change["new"]))
+            self._text = change["new"]
+
+    @guarded
+    def _on_format(self, _change: Any) -> None:
+        exact = next(iter(self.rows.values())).exact
+        self._show(store(exact, self.format))
+        if self.field.value != self._text:  # typed and refused: perhaps a pattern that was too wide before
+            self._show(self._read(self.field.value))
+            self._text = self.field.value
+        elif is_pattern(self.field.value):  # of the format before; here it would mean another number
+            self._write(_short(exact))
+
+    def _table(self) -> str:
+        return bit_table(list(self.rows.values()), self.menu.value)
+
+    def summary(self) -> str:
+        """The finding, then every format's value and error."""
+        lines = [(f"  {name}", value_of(row, row.value), _in_words(row)) for name, row in self.rows.items()]
+        return f"{finding(list(self.rows.values()))}\n{markup.columns(lines)}"
+
+    def html(self) -> str:
+        """The table as it is now."""
+        return self._table()
+
+
+def _in_words(row: Stored) -> str:
+    kind = "subnormal, " if row.kind == "subnormal" else ""
+    return f"{kind}{row.outcome}{', error ' + error_of(row) if error_of(row) else ''}"
+
+
+def _short(x: float) -> str:
+    """All digits of a float64, in the spelling that the panel reads."""
+    return "nan" if math.isnan(x) else repr(x).removesuffix(".0")
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, RuntimeError):
+        raise TypeError(f"number is a float, or text such as '2^-24' or '0x3c00'; {value!r} is neither.") from None
+
+
+def _in_menu(value: FloatFormat) -> FloatFormat:
+    if FORMATS.get(require_format(value).name) != value:
+        raise ValueError(f"format {value} is not in this panel's menu; use one of {', '.join(FORMATS)}.")
+    return value
