@@ -58,7 +58,7 @@ def surroundings(at: Landing, asked: float | None = None) -> str:
     stored = flushed or f"{at.fmt} stores {number(at.weight, at)}"
     at_the_end = at.weight == math.copysign(at.fmt.max, at.update)
     further = ", its last value" if at_the_end else f"; the next value is {at.gap:.3g} away"
-    return f"{stored}{further}. {compare}{alone}"
+    return f"{stored}{further}." + ("" if flushed else f" {compare}") + alone  # all three would be cut off
 
 
 def update_label(update: float) -> str:
