@@ -173,11 +173,11 @@ class BitExplorer(Panel):
         if change["new"] != self._text:
             self._show(self._read(change["new"]))
             self._text = change["new"]
+            self.field.send_state("value")  # a button pressed meanwhile may have written another text over it
 
     @guarded
     def _on_format(self, _change: Any) -> None:
-        exact = next(iter(self.rows.values())).exact
-        self._show(store(exact, self.format))
+        self._show(store(exact := next(iter(self.rows.values())).exact, self.format))
         if self.field.value != self._text:  # typed and refused: perhaps a pattern that was too wide before
             self._show(self._read(self.field.value))
             self._text = self.field.value
