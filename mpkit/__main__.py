@@ -28,10 +28,16 @@ def bench(argv: Sequence[str]) -> int:
     return int(importlib.import_module("mpkit.bench").main(list(argv)) or 0)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"doctor": doctor, "bench": bench}
+def record(argv: Sequence[str]) -> int:
+    """Record the gradient traces of lesson 05; mpkit.record_traces knows its own options."""
+    return int(importlib.import_module("mpkit.record_traces").main(list(argv)))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"doctor": doctor, "bench": bench, "record": record}
 SUMMARY = {
     "doctor": "what this machine can do, and what is missing",
     "bench": "time mpkit against the named peers",
+    "record": "record the gradients of real runs for the scaler race",
 }
 
 

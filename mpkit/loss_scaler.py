@@ -8,6 +8,7 @@ any other needs one read of `found_inf` a step, because Python has to decide whe
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import weakref
 from typing import Any
@@ -17,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mpkit import misuse
-from mpkit.scaling import DynamicScale, ScaleRule, ScaleState
+from mpkit.scaling import DynamicScale, GradientStats, ScaleRule
+from mpkit.scaling.saved import read_state
 from mpkit.step_result import StepResult
 from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, reciprocal, step_fused
 
@@ -37,6 +39,8 @@ class LossScaler:
         # Dividing by a scale of 1 or more cannot overflow, so then the first test says it all.
         self._check_again = self.rule.check_unscaled and not (self.rule.floor or 0.0) >= 1.0
         self._start = self.rule.init()
+        self._memory = self._start  # what rules remember that are not updated on the device
+        self._seen: GradientStats | None = None  # this iteration's gradients, for rules that read them
         self._scale: Tensor | None = None
         self._plans: dict[tuple[int, ...], GradientPlan] = {}  # by the ids of the parameters: wrappers share it
         self._results: list[weakref.ref[StepResult]] = []
@@ -112,7 +116,8 @@ class LossScaler:
         grad_scale = None
         if plan.stage is Stage.READY:
             # A fused optimizer divides by the scale itself, unless the quotient has to be tested as well.
-            grad_scale = scale if fused and not self._check_again else None
+            divided_here = self._check_again or bool(self.rule.reads)
+            grad_scale = scale if fused and not divided_here else None
             self._check(plan, optimizer, self._inv_scale if grad_scale is None else self._one, "step()")
         gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
         known: bool | None = None
@@ -136,17 +141,27 @@ class LossScaler:
         flags = [plan.found_inf for plan in self._plans.values() if plan.stage is not Stage.READY]
         if not flags:
             raise RuntimeError(misuse.NOT_STEPPED)
-        self.rule.update_tensors(self._scale, self._growth_tracker, functools.reduce(torch.maximum, flags))
-        self._inv_scale.copy_(reciprocal(self._scale))
+        self._adapt(self._scale, functools.reduce(torch.maximum, flags))
         # An optimizer that sat this iteration out is forgotten, so that a scaler does not keep an old model alive.
         self._plans = {ids: plan for ids, plan in self._plans.items() if plan.captured or plan.stage is not Stage.READY}
         self.abandon()
+
+    def _adapt(self, scale: Tensor, found_inf: Tensor) -> None:
+        if self.rule.on_device:
+            self.rule.update_tensors(scale, self._growth_tracker, found_inf)
+        else:  # Python decides: the host has to read found_inf
+            seen = (self._seen,) if self.rule.reads else ()
+            self._memory = self.rule.update(self._memory, bool(found_inf), *seen)
+            scale.fill_(self._memory.scale)
+            self._growth_tracker.fill_(self._memory.growth_tracker)
+        self._inv_scale.copy_(reciprocal(scale))
 
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.
 
         Stages and found_inf are reset, the scale stays. Then call `optimizer.zero_grad()`: a gradient may be unscaled.
         """
+        self._seen = None
         for plan in self._plans.values():
             plan.reset()
 
@@ -155,21 +170,24 @@ class LossScaler:
         return self._start.scale if self._scale is None else float(self._scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to resume exactly, as plain values: scale, growth_tracker and the rule.
+        """Return everything needed to resume exactly, as plain values: the rule, and all that it remembers.
+
+        That is the scale, the growth_tracker, and for rules with more state, such as LogMaxScale, their other fields.
 
         Waits for the device. RuntimeError: between unscale_ or step and update.
         """
         if any(plan.stage is not Stage.READY for plan in self._plans.values()):
             raise RuntimeError(misuse.MID_ITERATION)
         tracker = self._start.growth_tracker if self._scale is None else int(self._growth_tracker)
-        return {"scale": self.get_scale(), "growth_tracker": tracker, "rule": self.rule.state_dict()}
+        more = dataclasses.asdict(self._memory)
+        return {**more, "scale": self.get_scale(), "growth_tracker": tracker, "rule": self.rule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; an iteration in progress is dropped.
 
         ValueError: the state comes from another rule (any field counts), or is no state of a LossScaler.
         """
-        self._start = _read_state(state, self.rule)
+        self._start = self._memory = read_state(state, self.rule)
         self.abandon()
         if self._scale is not None:
             self._scale.fill_(self._start.scale)
@@ -201,20 +219,10 @@ class LossScaler:
             raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
         if not plan.check_and_unscale(inv_scale):
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
+        if self.rule.reads:
+            seen = plan.stats(histogram=self.rule.reads == "histogram")
+            self._seen = seen if self._seen is None else self._seen.with_more(seen)
         if self._check_again:  # also catches a scale so small that its reciprocal is Inf
             plan.check_and_unscale(self._one)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(plan.found_inf, op=dist.ReduceOp.MAX)
-
-
-def _read_state(state: dict[str, Any], rule: ScaleRule) -> ScaleState:
-    try:
-        saved, scale, tracker = state["rule"], state["scale"], state["growth_tracker"]
-        fits = 0.0 <= scale < float("inf") and tracker >= 0 and isinstance(tracker, int)
-    except (KeyError, TypeError):
-        fits = False
-    if not fits:
-        raise ValueError(misuse.BAD_STATE.format(got=state))
-    if saved != rule.state_dict():
-        raise ValueError(misuse.OTHER_RULE.format(saved=saved, here=rule.state_dict()))
-    return ScaleState(float(scale), tracker)

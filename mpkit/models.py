@@ -111,3 +111,16 @@ class Autoencoder(SeedsNet):
     def error(self, images: Tensor) -> Tensor:
         """Mean squared reconstruction error of each seed: (seeds,)."""
         return self.loss(self(images), images)
+
+
+class WideAutoencoder(Autoencoder):
+    """A bad start: autoencoder 64-64-32-64-64 with ReLU whose weights begin `gain` times as large as Xavier's.
+
+    Its first loss is in the ten thousands, and so are its gradients: most loss scales overflow.
+    """
+
+    def __init__(self, seeds: Sequence[int] = (0,), gain: float = 6.0) -> None:
+        SeedsNet.__init__(self, (64, 64, 32, 64, 64), seeds, nn.ReLU, "xavier", last=False)
+        with torch.no_grad():
+            for layer in self.linear_layers():
+                layer.weight.mul_(gain)

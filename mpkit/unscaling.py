@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mpkit import overflow
+from mpkit.scaling.gradient_stats import GradientStats
 
 ParamGroups = list[dict[str, Any]]
 LARGE_SHARE = 0.5  # of the values: a GPU starts on these while Python collects the many small gradients
@@ -99,6 +100,11 @@ class GradientPlan:
             self.gathered.append((bucket, grads))
             _check_bucket(bucket, grads, inv_scale, self.found_inf)
         return any(grad is not None for _, grads in self.gathered for grad in grads)
+
+    def stats(self, histogram: bool) -> GradientStats:
+        """Measure the gradients of the last `check_and_unscale` on this rank. Waits for the device."""
+        grads = (local(g) for _, found in self.gathered for g in found if g is not None)
+        return GradientStats.of(grads, histogram)
 
 
 def _large_and_small(params: list[Tensor]) -> list[list[Tensor]]:

@@ -68,8 +68,8 @@ def test_first_growth_of_the_default_is_at_clean_step_2000() -> None:
     assert scales.index(2.0**18) == 3999
 
 
-def test_a_tracker_beyond_the_interval_never_grows() -> None:
-    rule = DynamicScale(init_scale=4.0, growth_interval=3)
+def test_with_an_exact_interval_a_tracker_beyond_it_never_grows() -> None:
+    rule = DynamicScale(init_scale=4.0, growth_interval=3, exact_interval=True)
     assert rule.update(ScaleState(4.0, 25), False) == ScaleState(4.0, 26)
     scale, tracker = on_device(ScaleState(4.0, 25))
     rule.update_tensors(scale, tracker, torch.tensor(0.0))

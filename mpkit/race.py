@@ -1,0 +1,80 @@
+"""Run scaling rules over a trace of gradients, without training: every rule sees the same gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpkit.formats import FP16, FloatFormat
+from mpkit.gradient_trace import GradientTrace
+from mpkit.scaling import DynamicScale, ScaleExhausted, ScaleRule
+
+
+@dataclass(frozen=True, eq=False)
+class Lap:
+    """What one rule did on a trace.
+
+    `scales` (steps,): the scale that each step used. `overflowed` (steps,): it was too large for the largest gradient.
+    `skipped` (steps,): the same, for rules that skip; popart applies such a step. `flushed` (steps,): share (0 to 1) of
+    the non-zero gradients that became zero. `gave_up`: the step at which the rule raised ScaleExhausted; all steps from
+    there on count as skipped. None if it never did.
+    """
+
+    rule: ScaleRule
+    scales: np.ndarray
+    overflowed: np.ndarray
+    skipped: np.ndarray
+    flushed: np.ndarray
+    gave_up: int | None = None
+
+    @property
+    def lost_steps(self) -> int:
+        """Steps that did not change the weights."""
+        return int(self.skipped.sum())
+
+    @property
+    def mean_flushed(self) -> float:
+        """Mean share (0 to 1) of flushed values over the steps that were taken; 1 if none was."""
+        taken = ~self.skipped
+        return float(self.flushed[taken].mean()) if taken.any() else 1.0
+
+
+def race(rule: ScaleRule, trace: GradientTrace, fmt: FloatFormat = FP16) -> Lap:
+    """Let `rule` choose the scale at every step of `trace`.
+
+    The trace does not react: its gradients are those of an FP32 run that took every step. In real training a skipped
+    step leaves the weights, and so the next gradients, as they were.
+    """
+    if not isinstance(rule, ScaleRule):
+        raise TypeError(f"a rule such as mpkit.scaling.preset('torch') is asked for, but {rule!r} came.")
+    seen = trace.seen if rule.reads else [None] * len(trace)
+    limits = (fmt.overflow_at / np.maximum(trace.largest, 1e-300)).tolist()
+    scales, overflowed = np.empty(len(trace)), np.zeros(len(trace), dtype=bool)
+    state, gave_up = rule.init(), None
+    for step, limit in enumerate(limits):
+        scales[step] = scale = state.scale
+        if scale >= limit:
+            overflowed[step] = True
+        try:
+            state = rule.update(state, scale >= limit, seen[step])
+        except ScaleExhausted:
+            gave_up = step
+            scales[step:], overflowed[step:] = scale, True
+            break
+    skipped = overflowed if rule.skips else np.zeros_like(overflowed)
+    if gave_up is not None:
+        skipped = overflowed.copy()
+    return Lap(rule, scales, overflowed, skipped, trace.flushed(scales, fmt), gave_up)
+
+
+def sweep(
+    trace: GradientTrace, inits: list[float], intervals: list[int], **options: Any
+) -> dict[tuple[float, int], Lap]:
+    """Race DynamicScale(init_scale, growth_interval, **options) for every pair of the two lists."""
+    return {
+        (init, interval): race(DynamicScale(init_scale=init, growth_interval=interval, **options), trace)
+        for init in inits
+        for interval in intervals
+    }

@@ -1,0 +1,55 @@
+"""The gradients of a step in a few numbers: what statistics-driven scaling rules look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mpkit.histogram import ExponentHistogram
+
+
+@dataclass(frozen=True)
+class GradientStats:
+    """Numbers of the unscaled gradients of one step.
+
+    `amax`: the largest magnitude. `norm`: the Euclidean norm of all values together. Both are Inf or NaN if a gradient
+    is. `histogram`: counts per binade, or None where nobody asked for it.
+    """
+
+    amax: float
+    norm: float
+    histogram: ExponentHistogram | None = None
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor], histogram: bool = False) -> GradientStats:
+        """Measure `tensors` (floating-point, any shapes) as one; reads them on the host. Nothing in: all zero."""
+        values = [t.detach().coalesce().values() if t.is_sparse else t.detach() for t in tensors]
+        values = [t.float() for t in values if t.numel()]
+        if not values:
+            return cls(0.0, 0.0, ExponentHistogram.of(torch.zeros(0)) if histogram else None)
+        largest = torch.stack([t.abs().amax() for t in values]).amax()
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in values]))
+        counts = [ExponentHistogram.of(t) for t in values] if histogram else []
+        return cls(float(largest), float(norm), sum(counts[1:], counts[0]) if counts else None)
+
+    def share_from(self, limit: float) -> float:
+        """Share (0 to 1) of the non-zero values that are Inf, NaN or at least `limit` (> 0) in magnitude.
+
+        Whole binades: a binade counts if its lower edge is at least `limit`. ValueError: no histogram was measured.
+        """
+        if self.histogram is None:
+            raise ValueError("the histogram is missing; measure GradientStats.of(gradients, histogram=True).")
+        lower = math.ceil(math.log2(limit))
+        above = int(self.histogram.counts[self.histogram.log2_edges >= lower].sum())
+        return (above + self.histogram.inf + self.histogram.nan) / max(self.histogram.nonzero, 1)
+
+    def with_more(self, other: GradientStats) -> GradientStats:
+        """The numbers of both sets of gradients together."""
+        both = self.histogram is not None and other.histogram is not None
+        amax = math.nan if math.isnan(self.amax) or math.isnan(other.amax) else max(self.amax, other.amax)
+        histogram = self.histogram + other.histogram if both else None  # type: ignore[operator]
+        return GradientStats(amax, math.hypot(self.norm, other.norm), histogram)
