@@ -53,7 +53,7 @@ lessons: $(STAMP)
 	@$(OWN_HOME) $(NBVAL) -n $(JOBS) --dist loadscope --ignore=$(FIRST) notebooks
 
 browser: $(STAMP)
-	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs tests/browser
+	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile tests/browser
 
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py run $(ARGS)

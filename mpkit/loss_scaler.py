@@ -132,19 +132,22 @@ class LossScaler:
         return result
 
     def update(self) -> None:
-        """Let the rule adapt the scale to what this iteration's optimizers found. Ends the iteration; no wait.
+        """Let the rule adapt the scale to what this iteration's optimizers found. Ends the iteration.
 
-        One optimizer's overflow shrinks the scale for all, but skips only its own step.
+        One optimizer's overflow shrinks the scale for all, but skips only its own step. A rule that reads gradients or
+        remembers more than the scale (`rule.on_device` is False) waits for the device. ScaleExhausted: it gave up.
         """
         if self._scale is None:
             raise RuntimeError(misuse.NO_SCALE.format(verb="update()"))
         flags = [plan.found_inf for plan in self._plans.values() if plan.stage is not Stage.READY]
         if not flags:
             raise RuntimeError(misuse.NOT_STEPPED)
-        self._adapt(self._scale, functools.reduce(torch.maximum, flags))
-        # An optimizer that sat this iteration out is forgotten, so that a scaler does not keep an old model alive.
-        self._plans = {ids: plan for ids, plan in self._plans.items() if plan.captured or plan.stage is not Stage.READY}
-        self.abandon()
+        try:
+            self._adapt(self._scale, functools.reduce(torch.maximum, flags))
+        finally:  # also when the rule gives up: the iteration is over
+            # An optimizer that sat it out is forgotten, so that a scaler does not keep an old model alive.
+            self._plans = {ids: p for ids, p in self._plans.items() if p.captured or p.stage is not Stage.READY}
+            self.abandon()
 
     def _adapt(self, scale: Tensor, found_inf: Tensor) -> None:
         if self.rule.on_device:

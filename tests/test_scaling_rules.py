@@ -376,3 +376,19 @@ def test_every_preset_is_documented_by_a_distinct_rule() -> None:
         "paddle",
         "mindspore",
     } <= set(PRESETS)
+
+
+def test_after_a_rule_gave_up_the_next_iteration_is_clean() -> None:
+    p = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    scaler = mpkit.LossScaler(DynamicScale(init_scale=1.0, at_floor="stop"))
+    for gradient in (math.inf, 1.0):
+        optimizer.zero_grad()
+        scaler.scale((p * gradient).sum()).backward()
+        scaler.unscale_(optimizer)
+        stepped = scaler.step(optimizer).stepped
+        if gradient == math.inf:
+            with pytest.raises(ScaleExhausted):
+                scaler.update()
+    assert stepped
+    assert (p.item(), scaler.get_scale()) == (-1.0, 1.0)
