@@ -133,12 +133,14 @@ def synthetic(steps: int = 2000, drift: Sequence[float] = (-4.0, -24.0), spread:
     largest, norm = np.zeros(steps), np.zeros(steps)
     z = rng.standard_normal(values)
     for step in range(steps):
-        logs = middle[step] + spread * (z + 0.3 * rng.standard_normal()) * 0.9
+        logs = middle[step] + spread * (z + 0.05 * rng.standard_normal())
         bins = np.clip(np.floor(logs).astype(int) - LOWEST, 0, BINS - 1)
         counts[step] = np.bincount(bins, minlength=BINS)
         largest[step] = 2.0 ** logs.max()
         norm[step] = math.sqrt(float(np.square(np.exp2(logs)).sum()))
-    recipe = f"made up: log-normal gradients, 2^{drift[0]:g} drifting to 2^{drift[1]:g}, one sudden rise"
+    recipe = (
+        f"made up: log-normal, the middle drifts by {abs(drift[1] - drift[0]):g} powers of two, with one sudden rise"
+    )
     return GradientTrace("synthetic", recipe, counts, largest, largest.copy(), norm)
 
 

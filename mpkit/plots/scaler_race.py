@@ -1,0 +1,101 @@
+"""Every rule's scale, step by step, against the window of scales that are right: the picture of lesson 05."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mpkit.gradient_trace import GradientTrace
+from mpkit.plots.canvas import Canvas, Frame
+from mpkit.plots.comparison import RUNS
+from mpkit.plots.scaler_race_words import log2_text
+from mpkit.plots.style import FAINT, INK, ZONE, ZONE_TEXT, look, percent, power
+from mpkit.race import Lap
+
+SIZE = (1040, 560)  # pixels
+LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
+
+
+class ScalerRaceFigure:
+    """The picture for one trace; its windows are drawn once, the rules' lines at every `show`."""
+
+    def __init__(self, trace: GradientTrace) -> None:
+        self.trace = trace
+        with look():
+            self.canvas = Canvas(SIZE, [INK, FAINT, *ZONE.values(), *ZONE_TEXT.values(), *(run[0] for run in RUNS)])
+            self.page = self.canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
+            self.page.set_axis_off()
+            self.axes = self.canvas.figure.add_axes((0.062, 0.1, 0.575, 0.745))
+            self._draw_window()
+            self.canvas.freeze()
+
+    def show(self, laps: Mapping[str, Lap], title: str) -> Frame:
+        """The picture for these laps on this trace, by the rules' names."""
+        frame = self.canvas.frame()
+        frame.text((12, 10), title, size=19, bold=True)
+        frame.text((12, 42), f"Gradients: {self.trace.recipe}", size=13, color=FAINT)
+        self._zone_words(frame)
+        for lap, style in zip(laps.values(), RUNS, strict=False):
+            self._line(frame, lap, *style)
+        self._table(frame, laps)
+        return frame
+
+    def _draw_window(self) -> None:
+        ax, steps = self.axes, np.arange(len(self.trace))
+        low, high = self.trace.window()
+        ax.set(xlim=(0, len(self.trace)), ylim=(LOWEST, HIGHEST))
+        ax.set_facecolor(ZONE["normal"])
+        ax.fill_between(steps, LOWEST, low, color=ZONE["flushed"], linewidth=0)
+        ax.fill_between(steps, high, HIGHEST, color=ZONE["overflow"], linewidth=0)
+        ax.plot(steps, low, color=ZONE_TEXT["flushed"], linewidth=0.8)
+        ax.plot(steps, high, color=ZONE_TEXT["overflow"], linewidth=0.8)
+        ticks = range(-16, HIGHEST, 8)
+        ax.set_yticks(list(ticks), [power(k) for k in ticks])
+        ax.tick_params(labelsize=11)
+        ax.set_xlabel("training step", fontsize=12, labelpad=2)
+        ax.set_ylabel("loss scale", fontsize=12, labelpad=1)
+
+    def _zone_words(self, frame: Frame) -> None:
+        x = 0.02 * len(self.trace)
+        frame.text((x, HIGHEST - 2), "too large: the largest gradient overflows, the step is skipped",
+                   color=ZONE_TEXT["overflow"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
+        frame.text((x, LOWEST + 2), "too small: more than 5% of the gradients are flushed to zero",
+                   color=ZONE_TEXT["flushed"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
+
+    def _line(self, frame: Frame, lap: Lap, color: str, dash: object, marker: str) -> None:
+        with np.errstate(divide="ignore"):
+            height = np.clip(np.log2(lap.scales), LOWEST, HIGHEST)
+        turns = np.flatnonzero(np.diff(height)) + 1
+        x = np.concatenate([[0], np.repeat(turns, 2), [len(height)]])
+        y = np.repeat(height[np.concatenate([[0], turns])], 2)
+        frame.line(self.axes, np.column_stack([x, y]), color, width=2.2, dash=dash)  # type: ignore[arg-type]
+        lost = np.flatnonzero(lap.skipped)
+        if len(lost):
+            frame.marks(self.axes, np.column_stack([lost, height[lost]]), "x", color, size=5, edge=color)
+        some = np.arange(len(height) // 14, len(height), max(len(height) // 7, 1))
+        frame.marks(self.axes, np.column_stack([some, height[some]]), marker, color, size=8)
+
+    def _table(self, frame: Frame, laps: Mapping[str, Lap]) -> None:
+        left, top = 0.662 * SIZE[0], 0.155 * SIZE[1]
+        for x, head, anchor in (
+            (0, "rule", "la"),
+            (226, "steps lost", "ra"),
+            (296, "flushed", "ra"),
+            (346, "end", "ra"),
+        ):
+            frame.text((left + x, top), head, size=13, color=FAINT, anchor=anchor)
+        for number, ((name, lap), style) in enumerate(zip(laps.items(), RUNS, strict=False)):
+            y = top + 38 + 34 * number
+            frame.marks(self.page, [(left + 7, y)], style[2], style[0], size=10)
+            frame.text((left + 20, y), name, size=14, anchor="lm")
+            steps = len(lap.scales)
+            frame.text((left + 226, y), "all" if lap.lost_steps == steps else str(lap.lost_steps), anchor="rm", size=14)
+            flushed = "–" if lap.lost_steps == steps else percent(lap.mean_flushed)
+            frame.text((left + 296, y), flushed, anchor="rm", size=14)
+            frame.text((left + 346, y), log2_text(lap.scales[-1]), anchor="rm", size=14)
+            if lap.gave_up is not None:
+                frame.text((left + 20, y + 17), f"gave up at step {lap.gave_up}", size=12, color=FAINT, anchor="lm")
+        y = top + 46 + 34 * len(laps)
+        frame.text((left, y), "× marks a lost step. Flushed: mean over", size=12, color=FAINT)
+        frame.text((left, y + 16), "the steps that were taken.", size=12, color=FAINT)
