@@ -1,0 +1,165 @@
+"""Checks and quiz of lesson 05: write the rule, find out why a scale collapses, read four logs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.exercises.quiz import Item
+from mpkit.scaling import DynamicScale, ScaleState
+
+INTERVAL = 3
+FLAGS = (0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+
+
+@checker("05.1")
+def dynamic_rule(answer: Any) -> Feedback:
+    """The rule of torch.amp.GradScaler, for factor 2 and 1/2, as a function of scale and count."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    rule = DynamicScale(init_scale=1024.0, growth_interval=INTERVAL)
+    right, scale, clean = rule.init(), 1024.0, 0
+    for step, flag in enumerate(FLAGS):
+        was, right = right, rule.update(right, bool(flag))
+        given = answer(scale, clean, bool(flag), INTERVAL)
+        pair = isinstance(given, tuple | list) and len(given) == 2
+        require(pair, "The function should return two numbers: return scale, clean.")
+        if tuple(given) != (right.scale, right.growth_tracker):
+            return wrong(_wrong_update(tuple(given), was, right, bool(flag), step))
+        scale, clean = given
+    return passed("That is the rule of torch, Keras and JMP, but for their limits.")
+
+
+def _wrong_update(given: tuple[Any, Any], was: ScaleState, right: ScaleState, found_inf: bool, step: int) -> str:
+    happened = "an overflow" if found_inf else f"clean step {was.growth_tracker + 1} of {INTERVAL}"
+    lead = f"Step {step}, {happened}, from scale {was.scale:g} and count {was.growth_tracker}: you return {given}."
+    scale = given[0]
+    if found_inf:
+        if scale != right.scale:
+            return f"{lead} What should an overflow do to the scale?"
+        return f"{lead} The steps were to be clean in a row. What does that say about the count now?"
+    if was.growth_tracker + 1 < INTERVAL:
+        if scale != was.scale:
+            return f"{lead} It is too early for another scale."
+        return f"{lead} Who counts this clean step?"
+    if scale == was.scale:
+        return f"{lead} That was the step to grow at."
+    if scale == right.scale:
+        return f"{lead} The scale is right. From where does the next count start?"
+    return f"{lead} The scale should be {right.scale:g}."
+
+
+# Exercise 05.2: gradients of single batches. Each case: gradients, first scale.
+CASES = (((1.0, 0.5, 0.25), 1024.0), ((1.0, 100.0, 1.0, 0.5), 1024.0), ((9.0, 9.0, 9.0), 2.0**15), ((64.0,), 1024.0))
+
+
+def honest_run(gradients: tuple[float, ...], scale: float) -> tuple[float, float]:
+    """What exercise 05.2's loop should do: (weight, scale) after it, from weight 0."""
+    weight = 0.0
+    for g in gradients:
+        if g * scale > 65504:
+            scale /= 2
+        else:
+            weight -= 0.1 * g
+    return weight, scale
+
+
+@checker("05.2")
+def collapsing_scale(answer: Any) -> Feedback:
+    """A loop in which one overflow must cost one step, and no more."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    for gradients, scale in CASES:
+        given = answer(0.0, gradients, scale)
+        pair = isinstance(given, tuple | list) and len(given) == 2
+        require(pair, "The function should return two numbers: return weight, scale.")
+        right = honest_run(gradients, scale)
+        if all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in zip(given, right, strict=True)):
+            continue
+        lead = f"Gradients {', '.join(f'{g:g}' for g in gradients)}, first scale {scale:g}: you end with weight "
+        lead += f"{given[0]:.4g} and scale {given[1]:g}."
+        if not math.isfinite(given[0]):
+            return wrong(f"{lead} An Inf went into the weight.")
+        if given[1] < right[1]:
+            return wrong(f"{lead} The scale was halved more often than gradients overflowed. What is in `grad` then?")
+        if given[1] > right[1]:
+            return wrong(f"{lead} One of these gradients overflows at that scale, and it should shrink.")
+        return wrong(f"{lead} The scale is right, the weight is not: it should be {right[0]:.4g}.")
+    return passed("One overflow, one lost step. In PyTorch the line is optimizer.zero_grad(), before every backward().")
+
+
+CAUSES = ("healthy", "not the scale", "cannot grow back", "first scale too high")
+LOGS = {
+    "A": ("healthy", {
+        "not the scale": "Log A loses one step in two thousand, and the loss falls.",
+        "cannot grow back": "Log A does grow back: 65536, 131072, 65536, 131072.",
+        "first scale too high": "Log A's overflows come all through the run, not at its start.",
+    }),
+    "B": ("not the scale", {
+        "healthy": "Log B skips every step. Nothing is learned there.",
+        "cannot grow back": "Log B's scale falls without an end. Would a larger one repair its loss?",
+        "first scale too high": "Log B has passed every scale down to 2^-20, and it still overflows.",
+    }),
+    "C": ("cannot grow back", {
+        "healthy": "Log C flushes 60 % of the gradients, and its loss is flat.",
+        "not the scale": "Log C's gradients are lost at the bottom of the window. That is a matter of the scale.",
+        "first scale too high": "Log C's scale is too low now.",
+    }),
+    "D": ("first scale too high", {
+        "healthy": "Log D ends well, but what happened in its first sixteen steps?",
+        "not the scale": "Log D recovers by itself once the scale has fallen.",
+        "cannot grow back": "Log D has no need to grow: nothing is flushed.",
+    }),
+}  # fmt: skip
+
+
+@checker("05.3")
+def four_logs(answer: Any) -> Feedback:
+    """Match four logs with their cause."""
+    require(isinstance(answer, dict), 'The answer is a dict with one cause a log, such as {"A": "healthy", …}.')
+    missing = [name for name in LOGS if answer.get(name) in (None, ...)]
+    if missing:
+        who = f"logs {', '.join(missing)} still wait" if len(missing) > 1 else f"log {missing[0]} still waits"
+        return not_yet(f"Not yet: {who}. Replace the three dots.")
+    for name, (right, comments) in LOGS.items():
+        given = answer[name]
+        require(given in CAUSES, f"Log {name}: {given!r} is not one of the causes: {'; '.join(CAUSES)}.")
+        require(given == right, comments.get(given, ""))
+    return passed("A sawtooth is health; a fall without an end is not the scale's fault.")
+
+
+QUIZ = (
+    Item(
+        question="A dynamic scale skips one step in 2,000. What do you do?",
+        options=("Lower the growth factor", "Nothing: it looks for its upper limit", "Start from a smaller scale"),
+        right=1,
+        feedback=(
+            "It would look for its limit in smaller strides, and lose no fewer steps.",
+            "Yes. Growing until something overflows is how the rule finds out where the limit is.",
+            "After the first few thousand steps the start is forgotten.",
+        ),
+    ),
+    Item(
+        question="The scale has fallen to 2⁻²⁰ and every step is skipped. What is the likely cause?",
+        options=("The gradients are huge", "The growth interval is too long", "Inf or NaN in the forward pass"),
+        right=2,
+        feedback=(
+            "At that scale a gradient of sixty billion would still fit into FP16.",
+            "No step was clean, so no interval ever began.",
+            "Yes. Inf times any scale is Inf, and the rule halves for ever, or down to its floor.",
+        ),
+    ),
+    Item(
+        question="Two libraries both use hysteresis 2. Do they shrink at the same steps?",
+        options=(
+            "Not always: they differ in when the patience is full again",
+            "Yes, that is what the number means",
+            "Only if both use the same factor",
+        ),
+        right=0,
+        feedback=(
+            "Yes. After a growth, at every clean step, or after every shrink: three meanings of one word.",
+            "The table above shows the same nine steps with three different ends.",
+            "The factor says how far the scale falls, not at which step.",
+        ),
+    ),
+)
