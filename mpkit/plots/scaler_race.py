@@ -98,4 +98,5 @@ class ScalerRaceFigure:
                 frame.text((left + 20, y + 17), f"gave up at step {lap.gave_up}", size=12, color=FAINT, anchor="lm")
         y = top + 46 + 34 * len(laps)
         frame.text((left, y), "× marks a lost step. Flushed: mean over", size=12, color=FAINT)
-        frame.text((left, y + 16), "the steps that were taken.", size=12, color=FAINT)
+        frame.text((left, y + 16), "the steps that were taken. Doing well: at most", size=12, color=FAINT)
+        frame.text((left, y + 32), "1% of the steps lost, and 5% flushed.", size=12, color=FAINT)

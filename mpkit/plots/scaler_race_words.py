@@ -22,13 +22,17 @@ def finding(laps: Mapping[str, Lap]) -> str:
     parts = []
     if laps[skips].lost_steps > FEW_STEPS * steps:
         lost = laps[skips].lost_steps
-        parts.append(f"{skips} loses {'every step' if lost == steps else f'{lost} steps'}")
+        parts.append(f"{skips} loses {'every step' if lost == steps else _steps(lost)}")
     if flushes is not None and laps[flushes].mean_flushed > FEW_LOST:
         parts.append(f"{flushes} flushes {percent(laps[flushes].mean_flushed)} of the gradients")
     well = [name for name, lap in laps.items() if lap.lost_steps <= FEW_STEPS * steps and lap.mean_flushed <= FEW_LOST]
     if not parts:
-        return "Every rule here skips few steps and flushes little"
+        return "Every rule here loses few steps and flushes little"
     return "; ".join([*parts, f"{' and '.join(well)} do well" if len(well) == 2 else _well(well)]).removesuffix("; ")
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def _well(names: list[str]) -> str:
@@ -49,4 +53,4 @@ def row(name: str, lap: Lap) -> str:
     """One rule in a line: steps lost, share flushed, the last scale."""
     gave_up = "" if lap.gave_up is None else f", gives up at step {lap.gave_up}"
     flushed = "–" if lap.lost_steps == len(lap.scales) else f"{100 * lap.mean_flushed:.0f}%"
-    return f"{name}: {lap.lost_steps} steps lost, {flushed} flushed, ends at {log2_text(lap.scales[-1])}{gave_up}"
+    return f"{name}: {_steps(lap.lost_steps)} lost, {flushed} flushed, ends at {log2_text(lap.scales[-1])}{gave_up}"
