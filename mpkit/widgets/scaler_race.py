@@ -76,7 +76,7 @@ class ScalerRacePanel(Panel):
                 (BACKOFFS, "backoff", lambda v: f"× {v}"))  # fmt: skip
         self.init_slider, self.interval_slider, self.backoff_slider = (
             widgets.SelectionSlider(
-                options=[("each its own", OWN), *((text(v), v) for v in values if v != OWN)], description=name,
+                options=[("its own", OWN), *((text(v), v) for v in values if v != OWN)], description=name,
                 style=wide, layout=widgets.Layout(width="330px"),
             )
             for values, name, text in made
@@ -211,7 +211,7 @@ class ScalerRacePanel(Panel):
 
 
 def _own(value: Any) -> Any:
-    """None for a slider at "each its own"."""
+    """None for a slider at "its own"."""
     return None if value == OWN else value
 
 

@@ -1,0 +1,167 @@
+"""The scaler race: what it shows equals mpkit.race, what it says can be recomputed, what it refuses it says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import statistics
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mpkit.gradient_trace import GradientTrace, synthetic
+from mpkit.plots.scaler_race_words import finding, log2_text, row
+from mpkit.plots.settings_grid import settings_grid
+from mpkit.race import Lap, race
+from mpkit.scaling import DynamicScale, NoScaling, preset
+from mpkit.widgets.scaler_race import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES, ScalerRacePanel
+
+
+@pytest.fixture(scope="module")
+def panel() -> ScalerRacePanel:
+    return ScalerRacePanel()
+
+
+@pytest.fixture(autouse=True)
+def at_the_start(panel: ScalerRacePanel) -> None:
+    panel.log2_init = panel.interval = panel.backoff = None
+    panel.trace, panel.rules = "made up: drifts", ("torch", "megatron", "LogMax", "article")
+
+
+def same(a: Lap, b: Lap) -> bool:
+    return np.array_equal(a.scales, b.scales) and np.array_equal(a.skipped, b.skipped)
+
+
+def test_the_laps_are_those_of_the_race(panel: ScalerRacePanel) -> None:
+    trace = synthetic()
+    assert same(panel.laps["torch"], race(preset("torch"), trace))
+    assert same(panel.laps["LogMax"], race(preset("openseq2seq-logmax"), trace))
+    panel.log2_init, panel.interval, panel.backoff = 32, 10, 0.25
+    rule = preset("torch")
+    assert isinstance(rule, DynamicScale)
+    rule = dataclasses.replace(rule, init_scale=2.0**32, growth_interval=10, backoff_factor=0.25)
+    assert same(panel.laps["torch"], race(rule, trace))
+    assert panel.rule("LogMax") == preset("openseq2seq-logmax")
+    panel.trace = "falling loss"
+    assert same(panel.laps["torch"], race(rule, GradientTrace.load("falling-loss")))
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_every_trace_and_rule_draws(panel: ScalerRacePanel, trace: str) -> None:
+    panel.trace = trace
+    names = list(RULES)
+    pictures = set()
+    for start in range(0, len(names), MOST):
+        panel.rules = names[start : start + MOST]
+        assert set(panel.laps) == set(names[start : start + MOST])
+        image = Image.open(io.BytesIO(panel.png()))
+        assert image.size == (1040, 560)
+        pictures.add(panel.png())
+        assert all(name in panel.alt() for name in panel.laps)
+        assert panel.summary().count("\n") == len(panel.laps)
+    assert len(pictures) == 3
+
+
+def test_the_title_follows_the_numbers(panel: ScalerRacePanel) -> None:
+    lost = {name: lap.lost_steps for name, lap in panel.laps.items()}
+    assert max(lost, key=lambda name: lost[name]) == "megatron"
+    share = {name: lap.flushed[~lap.skipped].mean() for name, lap in panel.laps.items()}
+    assert panel.summary().startswith(
+        f"made up: drifts: megatron loses {lost['megatron']} steps; article flushes {100 * share['article']:.0f}% "
+        "of the gradients; torch and LogMax do well.\n"
+    )
+    assert "megatron loses" in panel.picture.tooltip
+    assert panel.picture.tooltip in panel.words.value
+
+
+def lap(lost: int, flushed: float, steps: int = 1000, end: float = 8.0) -> Lap:
+    skipped = np.arange(steps) < lost
+    return Lap(NoScaling(), np.full(steps, end), skipped, skipped, np.full(steps, flushed))
+
+
+def test_the_words_by_hand() -> None:
+    assert finding({"a": lap(0, 0.0), "b": lap(10, 0.04)}) == "Every rule here loses few steps and flushes little"
+    assert finding({"a": lap(11, 0.0), "b": lap(0, 0.0)}) == "a loses 11 steps; b does well"
+    assert finding({"a": lap(1000, 1.0)}) == "a loses every step; nobody does well"
+    assert finding({"a": lap(0, 0.3), "b": lap(0, 0), "c": lap(0, 0), "d": lap(0, 0)}) == (
+        "a flushes 30% of the gradients; 3 rules do well"
+    )
+    assert finding({}) == "Choose a rule to race"
+    assert row("a", lap(1, 0.25, end=0.0)) == "a: 1 step lost, 25% flushed, ends at 0"
+    gone = dataclasses.replace(lap(1000, 0.5, end=1.0), gave_up=3)
+    assert row("a", gone) == "a: 1000 steps lost, – flushed, ends at 2⁰, gives up at step 3"
+    assert [log2_text(s) for s in (0.25, 2.0**7.5, float("inf"))] == ["2⁻²", "2^7.5", "∞"]
+
+
+def test_what_the_panel_does_not_offer(panel: ScalerRacePanel) -> None:
+    with pytest.raises(ValueError, match=r"trace 'mine' is not in this panel; use one of made up: drifts, cl"):
+        panel.trace = "mine"
+    with pytest.raises(ValueError, match=r"rule 'adam' is not in this panel; use one of no scaling, static 2¹⁰, torch"):
+        panel.rules = ("adam",)
+    with pytest.raises(ValueError, match=r"one to 5 rules can be raced, but 0 came"):
+        panel.rules = ()
+    with pytest.raises(ValueError, match=r"log2_init 3 is not in this panel; use one of 0, 4, 8"):
+        panel.log2_init = 3
+    with pytest.raises(ValueError, match=r"interval 7 is not in this panel; use one of 1, 10, 50"):
+        panel.interval = 7
+    with pytest.raises(ValueError, match=r"backoff 0.4 is not in this panel; use one of 0.25, 0.5, 0.75, 0.9"):
+        panel.backoff = 0.4
+
+
+def test_a_sixth_rule_is_refused_and_taken_back(panel: ScalerRacePanel) -> None:
+    panel.rules = tuple(RULES)[:5]
+    before = panel.png()
+    panel.buttons["popart"].value = True
+    assert "5 rules are raced already. Press one of them" in panel.message.value
+    assert not panel.buttons["popart"].value
+    assert (panel.png(), len(panel.laps)) == (before, 5)
+    panel.buttons["torch"].value = False
+    panel.buttons["popart"].value = True
+    assert "popart" in panel.laps
+    assert panel.message.value == ""
+
+
+def test_an_override_that_a_rule_refuses_is_shown_and_nothing_is_drawn(panel: ScalerRacePanel) -> None:
+    panel.rules = ("apex-amp", "torch")
+    before = panel.png()
+    panel.log2_init = 40
+    assert "apex-amp: DynamicScale needs min_scale &lt;= init_scale &lt;= max_scale" in panel.message.value
+    assert "The picture still shows the setting before." in panel.message.value
+    assert panel.png() == before
+
+
+def test_without_a_rule_the_panel_asks_for_one(panel: ScalerRacePanel) -> None:
+    for button in panel.buttons.values():
+        button.value = False
+    assert panel.picture.tooltip == "Choose a rule to race"
+
+
+def test_every_setting_can_be_chosen(panel: ScalerRacePanel) -> None:
+    panel.rules = ("torch", "keras")
+    for values, name in ((INITS, "log2_init"), (INTERVALS, "interval"), (BACKOFFS, "backoff")):
+        for value in values[1:]:
+            setattr(panel, name, value)
+            assert getattr(panel, name) == value
+            assert panel.message.value == ""
+        setattr(panel, name, None)
+
+
+def test_the_grid_writes_every_number() -> None:
+    figure = settings_grid({"a": [[1, 2.5], [3, 4]]}, ["r", "s"], ["x", "y"], "t", "rows", "columns", {"a": "low"})
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2.5", "3", "4"]
+    with pytest.raises(ValueError, match=r"table 'a' needs 2 rows of 1 numbers, and best 'low' or 'high'"):
+        settings_grid({"a": [[1, 2], [3, 4]]}, ["r", "s"], ["x"], "t", "rows", "columns", {"a": "low"})
+
+
+def test_five_rules_over_two_thousand_steps(panel: ScalerRacePanel) -> None:
+    """Not judged here: printed, so that a change can be seen with `pytest -rP`."""
+    panel.rules = ("torch", "megatron", "keras", "LogMax", "article")
+    times = []
+    for value in [v for v in INTERVALS if v != "own"] * 3:
+        start = time.perf_counter()
+        panel.interval = int(value)
+        times.append(1000 * (time.perf_counter() - start))
+    print(f"setting to picture: median {statistics.median(times):.0f} ms, largest {max(times):.0f} ms")
+    assert len(panel.laps) == 5
