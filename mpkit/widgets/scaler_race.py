@@ -47,11 +47,6 @@ def _trace(name: str) -> GradientTrace:
     return synthetic() if name == "synthetic" else GradientTrace.load(name)
 
 
-@cache
-def _figure(name: str) -> ScalerRaceFigure:
-    return ScalerRaceFigure(_trace(name))
-
-
 class ScalerRacePanel(Panel):
     """Up to five rules on one trace of gradients; the sliders replace what the libraries chose.
 
@@ -83,15 +78,14 @@ class ScalerRacePanel(Panel):
         )  # fmt: skip
         self.picture, self.words = Picture(), widgets.HTML()
         self._busy, self._memo = False, dict[tuple[ScaleRule, str], Lap]()
+        self._figures: dict[str, ScalerRaceFigure] = {}
         wrap = widgets.Layout(flex_flow="row wrap")
         sliders = widgets.HBox([self.init_slider, self.interval_slider, self.backoff_slider], layout=wrap)
-        super().__init__(
-            self.trace_choice, widgets.HBox(list(self.buttons.values()), layout=wrap), sliders, self.picture, self.words
-        )
+        buttons = widgets.HBox(list(self.buttons.values()), layout=wrap)
+        super().__init__(self.trace_choice, buttons, sliders, self.picture, self.words)
         self.laps: dict[str, Lap] = {}
         self._busy = True
-        self.trace, self.rules = trace, tuple(rules)
-        self._busy = False
+        self.trace, self.rules, self._busy = trace, tuple(rules), False
         for control in (self.trace_choice, self.init_slider, self.interval_slider, self.backoff_slider,
                         *self.buttons.values()):  # fmt: skip
             control.observe(self._redraw, names="value")
@@ -193,7 +187,7 @@ class ScalerRacePanel(Panel):
         laps = {rule: self._lap(self.rule(rule), name) for rule in self.rules}
         self.laps, self._shown = laps, self.trace
         title = finding(laps)
-        self.picture.value = _figure(name).show(laps, title).png()
+        self.picture.value = self._figure(name).show(laps, title).png()
         self.picture.tooltip = title
         self.words.value = f'<div role="status" aria-live="polite">{title}.{OPEN_LOOP}</div>'
 
@@ -203,6 +197,11 @@ class ScalerRacePanel(Panel):
             self._memo[rule, name] = race(rule, _trace(name))
         return self._memo[rule, name]
 
+    def _figure(self, name: str) -> ScalerRaceFigure:
+        if name not in self._figures:
+            self._figures[name] = ScalerRaceFigure(_trace(name))
+        return self._figures[name]
+
     def _undo(self, change: Any) -> None:
         if change is not None:
             self._busy = True
@@ -211,7 +210,6 @@ class ScalerRacePanel(Panel):
 
 
 def _own(value: Any) -> Any:
-    """None for a slider at "its own"."""
     return None if value == OWN else value
 
 
