@@ -28,15 +28,15 @@ PUBLIC = {
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
-    "formats operations meter misuse reading data models markup environment lesson bench_measure typed",
+    "formats operations meter misuse reading data models markup environment lesson bench_measure typed equivalence",
     "rounding overflow histogram grid trace_event store",
     "casting scaling landing trace_ledger weight_slot",
-    "emulation unscaling gradient_trace weight_keeper trace_names format_speed bits accumulate cast_effect",
+    "emulation unscaling dtypes_seen gradient_trace weight_keeper trace_names format_speed bits accumulate cast_effect",
     "policy race optim step_result tracing doctor survey_trials",
     "loss_scaler survey",
     "training",
     "experiments recording bench_cpu",
-    "bench_gpu record_traces",
+    "bench_gpu record_traces live_race",
     "plots bench",
     "widgets",
     "exercises",

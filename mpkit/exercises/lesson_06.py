@@ -1,0 +1,166 @@
+"""Checks and quiz of lesson 06: a step over several batches, a schedule that runs ahead, and the article's listing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.exercises.quiz import Item
+from mpkit.loss_scaler import LossScaler
+from mpkit.scaling import StaticScale
+
+SCALE, LONG = 1024.0, (3.0, 4.0)  # two batches with these gradients: their mean is 3.5, longer than max_norm
+
+
+class _Noting(LossScaler):
+    """A scaler that writes down which of its verbs were called."""
+
+    def __init__(self) -> None:
+        super().__init__(StaticScale(SCALE))
+        self.calls: list[str] = []
+
+    def scale(self, outputs: Any) -> Any:
+        self.calls.append("scale")
+        return super().scale(outputs)
+
+    def unscale_(self, optimizer: Any) -> None:
+        self.calls.append("unscale_")
+        super().unscale_(optimizer)
+
+    def step(self, optimizer: Any, closure: object = None) -> Any:
+        self.calls.append("step")
+        return super().step(optimizer, closure)
+
+    def update(self) -> None:
+        self.calls.append("update")
+        super().update()
+
+
+@checker("06.1", returns_nothing=True)
+def group_of_batches(answer: Any) -> Feedback:
+    """One optimizer step from several batches: scale each, unscale once, clip, step, update."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    p, scaler = torch.nn.Parameter(torch.zeros(1)), _Noting()
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    answer([(g * p).sum() for g in LONG], scaler, optimizer, 1.0)
+    if not scaler.calls:
+        return not_yet("Not yet: your function never uses the scaler.")
+    said = f"You called: {', '.join(scaler.calls)}."
+    require(scaler.calls.count("scale") == len(LONG), f"{said} There are two losses here.")
+    require("step" in scaler.calls, f"{said} No weight has moved.")
+    require("update" in scaler.calls, f"{said} Who tells the scaler that the step is over?")
+    moved = -p.item()
+    if moved == 0:
+        return wrong(f"{said} And yet no weight has moved: was there a gradient at the step?")
+    if "unscale_" not in scaler.calls and moved < 0.5:
+        return wrong(f"{said} The step is {moved:.3g} instead of 1. Which gradients did the clipping see?")
+    require(moved <= 1.01, f"{said} The step is {moved:.3g} long, but max_norm is 1.")
+    require(moved > 0.99, f"{said} The step is {moved:.3g} instead of 1. Was something divided twice?")
+    return passed("Two losses scaled, one division, one clip, one step.")
+
+
+class _Schedule:
+    """Counts how often it was advanced."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        """Advance by one."""
+        self.steps += 1
+
+
+@checker("06.2", returns_nothing=True)
+def schedule_after_a_skip(answer: Any) -> Feedback:
+    """A scheduler must not advance when the optimizer did not step."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    for gradients in ((1.0, 1.0), (float("inf"), 1.0, 1.0), (1.0, float("nan"), 1.0)):
+        p, schedule = torch.nn.Parameter(torch.zeros(1)), _Schedule()
+        optimizer, scaler = torch.optim.SGD([p], lr=1.0), LossScaler()
+        for g in gradients:
+            optimizer.zero_grad()
+            scaler.scale((g * p).sum()).backward()
+            answer(scaler, optimizer, schedule)
+        stepped = sum(g == 1.0 for g in gradients)
+        lead = f"Of {len(gradients)} steps {len(gradients) - stepped} had to be skipped."
+        require(-p.item() == stepped, f"{lead} The weight moved {-p.item():g} times instead of {stepped}.")
+        if schedule.steps > stepped:
+            return wrong(f"{lead} Your schedule advanced {schedule.steps} times. It is ahead of the weights.")
+        require(schedule.steps == stepped, f"{lead} Your schedule advanced only {schedule.steps} times.")
+    return passed("Schedule and weights stay together.")
+
+
+VERDICTS = ("undefined", "outdated", "wrong comment", "fine")
+LINES = {
+    "model = ResNet50()": ("undefined", {
+        "outdated": "ResNet50 is not an old name. Where would Python find it in this listing?",
+        "fine": "Run the line: does Python know ResNet50?",
+    }),
+    "torch.cuda.amp.GradScaler()": ("outdated", {
+        "undefined": "It still exists, with a warning. What does the warning recommend?",
+        "fine": "It runs, but torch prints a warning about this name.",
+    }),
+    "if batch_idx % 100 == 0": ("undefined", {
+        "outdated": "Nothing is old here. Who counts the batches?",
+        "fine": "Look for the place where batch_idx gets a value.",
+    }),
+    "# backward (FP32)": ("wrong comment", {
+        "fine": "Look at the table of formats once more: what does autocast use for gradients?",
+        "undefined": "It is a comment. Does it say what happens?",
+        "outdated": "It never was so, with autocast.",
+    }),
+    "scaler.scale(loss).backward()": ("fine", {
+        "undefined": "scaler and loss are both defined above it.",
+        "outdated": "That is how it is written today.",
+    }),
+}  # fmt: skip
+
+
+@checker("06.3")
+def defects(answer: Any) -> Feedback:
+    """Judge five lines of the article's listing."""
+    require(isinstance(answer, dict), "The answer is a dict with one verdict a line.")
+    missing = [line for line in LINES if answer.get(line) in (None, ...)]
+    if missing:
+        return not_yet(f"Not yet: {len(missing)} of {len(LINES)} lines still wait. Replace the three dots.")
+    for line, (right, comments) in LINES.items():
+        given = answer[line]
+        require(given in VERDICTS, f"{line}: {given!r} is not one of {'; '.join(VERDICTS)}.")
+        require(given == right, f"{line}: {comments.get(given, 'Read what the line itself does.')}")
+    return passed("Also undefined there: num_epochs and train_loader. The repaired listing runs below.")
+
+
+QUIZ = (
+    Item(
+        question="Under torch.autocast, in which format are the gradients of a linear layer's output?",
+        options=("FP32, always", "The format of its forward pass", "The format of the weights"),
+        right=1,
+        feedback=(
+            "That is what the article says. The table above shows something else.",
+            "Yes. Each backward operation runs in the format of its forward operation.",
+            "The weights stay FP32; what autocast computes with is a cast copy.",
+        ),
+    ),
+    Item(
+        question="Gradients of four batches are added up for one step. Where does unscale_ belong?",
+        options=("After each backward", "After the last backward, before clipping", "After step"),
+        right=1,
+        feedback=(
+            "Then the second batch adds scaled gradients to unscaled ones.",
+            "Yes. One sum, one division, one clip, one step.",
+            "step has already used the gradients then.",
+        ),
+    ),
+    Item(
+        question="Two optimizers share one scaler. One finds an Inf. What happens?",
+        options=("Both skip", "Only that one skips, and the scale shrinks for both", "Nobody skips"),
+        right=1,
+        feedback=(
+            "Each is judged by its own gradients.",
+            "Yes. The scale belongs to the loss, the skip to the optimizer.",
+            "An Inf must not reach a weight.",
+        ),
+    ),
+)

@@ -1,0 +1,214 @@
+"""Several precisions train side by side, one step each in turn, so that a race can be watched and stopped anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from mpkit.data import Batches, Digits, digits
+from mpkit.experiments import Outcome, Variant
+from mpkit.loss_scaler import LossScaler
+from mpkit.models import MLP, Autoencoder, SeedsNet
+from mpkit.policy import Policy
+from mpkit.scaling import DynamicScale, StaticScale, preset
+from mpkit.training import Run, StepRecord, fit
+
+SEEDS = range(5)
+REFERENCE = "FP32"
+STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck
+_MIXED = Policy.preset("fp16-mixed")
+COMPETITORS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant(REFERENCE, Policy()),
+        Variant("FP16, no scaling", _MIXED),
+        Variant("FP16, static 2¹⁰", _MIXED, StaticScale(2.0**10)),
+        Variant("FP16, dynamic", _MIXED, DynamicScale(growth_interval=50)),  # 2000 would not be seen in a short race
+        Variant("BF16", Policy.preset("bf16-mixed")),
+        Variant("article", Policy.preset("article"), preset("article")),
+        Variant("all in FP16", Policy.preset("fp16-true")),
+    )
+}
+
+
+@dataclass(frozen=True)
+class RaceTask:
+    """What the competitors learn: the digits, with a small network, five seeds at once.
+
+    Attributes:
+        name: for buttons. `about`: the recipe in words.
+        autoencoder: True for the sigmoid autoencoder (score: test error), False for the classifier (test accuracy).
+        adam: Adam, else plain SGD. `lr`: its learning rate, unless a race sets another.
+        weight: factor of the loss, as for an auxiliary loss. Records hold the weighted loss.
+        steps: length of a race, unless it sets another.
+    """
+
+    name: str
+    about: str
+    lr: float
+    steps: int
+    autoencoder: bool = False
+    adam: bool = True
+    weight: float = 1.0
+
+    @property
+    def margin(self) -> float:
+        """How far from the reference's mean score counts as level: 0.01 of accuracy, or 5 % of the error."""
+        return 0.05 if self.autoencoder else 0.01
+
+    def model(self) -> SeedsNet:
+        """A fresh model, the same at every call."""
+        return Autoencoder(SEEDS) if self.autoencoder else MLP(SEEDS)
+
+    def data(self) -> Batches:
+        """The training batches."""
+        return _digits().reconstruction() if self.autoencoder else _digits().classification()
+
+    def optimizer(self, model: SeedsNet, lr: float) -> torch.optim.Optimizer:
+        """The task's optimizer for `model`."""
+        if self.adam:
+            return torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        return torch.optim.SGD(model.parameters(), lr=lr)
+
+    def score(self, model: SeedsNet) -> tuple[float, ...]:
+        """Test error or accuracy of every seed, in FP32."""
+        held = _digits()
+        if isinstance(model, Autoencoder):
+            return tuple(model.error(held.test_images).tolist())
+        assert isinstance(model, MLP)
+        return tuple(model.accuracy(held.test_images, held.test_labels).tolist())
+
+
+TASKS: dict[str, RaceTask] = {
+    task.name: task
+    for task in (
+        RaceTask("tiny loss", "digit classifier, Adam, loss weight 10⁻⁶", 1e-3, 300, weight=1e-6),
+        RaceTask("classifier", "digit classifier, SGD, loss as it is", 0.1, 300, adam=False),
+        RaceTask("autoencoder", "sigmoid autoencoder, Adam, loss averaged over pixels", 2e-3, 400, autoencoder=True),
+    )
+}
+
+
+@cache
+def _digits() -> Digits:
+    return digits()
+
+
+class LiveRace:
+    """One race. `outcomes` holds what every competitor has done so far, by name; scores come at the end.
+
+    Args:
+        competitors: two variants or more, with different names.
+        task: what they learn.
+        lr: learning rate; None is the task's.
+        steps: steps of every competitor; None is the task's.
+
+    Raises:
+        ValueError: fewer than two competitors, the same name twice, or an lr or steps that cannot be used.
+    """
+
+    def __init__(
+        self, competitors: Sequence[Variant], task: RaceTask, lr: float | None = None, steps: int | None = None
+    ) -> None:
+        names = [variant.name for variant in competitors]
+        if len(names) < 2:
+            came = f"{names[0]} alone came" if names else "none came"
+            raise ValueError(f"A race needs two competitors or more, but {came}; add one.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"Competitors need different names, but these came: {', '.join(names)}.")
+        self.task, self.lr, self.steps = task, task.lr if lr is None else lr, task.steps if steps is None else steps
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"A learning rate of {self.lr:g} cannot be used; use a number above 0, such as 1e-3.")
+        if self.steps < 1:
+            raise ValueError(f"A race of {self.steps} steps has no end to look at; use 1 or more.")
+        self.outcomes = {variant.name: Outcome(variant, []) for variant in competitors}
+        self.stopped = False
+        self._names = names
+        self._runs = [self._run(variant) for variant in competitors]
+        self._turn = 0
+
+    @property
+    def step(self) -> int:
+        """Steps that every competitor has taken."""
+        return self._turn // len(self._runs)
+
+    @property
+    def over(self) -> bool:
+        """Have all taken all their steps?"""
+        return self.step == self.steps
+
+    def take_turn(self) -> bool:
+        """One step of the next competitor; returns whether there is another turn to take."""
+        if self.over or self.stopped:
+            return False
+        place = self._turn % len(self._runs)
+        outcome, run = self.outcomes[self._names[place]], self._runs[place]
+        outcome.records.append(next(run))
+        if run.step == self.steps:
+            outcome.scores = self.task.score(run.model)  # type: ignore[arg-type]
+        self._turn += 1
+        return not self.over
+
+    def advance(self) -> bool:
+        """One step of every competitor (the rest of a round that was begun); returns whether there is more to do."""
+        more = self.take_turn()
+        while more and self._turn % len(self._runs):
+            more = self.take_turn()
+        return more
+
+    def stop(self) -> None:
+        """End the race where it is. What was recorded stays."""
+        self.stopped = True
+        for run in self._runs:
+            run.stop()
+
+    def _run(self, variant: Variant) -> Run:
+        model, weight = self.task.model(), self.task.weight
+
+        def loss(output: Tensor, target: Tensor) -> Tensor:
+            return model.loss(output, target) * weight
+
+        stepper = self.task.optimizer(model, self.lr)
+        if variant.wrap is not None:
+            stepper = variant.wrap(stepper)
+        scaler = LossScaler(variant.rule)
+        return fit(
+            model, self.task.data(), optimizer=stepper, steps=self.steps, policy=variant.policy, scaler=scaler,
+            loss_fn=loss,
+        )  # fmt: skip
+
+
+def standings(race: LiveRace) -> dict[str, str]:
+    """Where each competitor ended, the reference left out: "level", "behind", "ahead" or "stuck".
+
+    Level: the mean score is within the task's margin of the reference's. Stuck: the training loss came down by less
+    than a tenth of what the reference's did. A loss that is not finite is stuck too.
+
+    Raises:
+        ValueError: the race is not over, or the reference did not take part.
+    """
+    if not race.over or REFERENCE not in race.outcomes:
+        why = "it is not over" if not race.over else f"{REFERENCE} is not in it"
+        raise ValueError(f"This race cannot be judged: {why}.")
+    base = race.outcomes[REFERENCE]
+    return {name: _standing(race.task, o, base) for name, o in race.outcomes.items() if name != REFERENCE}
+
+
+def _standing(task: RaceTask, mine: Outcome, base: Outcome) -> str:
+    if not _progress(mine.records) >= STUCK * _progress(base.records):  # also for NaN
+        return "stuck"
+    gap = mine.mean / base.mean - 1 if task.autoencoder else mine.mean - base.mean
+    if abs(gap) <= task.margin:
+        return "level"
+    return "behind" if (gap > 0) == task.autoencoder else "ahead"
+
+
+def _progress(records: Sequence[StepRecord]) -> float:
+    """How far the loss came down: the mean of the last ten steps against the first."""
+    return records[0].loss - fmean(record.loss for record in records[-10:])

@@ -1,0 +1,155 @@
+"""A race on one axis: loss, loss scale and flushed gradients of every competitor, and a table beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import accumulate
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mpkit.experiments import Outcome
+from mpkit.live_race import COMPETITORS, REFERENCE, LiveRace
+from mpkit.plots.canvas import Canvas, Dash, Frame
+from mpkit.plots.comparison import RUNS
+from mpkit.plots.precision_race_words import detail, headline
+from mpkit.plots.style import INK, look, power
+
+SIZE = (1040, 560)  # pixels
+SMOOTH = 5  # steps that a point of the loss is the mean of
+LOOK: dict[str, tuple[str, Dash, str]] = {
+    REFERENCE: (INK, "-", "o"),
+    **dict(zip((name for name in COMPETITORS if name != REFERENCE), RUNS, strict=False)),
+}
+COLUMNS = (("loss", 816), ("skipped", 880), ("flushed", 948), ("score", 1032))  # right edges, pixels
+
+
+class RaceFigure:
+    """Draws a race at any moment. Axes are made anew when a curve leaves them, which takes a little longer."""
+
+    def __init__(self) -> None:
+        self._limits: tuple[float, ...] = ()
+        self._make(300, (-1.0, 1.0), (-1.0, 25.0))
+
+    def show(self, race: LiveRace | None) -> Frame:
+        """The picture of a race as it stands; None is the empty track."""
+        if race is not None:
+            self._fit(race)
+        frame = self.canvas.frame()
+        frame.text((12, 10), headline(race), size=19, bold=True)
+        frame.text((12, 40), detail(race), color="#444444", size=14)
+        if race is not None:
+            for place, (name, outcome) in reversed(list(enumerate(race.outcomes.items()))):  # the reference on top
+                first = self._every * (2 * place + 1) // (2 * len(race.outcomes))  # markers side by side, not stacked
+                self._curves(frame, name, outcome, race.task.weight, first)
+            self._table(frame, race)
+        return frame
+
+    def _fit(self, race: LiveRace) -> None:
+        seen = [r.loss / race.task.weight for o in race.outcomes.values() for r in o.records]
+        logs = [math.log10(value) for value in seen if math.isfinite(value) and value > 0] or [-1.0, 0.0]
+        loss = math.floor(2 * min(logs) - 0.1) / 2, math.ceil(2 * max(logs) + 0.1) / 2
+        scales = [math.log2(r.scale) for o in race.outcomes.values() for r in o.records if r.scale > 0] or [0.0]
+        scale = min(-1.0, 4 * math.floor(min(scales) / 4) - 1.0), max(25.0, 4 * math.ceil(max(scales) / 4) + 1.0)
+        if (race.steps, *loss, *scale) != self._limits:
+            self._make(race.steps, loss, scale)
+
+    def _make(self, steps: int, loss: tuple[float, float], scale: tuple[float, float]) -> None:
+        self._limits = (steps, *loss, *scale)
+        self._every = max(steps // 7, 1)
+        with look():
+            self.canvas = Canvas(SIZE, [color for color, *_ in LOOK.values()])
+            add = self.canvas.figure.add_axes
+            self.page = add((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
+            self.page.set_axis_off()
+            self.loss = add((0.062, 0.52, 0.535, 0.315), ylim=loss)
+            self.scale = add((0.062, 0.285, 0.535, 0.165), ylim=scale)
+            self.flushed = add((0.062, 0.09, 0.535, 0.125), ylim=(-6, 106))
+            tens = np.arange(math.ceil(2 * loss[0]), math.floor(2 * loss[1]) + 1) / 2
+            self.loss.set_yticks(tens, [f"{10**value:.2g}" for value in tens])
+            marks = range(8 * math.ceil(scale[0] / 8), math.floor(scale[1]) + 1, 8)
+            self.scale.set_yticks(list(marks), [power(mark) for mark in marks])
+            self.flushed.set_yticks([0, 50, 100], ["0 %", "50 %", "100 %"])
+            self.flushed.set_xlabel("step of every competitor", fontsize=11, labelpad=2)
+            titles = ("training loss, mean over seeds", "loss scale (| under it: a skipped step)",
+                      "gradients flushed to zero")  # fmt: skip
+            for ax, title in zip((self.loss, self.scale, self.flushed), titles, strict=True):
+                self._dress(ax, title, steps)
+            self.canvas.freeze()
+
+    def _dress(self, ax: Axes, title: str, steps: int) -> None:
+        ax.set_xlim(0, steps)
+        ax.tick_params(labelsize=10.5, labelbottom=ax is self.flushed)
+        ax.set_title(title, fontsize=11, weight="normal", pad=4)
+
+    def _curves(self, frame: Frame, name: str, outcome: Outcome, weight: float, first: int) -> None:
+        records = outcome.records
+        if not records:
+            return
+        color, dash, marker = LOOK.get(name, RUNS[-1])
+        steps = np.arange(len(records))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            loss = np.log10(_smooth(np.array([r.loss for r in records]) / weight))
+            scale = np.log2(np.array([r.scale for r in records]))
+        flushed = 100 * np.array([r.flushed for r in records])
+        for ax, values in ((self.loss, loss), (self.scale, scale), (self.flushed, flushed)):
+            points = np.column_stack([steps, values])[np.isfinite(values)]
+            frame.line(ax, points, color, width=2.0 if name == REFERENCE else 1.8, dash=dash)
+            some = points[first :: self._every]
+            if len(some):
+                frame.marks(ax, some, marker, color, size=7)
+        low, high = self.scale.get_ylim()
+        for step in (r.step for r in records if r.skipped):
+            frame.line(self.scale, [(step, low), (step, low + 0.16 * (high - low))], color, width=2)
+
+    def _table(self, frame: Frame, race: LiveRace) -> None:
+        top = 118
+        frame.text((646, top - 26), "who", size=13, color="#444444", anchor="lm")
+        for title, x in COLUMNS:
+            words = ("error" if race.task.autoencoder else "test") if title == "score" else title
+            frame.text((x, top - 26), words, size=13, color="#444444", anchor="rm")
+        for row, (name, outcome) in enumerate(race.outcomes.items()):
+            y = top + 4 + 44 * row
+            color, _, marker = LOOK.get(name, RUNS[-1])
+            frame.marks(self.page, [(636, y)], marker, color, size=9)
+            frame.text((648, y), name, size=13, bold=name == REFERENCE, anchor="lm")
+            for words, (_, x) in zip(cells(race, outcome), COLUMNS, strict=True):
+                frame.text((x, y), words, size=13, anchor="rm")
+            if outcome.scores:
+                frame.text((COLUMNS[-1][1], y + 17), spread(race, outcome), size=12, color="#444444", anchor="rm")
+
+
+def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:
+    """A row of the table: loss now (unweighted), skipped steps, share flushed so far, mean score."""
+    if not outcome.records:
+        return "", "", "", ""
+    loss = f"{outcome.records[-1].loss / race.task.weight:.3g}"
+    score = "…" if not outcome.scores else f"{outcome.mean:.4f}" if race.task.autoencoder else f"{outcome.mean:.1%}"
+    return loss, str(outcome.skipped), f"{100 * outcome.flushed:.0f} %", score.replace("%", " %")
+
+
+def spread(race: LiveRace, outcome: Outcome) -> str:
+    """The standard deviation over the seeds, in the score's unit."""
+    return f"± {outcome.spread:.4f}" if race.task.autoencoder else f"± {100 * outcome.spread:.1f} %"
+
+
+def description(race: LiveRace | None) -> str:
+    """The table as one line of text."""
+    rows: Mapping[str, Outcome] = {} if race is None else race.outcomes
+    names = ("loss", "skipped steps", "flushed", "score")
+    said = [
+        f"{name}: " + ", ".join(f"{what} {words}" for what, words in zip(names, cells(race, o), strict=True))
+        for name, o in rows.items()
+        if race is not None and o.records
+    ]
+    return ". ".join([headline(race), detail(race).rstrip("."), *said]) + "."
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Mean of the last `SMOOTH` values, fewer at the start; NaN stays where it is within reach."""
+    sums = np.array([0.0, *accumulate(np.nan_to_num(values, nan=0.0, posinf=0.0).tolist())])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - SMOOTH, 0)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return np.where(np.isfinite(values), means, np.nan)

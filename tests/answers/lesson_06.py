@@ -1,0 +1,76 @@
+"""Answers to the exercises of lesson 06: a group of batches, a schedule, the article's listing."""
+
+from __future__ import annotations
+
+from mpkit.exercises.lesson_06 import LINES, VERDICTS
+
+RIGHT_LINES = {line: right for line, (right, _) in LINES.items()}
+
+
+def group(*lines: str) -> str:
+    """A learner's train_group made of these lines."""
+    return "def train_group(losses, scaler, optimizer, max_norm):\n" + "\n".join(f"    {line}" for line in lines) + "\n"
+
+
+SCALE = "for loss in losses: scaler.scale(loss / len(losses)).backward()"
+UNSCALE = "scaler.unscale_(optimizer)"
+CLIP = "torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]['params'], max_norm)"
+STEP, UPDATE = "scaler.step(optimizer)", "scaler.update()"
+
+
+def advance(*lines: str) -> str:
+    """A learner's advance made of these lines."""
+    return "def advance(scaler, optimizer, scheduler):\n" + "\n".join(f"    {line}" for line in lines) + "\n"
+
+
+def judged(**changes: str) -> str:
+    """The right verdicts with some changed; keys are the first letters of a line's place: l0, l1 …"""
+    places = list(RIGHT_LINES)
+    return f"lines = { ({**RIGHT_LINES, **{places[int(key[1:])]: value for key, value in changes.items()}})!r}\n"
+
+
+WRONG = [
+    ("06.1", group(SCALE, CLIP, STEP, UPDATE), "Which gradients did the clipping see"),
+    ("06.1", group(SCALE, UNSCALE, STEP, UPDATE), "but max_norm is 1"),
+    ("06.1", group(SCALE, UNSCALE, CLIP, STEP), "Who tells the scaler"),
+    ("06.1", group(SCALE, UNSCALE, CLIP, UPDATE), "No weight has moved"),
+    ("06.1", group("scaler.scale(losses[0]).backward()", UNSCALE, CLIP, STEP, UPDATE), "There are two losses here"),
+    ("06.1", group(SCALE, UNSCALE, "optimizer.param_groups[0]['params'][0].grad /= 1024", CLIP, STEP, UPDATE),
+     "Was something divided twice"),
+    ("06.1", group(SCALE, UNSCALE, "optimizer.param_groups[0]['params'][0].grad.zero_()", STEP, UPDATE),
+     "was there a gradient at the step"),
+    ("06.1", "train_group = 1", "without parentheses"),
+    ("06.2", advance(STEP, "scheduler.step()", UPDATE), "ahead of the weights"),
+    ("06.2", advance(STEP, UPDATE), "advanced only 0 times"),
+    ("06.2", advance("optimizer.step()", "scheduler.step()", "scaler.unscale_(optimizer)", UPDATE), "The weight moved"),
+    ("06.2", "advance = 1", "without parentheses"),
+    *(("06.3", judged(**{f"l{n}": given}), why) for n, (_, said) in enumerate(LINES.values())
+      for given, why in said.items()),
+    ("06.3", judged(l0="bad"), "is not one of"),
+    ("06.3", judged(l0="wrong comment"), "Read what the line itself does"),
+    ("06.3", "lines = {}", "5 of 5 lines still wait"),
+    ("06.3", "lines = 'fine'", "The answer is a dict"),
+]  # fmt: skip
+ALSO_WRONG = [
+    (
+        "06.1",
+        group(SCALE.replace("loss / len(losses)", "loss * 0"), UNSCALE, CLIP, STEP, UPDATE),
+        "was there a gradient",
+    ),
+    ("06.2", advance("scheduler.step()", STEP, UPDATE), "ahead of the weights"),
+    ("06.3", "lines = {'model = ResNet50()': 'undefined'}", "4 of 5 lines still wait"),
+]
+RIGHT = [
+    ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE)),
+    ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE, "optimizer.zero_grad()")),
+    ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
+    ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
+    ("06.3", judged()),
+]
+STUBS = {
+    "06.1": ("not yet", "Not yet: your function never uses the scaler"),
+    "06.2": ("wrong", "ahead of the weights"),
+    "06.3": ("not yet", "Not yet: 5 of 5 lines still wait"),
+}
+SECRETS = {"06.1": r"[Uu]nscale_? (before|once)|order", "06.2": r"\.stepped|get_scale|if ", "06.3": r"(?i)should be"}
+ECHO = rf"You called: .*?\. |^.*?: (?=[A-Z])|is not one of {'; '.join(VERDICTS)}"

@@ -1,0 +1,55 @@
+"""Formats as they are seen, against torch's own dtypes and against casts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import mpkit
+from mpkit.dtypes_seen import dtypes_seen, format_of
+
+KINDS = ["output of a layer", "loss", "gradient of a hidden output", "gradient of a weight", "weight after the update"]
+
+
+def test_format_of() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert format_of(x) == "FP32"
+    assert format_of(x.half()) == format_of(x.half().float()) == "FP16"
+    assert format_of(x.bfloat16()) == format_of(x.bfloat16().float()) == "BF16"
+    assert format_of(x.double()) == "FP64"
+    assert format_of(torch.tensor([1e30, 3e38])) == "FP32"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("fp32", ["FP32"] * 5),
+        ("article", ["FP16", "FP32", "FP32", "FP32", "FP32"]),
+        ("fp16-mixed", ["FP16", "FP32", "FP16", "FP16", "FP32"]),
+        ("bf16-mixed", ["BF16", "FP32", "BF16", "BF16", "FP32"]),
+    ],
+)
+def test_policies(name: str, wanted: list[str]) -> None:
+    model, inputs, targets = example()
+    policy = mpkit.Policy.preset(name)
+    seen = dtypes_seen(model, lambda: policy.apply(model), inputs, targets, F.cross_entropy)
+    assert list(seen) == KINDS
+    assert list(seen.values()) == wanted
+
+
+def test_autocast() -> None:
+    model, inputs, targets = example()
+    autocast = partial(torch.autocast, "cpu", dtype=torch.float16)
+    seen = dtypes_seen(model, autocast, inputs, targets, F.cross_entropy)
+    assert list(seen.values()) == ["FP16", "FP32", "FP16", "FP16", "FP32"]
+    assert not model[0]._forward_hooks
+
+
+def example() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    return model, torch.rand(64, 64), torch.randint(0, 10, (64,))

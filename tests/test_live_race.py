@@ -1,0 +1,285 @@
+"""The race itself: interleaved competitors train exactly as each would alone; the runner never leaves a task behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+import torch
+
+from mpkit import LossScaler, StepRecord, fit
+from mpkit.data import digits
+from mpkit.experiments import Outcome, Variant
+from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
+from mpkit.models import MLP, Autoencoder
+from mpkit.policy import Policy
+from mpkit.widgets import background
+from mpkit.widgets.background import Runner
+
+ALL = list(COMPETITORS.values())
+
+
+def alone(variant: Variant, task: str, steps: int) -> tuple[list[StepRecord], list[float]]:
+    """Records and scores of one competitor, trained by `mpkit.fit` with a recipe that is written out here."""
+    held = digits()
+    model = Autoencoder(range(5)) if task == "autoencoder" else MLP(range(5))
+    weight = 1e-6 if task == "tiny loss" else 1.0
+    if task == "classifier":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    else:
+        lr = 2e-3 if task == "autoencoder" else 1e-3
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    data = held.reconstruction() if task == "autoencoder" else held.classification()
+    run = fit(
+        model, data, optimizer=optimizer, steps=steps, policy=variant.policy, scaler=LossScaler(variant.rule),
+        loss_fn=lambda output, target: model.loss(output, target) * weight,
+    )  # fmt: skip
+    records = list(run)
+    if isinstance(model, Autoencoder):
+        return records, model.error(held.test_images).tolist()
+    return records, model.accuracy(held.test_images, held.test_labels).tolist()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_competitor_trains_as_it_would_alone(task: str) -> None:
+    race = LiveRace(ALL, TASKS[task], steps=6)
+    while race.advance():
+        pass
+    assert race.over
+    for variant in ALL:
+        records, scores = alone(variant, task, 6)
+        assert race.outcomes[variant.name].records == records
+        assert list(race.outcomes[variant.name].scores) == scores
+
+
+def test_they_take_turns() -> None:
+    race = LiveRace(ALL[:3], TASKS["classifier"], steps=2)
+    assert [race.take_turn() for _ in range(6)] == [True] * 5 + [False]
+    race = LiveRace(ALL[:3], TASKS["classifier"], steps=3)
+    race.take_turn()
+    assert [len(o.records) for o in race.outcomes.values()] == [1, 0, 0]
+    assert race.step == 0
+    assert race.advance()
+    assert [len(o.records) for o in race.outcomes.values()] == [1, 1, 1]
+    assert race.step == 1
+
+
+def test_a_stopped_race_keeps_what_it_has_and_a_new_one_begins_at_the_start() -> None:
+    race = LiveRace(ALL[:2], TASKS["classifier"], steps=5)
+    race.advance()
+    race.stop()
+    assert not race.advance()
+    assert (race.step, race.over, race.stopped) == (1, False, True)
+    assert all(o.scores == () for o in race.outcomes.values())
+    again = LiveRace(ALL[:2], TASKS["classifier"], steps=5)
+    again.advance()
+    assert [o.records for o in again.outcomes.values()] == [o.records for o in race.outcomes.values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"competitors": []}, "A race needs two competitors or more, but none came; add one."),
+        ({"competitors": ALL[:1]}, "A race needs two competitors or more, but FP32 alone came; add one."),
+        ({"competitors": [ALL[0], ALL[0]]}, "Competitors need different names, but these came: FP32, FP32."),
+        ({"lr": 0.0}, "A learning rate of 0 cannot be used; use a number above 0, such as 1e-3."),
+        ({"lr": float("nan")}, "A learning rate of nan cannot be used"),
+        ({"steps": 0}, "A race of 0 steps has no end to look at; use 1 or more."),
+    ],
+)
+def test_what_cannot_be_raced_says_so(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LiveRace(**{"competitors": ALL[:2], "task": TASKS["classifier"], **change})  # type: ignore[arg-type]
+
+
+def test_a_race_is_judged_when_it_is_over_and_has_a_reference() -> None:
+    race = LiveRace(ALL[:2], TASKS["classifier"], steps=2)
+    with pytest.raises(ValueError, match=r"This race cannot be judged: it is not over\."):
+        standings(race)
+    race = LiveRace(ALL[1:3], TASKS["classifier"], steps=1)
+    race.advance()
+    with pytest.raises(ValueError, match=r"cannot be judged: FP32 is not in it\."):
+        standings(race)
+
+
+def judged(task: str, losses: tuple[float, float], scores: tuple[float, float]) -> str:
+    """The standing of a rival whose loss goes from 1 to losses[1], beside a reference that goes from 1 to losses[0]."""
+    race = LiveRace([Variant(REFERENCE, Policy()), Variant("rival", Policy())], TASKS[task], steps=1)
+    race.advance()
+    record = race.outcomes["rival"].records[0]
+    for outcome, loss, score in zip(race.outcomes.values(), losses, scores, strict=True):
+        outcome.records[:] = [replace(record, loss=1.0), *[replace(record, loss=loss)] * 10]
+        outcome.scores = (score - 0.002, score + 0.002)
+    return standings(race)["rival"]
+
+
+@pytest.mark.parametrize(
+    ("task", "losses", "scores", "standing"),
+    [
+        ("classifier", (0.2, 0.2), (0.9, 0.891), "level"),
+        ("classifier", (0.2, 0.2), (0.9, 0.889), "behind"),
+        ("classifier", (0.2, 0.2), (0.9, 0.92), "ahead"),
+        ("classifier", (0.2, 0.93), (0.9, 0.9), "stuck"),
+        ("classifier", (0.2, 0.91), (0.9, 0.9), "level"),
+        ("classifier", (0.2, float("nan")), (0.9, 0.9), "stuck"),
+        ("autoencoder", (0.2, 0.2), (0.050, 0.0524), "level"),
+        ("autoencoder", (0.2, 0.2), (0.050, 0.0530), "behind"),
+        ("autoencoder", (0.2, 0.2), (0.050, 0.0470), "ahead"),
+    ],
+)
+def test_who_is_level_behind_ahead_or_stuck(
+    task: str, losses: tuple[float, float], scores: tuple[float, float], standing: str
+) -> None:
+    assert judged(task, losses, scores) == standing
+
+
+def test_fp16_without_scaling_goes_nowhere_with_a_tiny_loss_and_scaling_repairs_it() -> None:
+    race = LiveRace(ALL[:4], TASKS["tiny loss"], steps=60)
+    while race.advance():
+        pass
+    found = standings(race)
+    assert found["FP16, no scaling"] == "stuck"
+    assert found["FP16, static 2¹⁰"] == found["FP16, dynamic"] == "level"
+    outcome: Outcome = race.outcomes["FP16, no scaling"]
+    assert outcome.flushed > 0.99
+    assert len({record.losses for record in outcome.records}) > 1  # other batches, though the weights stand still
+    assert fmean(r.scale for r in race.outcomes["FP16, dynamic"].records) > 2.0**16
+
+
+# ---- the runner ----
+
+
+class Job:
+    """Countable work: `length` units, an error at unit `fails`."""
+
+    def __init__(self, length: int = 10**9, fails: int | None = None) -> None:
+        self.done, self.length, self.fails = 0, length, fails
+        self.states: list[str] = []
+        self.errors: list[Exception] = []
+        self.runner = Runner("Job", self.work, self.changed, self.errors.append)
+
+    def work(self) -> bool:
+        self.done += 1
+        if self.done == self.fails:
+            raise ZeroDivisionError("unit")
+        return self.done < self.length
+
+    def changed(self) -> None:
+        self.states.append(self.runner.state)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+async def settled() -> None:
+    """No task but this one is left, and none of ours is remembered."""
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    assert background._RUNNING == {}
+
+
+def test_it_yields_pauses_resumes_and_stops_at_any_moment() -> None:
+    async def check() -> None:
+        threads, job = threading.active_count(), Job()
+        assert job.runner.start()
+        await until(lambda: job.done > 0)
+        job.runner.pause()
+        assert (job.runner.state, job.runner.active) == ("paused", True)
+        at = job.done
+        await asyncio.sleep(0.05)
+        assert job.done == at
+        job.runner.resume()
+        await until(lambda: job.done > at)
+        job.runner.pause()
+        job.runner.resume()  # at once: one task, not two
+        assert len([task for task in asyncio.all_tasks() if not task.cancelling()]) == 2
+        job.runner.stop()
+        at = job.done
+        await settled()
+        assert (job.runner.state, job.done, job.errors) == ("stopped", at, [])
+        assert threading.active_count() == threads
+        job.runner.resume()
+        job.runner.stop()
+        assert job.runner.state == "stopped"
+
+    asyncio.run(check())
+
+
+def test_it_ends_by_itself() -> None:
+    async def check() -> None:
+        job = Job(length=7)
+        job.runner.start()
+        await settled()
+        assert (job.done, job.runner.state, job.states[-1]) == (7, "done", "done")
+
+    asyncio.run(check())
+
+
+def test_an_error_is_handed_over_and_ends_the_task() -> None:
+    async def check() -> None:
+        job = Job(fails=3)
+        job.runner.start()
+        await settled()
+        assert (job.done, job.runner.state, [str(error) for error in job.errors]) == (3, "failed", ["unit"])
+
+    asyncio.run(check())
+
+
+def test_a_second_runner_of_that_name_stops_the_first() -> None:
+    async def check() -> None:
+        first, second = Job(), Job()
+        first.runner.start()
+        await until(lambda: first.done > 0)
+        second.runner.start()
+        assert (first.runner.state, second.runner.state) == ("stopped", "running")
+        await until(lambda: second.done > 0)
+        assert background.stop("Job")
+        assert not background.stop("Job")
+        assert second.runner.state == "stopped"
+        await settled()
+
+    asyncio.run(check())
+
+
+def test_it_can_be_finished_on_the_spot_while_it_runs() -> None:
+    async def check() -> None:
+        job = Job(length=10**6)
+        job.runner.start()
+        await until(lambda: job.done > 0)
+        job.runner.run_to_end()
+        assert (job.done, job.runner.state) == (10**6, "done")
+        await settled()
+
+    asyncio.run(check())
+
+
+def test_without_a_loop_it_runs_to_its_end_and_raises() -> None:
+    job = Job(length=5)
+    assert not job.runner.start()
+    assert job.runner.state == "idle"
+    job.runner.run_to_end()
+    job.runner.run_to_end()
+    assert (job.done, job.runner.state) == (5, "done")
+    with pytest.raises(RuntimeError, match="this runner is done and runs once; make a new one"):
+        job.runner.start()
+    broken = Job(fails=2)
+    with pytest.raises(ZeroDivisionError, match="unit"):
+        broken.runner.run_to_end()
+    assert (broken.runner.state, broken.errors) == ("failed", [])
+
+
+def test_a_stop_inside_the_work_is_obeyed() -> None:
+    async def check() -> None:
+        job = Job()
+        job.runner.work = lambda: job.runner.stop() or True  # type: ignore[func-returns-value]
+        job.runner.start()
+        await settled()
+        assert job.runner.state == "stopped"
+
+    asyncio.run(check())
