@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -79,6 +79,13 @@ class GradientTrace:
         with np.errstate(divide="ignore"):
             high = math.log2(fmt.overflow_at) - np.log2(self.largest)
         return low, high
+
+    def first(self, steps: int) -> GradientTrace:
+        """The first `steps` steps. ValueError: there are fewer, or none is asked for."""
+        if not 1 <= steps <= len(self):
+            raise ValueError(f"{self.name} has {len(self)} steps, and {steps} were asked for; use 1 to {len(self)}.")
+        columns = {key: getattr(self, key)[:steps] for key in ("counts", "largest", "amax", "norm")}
+        return replace(self, **columns)
 
     def save(self, folder: Path = FOLDER) -> Path:
         """Write <name>.npz and, beside it, <name>.json with the recipe; return the first."""

@@ -19,7 +19,7 @@ class Lap:
     `scales` (steps,): the scale that each step used. `overflowed` (steps,): it was too large for the largest gradient.
     `skipped` (steps,): the same, for rules that skip; popart applies such a step. `flushed` (steps,): share (0 to 1) of
     the non-zero gradients that became zero. `gave_up`: the step at which the rule raised ScaleExhausted; all steps from
-    there on count as skipped. None if it never did.
+    there on count as skipped. None if it never did. `loss`: mean training loss of the last ten steps, if it trained.
     """
 
     rule: ScaleRule
@@ -28,6 +28,7 @@ class Lap:
     skipped: np.ndarray
     flushed: np.ndarray
     gave_up: int | None = None
+    loss: float | None = None
 
     @property
     def lost_steps(self) -> int:

@@ -29,18 +29,18 @@ def test_before_and_after_a_race(panel: PrecisionRacePanel) -> None:
     assert panel.picture.tooltip == "2 of 3 level with FP32; stuck: FP16, no scaling"
     assert "FP16, no scaling: loss 2.3" in panel.alt()
     assert panel.png() != empty
-    assert (panel.progress.value, panel.progress.max) == (60, 60)
+    assert (panel.buttons.progress.value, panel.buttons.progress.max) == (60, 60)
 
 
 def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRacePanel) -> None:
     async def check() -> None:
-        panel.start_button.click()
+        panel.buttons.start.click()
         await asyncio.sleep(0.1)
-        assert (panel.runner.state, panel.stop_button.disabled) == ("running", False)
-        panel.pause_button.click()
-        assert (panel.runner.state, panel.pause_button.description) == ("paused", "Resume")
-        panel.pause_button.click()
-        assert (panel.runner.state, panel.pause_button.description) == ("running", "Pause")
+        assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
+        panel.buttons.pause.click()
+        assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
+        panel.buttons.pause.click()
+        assert (panel.runner.state, panel.buttons.pause.description) == ("running", "Pause")
         panel.lr_field.value = "0.01"
         assert "This learning rate is for the next race." in panel.message.value
         panel.task = "classifier"
@@ -48,11 +48,11 @@ def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRace
         assert "The race was stopped, because you changed the task." in panel.message.value
         assert panel.picture.tooltip.startswith("Stopped after ")
         assert panel.lr_field.value == "0.1"
-        panel.start_button.click()
+        panel.buttons.start.click()
         assert (panel.runner.state, panel.message.value) == ("running", "")
         panel.toggles["BF16"].value = False
         assert "because you changed the competitors." in panel.message.value
-        panel.start_button.click()
+        panel.buttons.start.click()
         PrecisionRacePanel()
         assert panel.runner.state == "stopped", "a new panel ends the old one's race"
         await asyncio.sleep(0)

@@ -37,6 +37,7 @@ LAYERS = (
     "training",
     "experiments recording bench_cpu",
     "bench_gpu record_traces live_race",
+    "live_scales",
     "plots bench",
     "widgets",
     "exercises",

@@ -16,7 +16,8 @@ from mpkit.plots.scaler_race_words import finding, log2_text, row
 from mpkit.plots.settings_grid import settings_grid
 from mpkit.race import Lap, race
 from mpkit.scaling import DynamicScale, NoScaling, preset
-from mpkit.widgets.scaler_race import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES, ScalerRacePanel
+from mpkit.widgets.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES
+from mpkit.widgets.scaler_race import ScalerRacePanel
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_the_laps_are_those_of_the_race(panel: ScalerRacePanel) -> None:
     assert isinstance(rule, DynamicScale)
     rule = dataclasses.replace(rule, init_scale=2.0**32, growth_interval=10, backoff_factor=0.25)
     assert same(panel.laps["torch"], race(rule, trace))
-    assert panel.rule("LogMax") == preset("openseq2seq-logmax")
+    assert panel.choice.rule("LogMax") == preset("openseq2seq-logmax")
     panel.trace = "falling loss"
     assert same(panel.laps["torch"], race(rule, GradientTrace.load("falling-loss")))
 
@@ -113,12 +114,12 @@ def test_what_the_panel_does_not_offer(panel: ScalerRacePanel) -> None:
 def test_a_sixth_rule_is_refused_and_taken_back(panel: ScalerRacePanel) -> None:
     panel.rules = tuple(RULES)[:5]
     before = panel.png()
-    panel.buttons["popart"].value = True
+    panel.choice.buttons["popart"].value = True
     assert "5 rules are raced already. Press one of them" in panel.message.value
-    assert not panel.buttons["popart"].value
+    assert not panel.choice.buttons["popart"].value
     assert (panel.png(), len(panel.laps)) == (before, 5)
-    panel.buttons["torch"].value = False
-    panel.buttons["popart"].value = True
+    panel.choice.buttons["torch"].value = False
+    panel.choice.buttons["popart"].value = True
     assert "popart" in panel.laps
     assert panel.message.value == ""
 
@@ -133,7 +134,7 @@ def test_an_override_that_a_rule_refuses_is_shown_and_nothing_is_drawn(panel: Sc
 
 
 def test_without_a_rule_the_panel_asks_for_one(panel: ScalerRacePanel) -> None:
-    for button in panel.buttons.values():
+    for button in panel.choice.buttons.values():
         button.value = False
     assert panel.picture.tooltip == "Choose a rule to race"
 

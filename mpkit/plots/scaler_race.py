@@ -9,19 +9,27 @@ import numpy as np
 from mpkit.gradient_trace import GradientTrace
 from mpkit.plots.canvas import Canvas, Frame
 from mpkit.plots.comparison import RUNS
-from mpkit.plots.scaler_race_words import log2_text
-from mpkit.plots.style import FAINT, INK, ZONE, ZONE_TEXT, look, percent, power
+from mpkit.plots.scaler_race_words import numbers
+from mpkit.plots.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.race import Lap
 
 SIZE = (1040, 560)  # pixels
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
 
+_COLUMNS = {"steps lost": 226, "flushed": 296, "end": 346}  # right edges, in pixels
+LEGEND = ("× marks a lost step. Flushed: mean over", "the steps that were taken. Doing well: at most",
+          "1% of the steps lost, and 5% flushed.")  # fmt: skip
+LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
+
 
 class ScalerRaceFigure:
-    """The picture for one trace; its windows are drawn once, the rules' lines at every `show`."""
+    """The picture for one trace; its windows are drawn once, the rules' lines at every `show`.
 
-    def __init__(self, trace: GradientTrace) -> None:
-        self.trace = trace
+    `about`: the line below the title; None says where the trace's gradients come from.
+    """
+
+    def __init__(self, trace: GradientTrace, about: str | None = None) -> None:
+        self.trace, self.about = trace, about or f"Gradients: {trace.recipe}"
         with look():
             self.canvas = Canvas(SIZE, [INK, FAINT, *ZONE.values(), *ZONE_TEXT.values(), *(run[0] for run in RUNS)])
             self.page = self.canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
@@ -34,7 +42,7 @@ class ScalerRaceFigure:
         """The picture for these laps on this trace, by the rules' names."""
         frame = self.canvas.frame()
         frame.text((12, 10), title, size=19, bold=True)
-        frame.text((12, 42), f"Gradients: {self.trace.recipe}", size=13, color=FAINT)
+        frame.text((12, 42), self.about, size=13, color=FAINT)
         self._zone_words(frame)
         for lap, style in zip(laps.values(), RUNS, strict=False):
             self._line(frame, lap, *style)
@@ -64,6 +72,8 @@ class ScalerRaceFigure:
                    color=ZONE_TEXT["flushed"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
 
     def _line(self, frame: Frame, lap: Lap, color: str, dash: object, marker: str) -> None:
+        if not len(lap.scales):  # a live race before its first step
+            return
         with np.errstate(divide="ignore"):
             height = np.clip(np.log2(lap.scales), LOWEST, HIGHEST)
         turns = np.flatnonzero(np.diff(height)) + 1
@@ -78,25 +88,19 @@ class ScalerRaceFigure:
 
     def _table(self, frame: Frame, laps: Mapping[str, Lap]) -> None:
         left, top = 0.662 * SIZE[0], 0.155 * SIZE[1]
-        for x, head, anchor in (
-            (0, "rule", "la"),
-            (226, "steps lost", "ra"),
-            (296, "flushed", "ra"),
-            (346, "end", "ra"),
-        ):
-            frame.text((left + x, top), head, size=13, color=FAINT, anchor=anchor)
+        trained = any(lap.loss is not None for lap in laps.values())
+        columns = {"lost": 180, "flushed": 240, "end": 294, "loss": 350} if trained else _COLUMNS
+        frame.text((left, top), "rule", size=13, color=FAINT)
+        for head, x in columns.items():
+            frame.text((left + x, top), head, size=13, color=FAINT, anchor="ra")
         for number, ((name, lap), style) in enumerate(zip(laps.items(), RUNS, strict=False)):
             y = top + 38 + 34 * number
             frame.marks(self.page, [(left + 7, y)], style[2], style[0], size=10)
             frame.text((left + 20, y), name, size=14, anchor="lm")
-            steps = len(lap.scales)
-            frame.text((left + 226, y), "all" if lap.lost_steps == steps else str(lap.lost_steps), anchor="rm", size=14)
-            flushed = "–" if lap.lost_steps == steps else percent(lap.mean_flushed)
-            frame.text((left + 296, y), flushed, anchor="rm", size=14)
-            frame.text((left + 346, y), log2_text(lap.scales[-1]), anchor="rm", size=14)
+            for words, x in zip(numbers(lap), columns.values(), strict=False):
+                frame.text((left + x, y), words, anchor="rm", size=14)
             if lap.gave_up is not None:
                 frame.text((left + 20, y + 17), f"gave up at step {lap.gave_up}", size=12, color=FAINT, anchor="lm")
         y = top + 46 + 34 * len(laps)
-        frame.text((left, y), "× marks a lost step. Flushed: mean over", size=12, color=FAINT)
-        frame.text((left, y + 16), "the steps that were taken. Doing well: at most", size=12, color=FAINT)
-        frame.text((left, y + 32), "1% of the steps lost, and 5% flushed.", size=12, color=FAINT)
+        for number, words in enumerate((*LEGEND, *(LIVE_LEGEND if trained else ()))):
+            frame.text((left, y + 16 * number), words, size=12, color=FAINT)

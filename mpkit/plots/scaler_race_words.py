@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mpkit.live_scales import LiveScales
 from mpkit.plots.style import percent, power
 from mpkit.race import Lap
 
 FEW_STEPS, FEW_LOST = 0.01, 0.05  # of all steps; of the gradients: below both, a rule counts as doing well
+STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends as FP32 does
+OPEN_LOOP = " The gradients come from an FP32 run that took every step: they do not react to what a rule does."
+CLOSED_LOOP = (
+    " Live: each rule trains a model of its own in FP16, and a lost step leaves its weights as they were. The window is"
+    " the FP32 run's. Move any control to return to the recorded gradients."
+)
 
 
 def finding(laps: Mapping[str, Lap]) -> str:
@@ -49,8 +56,48 @@ def log2_text(scale: float) -> str:
     return power(int(exponent)) if exponent == int(exponent) else f"2^{exponent:.1f}"
 
 
+def numbers(lap: Lap) -> tuple[str, ...]:
+    """A rule's cells in the table: steps lost, share flushed, last scale, and the loss if it trained."""
+    steps = len(lap.scales)
+    if not steps:
+        return ("–",) * 4
+    lost, flushed = ("all", "–") if lap.lost_steps == steps else (str(lap.lost_steps), percent(lap.mean_flushed))
+    return lost, flushed, log2_text(lap.scales[-1]), "–" if lap.loss is None else _loss(lap.loss)
+
+
+def _loss(loss: float) -> str:
+    return f"{loss:.3g}" if not 1000 <= loss < 1e5 else f"{loss:.0f}"
+
+
 def row(name: str, lap: Lap) -> str:
     """One rule in a line: steps lost, share flushed, the last scale."""
     gave_up = "" if lap.gave_up is None else f", gives up at step {lap.gave_up}"
+    if not len(lap.scales):
+        return f"{name}: no step yet"
     flushed = "–" if lap.lost_steps == len(lap.scales) else f"{100 * lap.mean_flushed:.0f}%"
     return f"{name}: {_steps(lap.lost_steps)} lost, {flushed} flushed, ends at {log2_text(lap.scales[-1])}{gave_up}"
+
+
+def live_finding(race: LiveScales) -> str:
+    """The title while rules train: how far they are; at the end who lost steps, and whose loss is not FP32's."""
+    if not race.over:
+        return f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}: {_lost_so_far(race)}"
+    reference, start = race.reference.loss, race.reference.records[0].loss / race.reference.weight(0)
+    stuck = [name for name, one in race.learners.items() if not start - one.loss >= STUCK * (start - reference)]
+    apart = [name for name, one in race.learners.items() if name not in stuck and abs(one.loss / reference - 1) > NEAR]
+    parts = [f"{_names(stuck)} learn{'s' * (len(stuck) == 1)} nothing"] if stuck else []
+    parts += [f"{name} ends at loss {race.learners[name].loss:.2g}" for name in apart[:2]]
+    good = len(race.learners) - len(stuck) - len(apart)
+    if not parts:
+        return f"{'All end' if good > 1 else 'It ends'} within 5% of FP32's loss, {reference:.2g}"
+    return "; ".join([*parts, f"{good} of {len(race.learners)} within 5% of FP32's {reference:.2g}"])
+
+
+def _lost_so_far(race: LiveScales) -> str:
+    lost = {name: lap.lost_steps for name, lap in race.laps.items()}
+    most = max(lost, key=lambda name: lost[name])
+    return f"{most} has lost {_steps(lost[most])}" if lost[most] else "nobody has lost a step"
+
+
+def _names(names: list[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{len(names)} rules"

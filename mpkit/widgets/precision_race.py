@@ -14,6 +14,7 @@ from mpkit.typed import read_number
 from mpkit.widgets import background
 from mpkit.widgets.background import Runner
 from mpkit.widgets.panel import BadInput, Panel, Picture, guarded
+from mpkit.widgets.race_buttons import RaceButtons
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 BETWEEN_PICTURES = 0.4  # seconds
@@ -41,8 +42,7 @@ class PrecisionRacePanel(Panel):
         wrap = widgets.Layout(flex_flow="row wrap")
         first = widgets.HBox([self.task_choice, self.lr_field], layout=wrap)
         second = widgets.HBox([widgets.Label("against FP32"), *self.toggles.values()], layout=wrap)
-        third = widgets.HBox([self.start_button, self.pause_button, self.stop_button, self.progress, self.count])
-        super().__init__(first, second, third, self.picture, self.words)
+        super().__init__(first, second, self.buttons.row, self.picture, self.words)
         self._draw()
 
     def _build(self) -> None:
@@ -62,15 +62,7 @@ class PrecisionRacePanel(Panel):
             for name in COMPETITORS
             if name != REFERENCE
         }
-        narrow = widgets.Layout(width="92px")
-        self.start_button = widgets.Button(description="Start", button_style="primary", layout=narrow)
-        self.pause_button = widgets.Button(description="Pause", disabled=True, layout=narrow)
-        self.stop_button = widgets.Button(description="Stop", disabled=True, layout=narrow)
-        self.progress = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="300px"))
-        self.count = widgets.Label("")
-        self.start_button.on_click(self.start)
-        self.pause_button.on_click(self.pause)
-        self.stop_button.on_click(self.stop)
+        self.buttons = RaceButtons(self.start, self.pause, self.stop)
         self.task_choice.observe(self._task_changed, names="value")
         self.lr_field.observe(self._lr_changed, names="value")
         for toggle in self.toggles.values():
@@ -160,19 +152,15 @@ class PrecisionRacePanel(Panel):
         state = self.runner.state
         if state == "stopped" and self.race is not None:
             self.race.stop()
-        self.pause_button.disabled = self.stop_button.disabled = not self.runner.active
-        self.pause_button.description = "Resume" if state == "paused" else "Pause"
+        self.buttons.follow(self.runner)
         if state != "running" or time.monotonic() - self._drawn > BETWEEN_PICTURES:
             self._draw()
             self._drawn = time.monotonic()
 
-    def _failed(self, error: Exception) -> None:
-        """Show what went wrong in the training, as `guarded` does for a button."""
-        self._changed()
-        self._report(error)
-
     @guarded
-    def _report(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
+        """Show what went wrong in the training, as for a button."""
+        self._changed()
         raise error
 
     def _draw(self) -> None:
@@ -181,8 +169,7 @@ class PrecisionRacePanel(Panel):
         self.picture.tooltip = headline(race)
         self.words.value = f'<div role="status" aria-live="off">{line(race)}</div>'
         if race is not None:
-            self.progress.max, self.progress.value = race.steps, race.step
-            self.count.value = f"{race.step} of {race.steps} steps"
+            self.buttons.count_to(race.step, race.steps)
 
     def _end_because(self, what: str) -> None:
         if self.runner.active:

@@ -73,6 +73,39 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     assert lab.errors == []
 
 
+def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page: Page) -> None:
+    here = panel(page)
+    here.get_by_role("button", name="Train live").click()
+    expect(here.get_by_text("No network made these gradients")).to_be_visible()
+    here.get_by_role("button", name="bad start").click()
+    here.get_by_role("button", name="Train live").click()
+    expect(status(page)).to_contain_text(re.compile(r"Step [1-9]\d* of 420"), timeout=30_000)
+    here.get_by_role("button", name="Pause").click()
+    here.get_by_role("button", name="Resume").click()
+    here.get_by_role("button", name="Stop").click()
+    expect(status(page)).to_contain_text("Stopped after")
+    assert clipped(here) == []
+    here.get_by_role("button", name="made up: drifts").click()
+    expect(status(page)).to_contain_text("torch and LogMax do well")
+    assert lab.errors == []
+
+
+def test_the_sweep_answers(lab: Lab, page: Page) -> None:
+    sweep = page.locator(".jp-OutputArea-output", has=page.get_by_text("recorded", exact=True))
+    words = sweep.get_by_role("status").first
+    expect(words).to_contain_text("classifier: 16 of 30 settings do well")
+    sweep.get_by_role("button", name="bad start").click()
+    expect(words).to_contain_text("bad start: 7 of 30 settings do well")
+    expect(words).to_contain_text("0 to 100")
+    sweep.locator(".noUi-handle").nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).not_to_contain_text("0 to 100")
+    assert clipped(sweep) == []
+    sweep.get_by_role("button", name="classifier").click()
+    page.keyboard.press("Home")
+    assert lab.errors == []
+
+
 def test_how_fast_the_picture_follows(page: Page) -> None:
     panel(page).locator(".noUi-handle").nth(0).focus()
     _, late = times_to_answer(page, picture(page), ["ArrowRight", "ArrowLeft"] * (PRESSES // 2))

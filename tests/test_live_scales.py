@@ -1,0 +1,174 @@
+"""Rules that train: as mpkit.fit trains them alone, on the gradients that were recorded; and the panel's part."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
+from mpkit.data import digits
+from mpkit.gradient_trace import GradientTrace
+from mpkit.live_scales import LiveScales
+from mpkit.models import MLP
+from mpkit.plots.scaler_race_words import live_finding, numbers, row
+from mpkit.record_traces import falling_weight
+from mpkit.scaling import preset
+from mpkit.widgets.scaler_race import ScalerRacePanel
+
+
+def run(race: LiveScales) -> LiveScales:
+    while race.advance():
+        pass
+    return race
+
+
+@pytest.mark.parametrize("name", ["classifier", "autoencoder", "bad-start", "falling-loss"])
+def test_the_reference_is_the_run_that_was_recorded(name: str) -> None:
+    race = run(LiveScales(name, {"torch": preset("torch")}, steps=8))
+    norms = [record.grad_norm for record in race.reference.records]
+    np.testing.assert_allclose(norms, GradientTrace.load(name).first(8).norm, rtol=1e-4)
+
+
+def test_each_rule_trains_as_it_would_alone() -> None:
+    rules = {"high": DynamicScale(init_scale=2.0**30, growth_interval=5), "low": StaticScale(1.0)}
+    race = run(LiveScales("classifier", rules, steps=20))
+    for name, rule in rules.items():
+        net = MLP(seeds=[0])
+        alone = list(
+            fit(
+                net, digits().classification(), optimizer=torch.optim.SGD(net.parameters(), lr=0.1), steps=20,
+                policy=Policy.preset("fp16-mixed"), scaler=LossScaler(rule),
+            )
+        )  # fmt: skip
+        lap = race.laps[name]
+        assert lap.scales.tolist() == [record.scale for record in alone]
+        assert lap.skipped.tolist() == [record.skipped for record in alone]
+        assert lap.flushed.tolist() == [record.flushed for record in alone]
+        assert lap.loss == pytest.approx(sum(record.loss for record in alone[-10:]) / 10)
+    assert 0 < race.laps["high"].lost_steps < 20
+
+
+def test_a_weighted_loss_is_shown_without_its_weight() -> None:
+    race = run(LiveScales("falling-loss", {"static": StaticScale(8.0)}, steps=30))
+    first = race.reference.records[0]
+    assert first.loss == pytest.approx(math.log(10) * falling_weight(0), rel=0.1)
+    assert 1.0 < race.reference.loss < math.log(10)
+    assert race.laps["static"].loss == pytest.approx(race.reference.loss, rel=0.01)
+    # With plain SGD the learning rate undoes the weight: the weighted run is the classifier's.
+    same = run(LiveScales("classifier", {"static": StaticScale(8.0)}, steps=30))
+    assert race.reference.loss == pytest.approx(same.reference.loss, rel=1e-4)
+
+
+def test_a_skipped_step_changes_nothing_where_a_recording_goes_on() -> None:
+    rule = {"static": StaticScale(2.0**10)}
+    race = run(LiveScales("bad-start", rule, steps=120))
+    lap = race.laps["static"]
+    assert lap.lost_steps == 120
+    assert len({record.loss for record in race.learners["static"].records[::8]}) <= 15
+    recorded = ScalerRacePanel("bad start", ("static 2¹⁰",)).laps["static 2¹⁰"]
+    assert not recorded.skipped[110:120].all()
+    assert live_finding(race).startswith("static learns nothing; 0 of 1 within 5% of FP32's ")
+
+
+def test_a_rule_that_gives_up_stays_where_it_was() -> None:
+    rule = dataclasses.replace(preset("fairseq"), init_scale=2.0**12, min_scale=2.0**11)
+    lap = run(LiveScales("bad-start", {"fairseq": rule, "torch": preset("torch")}, steps=25)).laps["fairseq"]
+    assert lap.gave_up is not None
+    assert lap.gave_up < 3
+    assert (len(lap.scales), lap.skipped[lap.gave_up :].all(), lap.lost_steps) == (25, True, 25)
+    assert "gives up at step" in row("fairseq", lap)
+
+
+def test_what_cannot_be_trained() -> None:
+    torch_rule = {"torch": preset("torch")}
+    with pytest.raises(ValueError, match="'synthetic' cannot be trained; use one of classifier, autoencoder"):
+        LiveScales("synthetic", torch_rule)
+    with pytest.raises(ValueError, match="Nobody is there to train; choose at least one rule"):
+        LiveScales("classifier", {})
+    with pytest.raises(ValueError, match="falling-loss has 420 steps, and 421 were asked for; use 1 to 420"):
+        LiveScales("falling-loss", torch_rule, steps=421)
+    with pytest.raises(ValueError, match="popart takes every step, also one that overflowed, and Inf would reach"):
+        LiveScales("classifier", {"popart": preset("popart")})
+    with pytest.raises(ValueError, match="classifier has 1500 steps, and 0 were asked for"):
+        GradientTrace.load("classifier").first(0)
+
+
+def test_the_words_before_during_and_after() -> None:
+    race = LiveScales("classifier", {"torch": DynamicScale(2.0**30), "low": StaticScale(1.0)}, steps=12)
+    assert live_finding(race) == "Step 0 of 12: nobody has lost a step"
+    assert numbers(race.laps["low"]) == ("–",) * 4
+    assert row("low", race.laps["low"]) == "low: no step yet"
+    for _ in range(6):
+        race.advance()
+    assert live_finding(race) == "Step 6 of 12: torch has lost 6 steps"
+    race.stop()
+    assert live_finding(race) == "Stopped after 6 of 12: torch has lost 6 steps"
+    assert not race.advance()
+    assert race.step == 6
+
+
+@pytest.fixture
+def panel(monkeypatch: pytest.MonkeyPatch) -> ScalerRacePanel:
+    monkeypatch.setenv("MPKIT_STRICT", "1")
+    return ScalerRacePanel("classifier", ("torch", "no scaling"))
+
+
+def test_the_panel_trains_and_returns_to_the_recording(panel: ScalerRacePanel) -> None:
+    recorded = panel.png(), repr(panel)
+    panel.log2_init, panel.interval = 32, 10
+    panel.train_to_end(steps=40)
+    assert panel.live is not None
+    assert set(panel.laps) == {"torch", "no scaling"}
+    assert panel.laps["torch"].rule == dataclasses.replace(preset("torch"), init_scale=2.0**32, growth_interval=10)
+    assert repr(panel).startswith("classifier, live: ")
+    assert "Live: each rule trains a model of its own" in panel.words.value
+    assert panel.buttons.count.value == "40 of 40 steps"
+    panel.log2_init = panel.interval = None
+    assert panel.live is None
+    assert (panel.png(), repr(panel)) == recorded
+    assert panel.buttons.count.value == ""
+
+
+def test_what_the_panel_does_not_train(panel: ScalerRacePanel) -> None:
+    panel.rules = ("torch", "popart")
+    panel.start()
+    assert "popart takes every step" in panel.message.value
+    assert "The training has not started." in panel.message.value
+    panel.trace = "made up: drifts"
+    panel.start()
+    assert "No network made these gradients" in panel.message.value
+    assert panel.live is None
+
+
+def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRacePanel) -> None:
+    async def check() -> None:
+        panel.buttons.start.click()
+        await asyncio.sleep(0.1)
+        assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
+        panel.buttons.pause.click()
+        assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
+        step = panel.live.step if panel.live else 0
+        await asyncio.sleep(0.1)
+        assert panel.live is not None
+        assert panel.live.step == step
+        panel.buttons.pause.click()
+        await asyncio.sleep(0.1)
+        assert panel.live.step > step
+        panel.buttons.stop.click()
+        assert repr(panel).startswith("classifier, live: Stopped after ")
+        assert panel.buttons.stop.disabled
+        panel.buttons.start.click()
+        panel.choice.buttons["keras"].value = True
+        assert panel.runner.state == "stopped"
+        assert panel.live is None
+        assert "keras" in panel.laps
+        await asyncio.sleep(0.05)
+        assert panel.live is None, "a race that was ended must not draw any more"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(check())
