@@ -33,17 +33,25 @@ def record(argv: Sequence[str]) -> int:
     return int(importlib.import_module("mpkit.record_traces").main(list(argv)))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"doctor": doctor, "bench": bench, "record": record}
+def record_speed(argv: Sequence[str]) -> int:
+    """Record the GPU figures of lesson 07; mpkit.record_speed knows its own options."""
+    return int(importlib.import_module("mpkit.record_speed").main(list(argv)))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "doctor": doctor, "bench": bench, "record": record, "record-speed": record_speed,
+}  # fmt: skip
 SUMMARY = {
     "doctor": "what this machine can do, and what is missing",
     "bench": "time mpkit against the named peers",
     "record": "record the gradients of real runs for the scaler race",
+    "record-speed": "record the speed, memory and energy of training on this GPU",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: the first word is the command, the rest belongs to it."""
-    listing = "\n".join(f"  {name:8} {SUMMARY[name]}" for name in COMMANDS)
+    listing = "\n".join(f"  {name:12} {SUMMARY[name]}" for name in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="python -m mpkit",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mpkit import bench_cpu, bench_gpu
+from mpkit import bench_cpu, bench_gpu, bench_gpu_steps
 from mpkit.bench_measure import Case, Row, line, measure
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # more than any cache holds
@@ -71,7 +71,7 @@ def _positive(text: str) -> int:
 
 
 def _cases(device: str, elements: int, only: str) -> list[Case]:
-    every = bench_cpu.cases(elements) if device == "cpu" else bench_gpu.cases(elements)
+    every = bench_cpu.cases(elements) if device == "cpu" else bench_gpu.cases(elements) + bench_gpu_steps.cases()
     return [case for case in every if only.lower() in case.name.lower()]
 
 

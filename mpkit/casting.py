@@ -103,7 +103,7 @@ class FakeCast(torch.autograd.Function):
         """Round the value."""
         ctx.settings = (backward, rounding, overflow, generator)
         ctx.observe = observe
-        return x.view_as(x) if forward is None else cast(x, forward, rounding, overflow, generator)
+        return x.clone() if forward is None else cast(x, forward, rounding, overflow, generator)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

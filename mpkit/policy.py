@@ -16,6 +16,7 @@ from mpkit.casting import cast
 from mpkit.emulation import Emulation
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.meter import Meter
+from mpkit.native import Kind, kind_of, natively
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class Policy:
 
         Args:
             model: any `nn.Module` with float32 parameters.
-            engine: "emulated" runs on any machine.
-            meter: counts the gradient values that rounding flushes to zero.
+            engine: "emulated" runs on any machine, and rounds float32. "native" uses the device's own formats, for the
+                presets; see `mpkit.native`. Put the backward pass inside the block then. On a CPU native FP16 is slow.
+            meter: counts the gradient values that rounding flushes to zero; emulation only.
 
         Raises:
-            ValueError: unknown engine.
+            ValueError: unknown engine; a policy or a device that has no native engine; a meter with it.
             TypeError: `model` is no module or a compiled script, or a parameter is not float32.
             NotImplementedError: in the forward pass, a layer that hides its matrix products (nn.MultiheadAttention,
                 nn.LSTM and its like).
@@ -78,10 +80,25 @@ class Policy:
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-        if engine != "emulated":
-            raise ValueError(f'engine={engine!r} is not available; engine="emulated" runs on every machine.')
+        if engine not in ("emulated", "native"):
+            raise ValueError(f'engine={engine!r} is unknown; use "emulated" (every machine) or "native" (a GPU).')
         _require_float32(model)
-        return Application(self._run(model, meter))
+        if engine == "emulated":
+            return Application(self._run(model, meter))
+        if meter is not None:
+            raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
+        kind = kind_of(self.params, self.forward, self.backward, self.loss)
+        return Application(self._run_natively(model, kind))
+
+    @contextmanager
+    def _run_natively(self, model: nn.Module, kind: Kind) -> Iterator[nn.Module]:
+        self.store_(model.parameters())
+        hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
+        try:
+            with _shadowed(), natively(kind, self.forward, self.loss, model):
+                yield model
+        finally:
+            hook.remove()
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:

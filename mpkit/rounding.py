@@ -22,26 +22,26 @@ BLOCK = 2**18
 def convert(x: Tensor, fmt: FloatFormat, overflow: Overflow) -> Tensor:
     """Let torch convert to the format's own dtype and back; the narrow copy never leaves the cache."""
     assert fmt.dtype is not None
-    flat, out, size = _blocks(x, 4 * BLOCK)  # two passes only, so larger blocks pay less for the calls
+    flat, result, size = _blocks(x, 4 * BLOCK)  # two passes only, so larger blocks pay less for the calls
     narrow = torch.empty(min(size, flat.numel()), dtype=fmt.dtype, device=x.device)
-    for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
+    for source, target in zip(torch.split(flat, size), torch.split(result.view(-1), size), strict=True):
         if overflow == "saturate":  # the largest value is its own rounding, so clamping first is enough
             source = torch.clamp(source, -fmt.max, fmt.max, out=target)
         target.copy_(narrow[: source.numel()].copy_(source))
-    return out.view(x.shape)
+    return result
 
 
 def round_to(
     x: Tensor, fmt: FloatFormat, rounding: Rounding, generator: torch.Generator | None, overflow: Overflow
 ) -> Tensor:
     """Round `x` (float32 or float64, any shape) to `fmt`; the settings are those of `mpkit.cast`."""
-    flat, out, size = _blocks(x, BLOCK)
+    flat, result, size = _blocks(x, BLOCK)
     scratch = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
     zero = torch.full((), -0.0, dtype=x.dtype, device=x.device)  # -0 + y is y for every y, -0 too
     # Multiplied by `room`, anything from 2^(max_exponent + 1) on leaves the dtype: it becomes Inf and stays so.
     largest = 127 if x.dtype == torch.float32 else 1023
     room = 2.0 ** (largest - fmt.max_exponent) if fmt.has_inf and overflow != "saturate" else 1.0
-    for source, target in zip(torch.split(flat, size), torch.split(out, size), strict=True):
+    for source, target in zip(torch.split(flat, size), torch.split(result.view(-1), size), strict=True):
         if overflow == "saturate":
             source = torch.clamp(source, -fmt.max, fmt.max, out=target)
         power = _power_of_two(source, fmt, scratch[: source.numel()])
@@ -57,13 +57,16 @@ def round_to(
             target.mul_(1 / room)
         if overflow != "saturate":
             _settle_overflow(target, source, fmt, rounding)
-    return out.view(x.shape)
+    return result
 
 
 def _blocks(x: Tensor, size: int) -> tuple[Tensor, Tensor, int]:
-    """`x` flat, an empty result of its size, and the length of a block: `size`, but a GPU takes all at once."""
-    flat = x.contiguous().view(-1)
-    return flat, torch.empty_like(flat), size if x.device.type == "cpu" else max(flat.numel(), 1)
+    """`x` flat, an empty result of its shape, and the length of a block: `size`, but a GPU takes all at once.
+
+    The result is no view: autograd lets nobody change a custom function's output in place if it is one.
+    """
+    flat, result = x.contiguous().view(-1), torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return flat, result, size if x.device.type == "cpu" else max(flat.numel(), 1)
 
 
 def _power_of_two(x: Tensor, fmt: FloatFormat, out: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class StepResult:
     `bool(result)` is `.stepped`.
     """
 
-    _outcome: Tensor  # two float32 values on the device: the scale, found_inf
+    outcome: Tensor  # (2,) float32 on the device: the scale, found_inf; reading it waits for the device
     _known: bool | None  # found_inf, if the host had to read it anyway
     _skips: bool
     _gathered: Gathered
@@ -34,7 +34,7 @@ class StepResult:
     @property
     def found_inf(self) -> bool:
         """Was any gradient, on any rank, Inf or NaN?"""
-        return bool(self._outcome[1]) if self._known is None else self._known
+        return bool(self.outcome[1]) if self._known is None else self._known
 
     @property
     def stepped(self) -> bool:
@@ -44,7 +44,7 @@ class StepResult:
     @property
     def scale(self) -> float:
         """The scale that this step's gradients were divided by."""
-        return float(self._outcome[0])
+        return float(self.outcome[0])
 
     @property
     def first_bad(self) -> str | None:
@@ -82,7 +82,7 @@ class StepResult:
 
     def release(self) -> None:
         """Let go of the gradients. What the host can read without waiting is kept."""
-        if self._known is not None or self._outcome.device.type == "cpu":
+        if self._known is not None or self.outcome.device.type == "cpu":
             self._kept = self._findings()
         self._released, self._gathered = True, []
 

@@ -4,60 +4,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from mpkit.capture import CapturedStep, record_of
 from mpkit.data import StepData
 from mpkit.loss_scaler import LossScaler
 from mpkit.meter import Meter
 from mpkit.policy import Policy
 from mpkit.scaling import NoScaling
-
-
-@dataclass(frozen=True, eq=False)
-class StepRecord:
-    """What happened in one training step.
-
-    Two records are equal if everything but `seconds` is, to the bit; NaN equals NaN here.
-
-    Attributes:
-        step: counted from 0.
-        loss: unscaled training loss before the update; the mean over seeds.
-        losses: the same for each seed.
-        scale: the loss scale that this step used.
-        skipped: True if a gradient was Inf or NaN, so that the weights stayed as they were.
-        flushed: share (0 to 1) of the non-zero gradient values, in the whole backward pass, that rounding turned
-            into zero; 0 if the policy does not round gradients.
-        grad_norm: Euclidean norm of the unscaled gradient of all of the optimizer's parameters (all seeds together);
-            not finite in a skipped step.
-        seconds: wall-clock time of the step.
-    """
-
-    step: int
-    loss: float
-    losses: tuple[float, ...]
-    scale: float
-    skipped: bool
-    flushed: float
-    grad_norm: float
-    seconds: float
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, StepRecord) and self._bits() == other._bits()
-
-    def __hash__(self) -> int:
-        return hash(self._bits())
-
-    def _bits(self) -> str:
-        return repr(replace(self, seconds=0.0))  # Python writes floats with all their digits
-
-
-LossFunction = Callable[[Any, Tensor], Tensor]
+from mpkit.step_record import StepRecord as StepRecord
+from mpkit.train_step import LossFunction as LossFunction
+from mpkit.train_step import TrainStep
+from mpkit.train_step import total_norm as total_norm
 
 
 class Run:
@@ -73,12 +35,18 @@ class Run:
         scaler: LossScaler,
         loss_fn: LossFunction,
         measure_flushed: bool,
+        engine: str,
+        read_every: int,
     ) -> None:
         self.model, self.data, self.optimizer, self.steps = model, data, optimizer, steps
-        self.policy, self.scaler, self.loss_fn = policy, scaler, loss_fn
+        self.policy, self.scaler = policy, scaler
         self.step = 0
         self._meter = Meter() if measure_flushed else None
+        self._work = TrainStep(model, optimizer, policy, scaler, loss_fn, engine, self._meter)
         self._stopped = False
+        self._every = read_every  # 0: not captured
+        self._captured: CapturedStep | None = None
+        self._waiting: list[StepRecord] = []
 
     def __iter__(self) -> Run:
         return self
@@ -87,7 +55,7 @@ class Run:
         if self._stopped or self.step >= self.steps:
             raise StopIteration
         try:
-            record = self._train_one_step()
+            record = self._replay() if self._every else self._train_one_step()
         except BaseException:
             self.scaler.abandon()  # an interrupted step must not block the next one
             raise
@@ -103,17 +71,7 @@ class Run:
         inputs, targets = self.data.batch(self.step)
         if self._meter:
             self._meter.reset()
-        self.model.zero_grad()
-        self.optimizer.zero_grad()
-        with self.policy.apply(self.model, meter=self._meter):
-            losses = self.loss_fn(self.model(inputs), targets)  # () or (seeds,)
-            # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
-            self.scaler.scale(losses.sum()).backward()
-        self.scaler.unscale_(self.optimizer)
-        grad_norm = total_norm(self.optimizer)
-        result = self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.policy.store_(self.model.parameters())
+        losses, grad_norm, result = self._work(inputs, targets)
         values = tuple(losses.detach().reshape(-1).tolist())
         return StepRecord(
             step=self.step,
@@ -126,10 +84,26 @@ class Run:
             seconds=time.perf_counter() - start,
         )
 
+    def _replay(self) -> StepRecord:
+        """One record of a captured run; when none waits, train `read_every` steps and wait for the device once."""
+        if not self._waiting:
+            start = time.perf_counter()
+            batches = (self.data.batch(step) for step in range(self.step, min(self.step + self._every, self.steps)))
+            rows = []
+            for inputs, targets in batches:
+                if self._captured is None:
+                    self._captured = CapturedStep(self._work, inputs, targets)
+                rows.append(self._captured(inputs, targets).clone())
+            numbers = torch.stack(rows).tolist()
+            seconds = (time.perf_counter() - start) / len(rows)
+            skips = self.scaler.rule.skips
+            self._waiting = [record_of(self.step + n, row, skips, seconds) for n, row in enumerate(numbers)]
+        return self._waiting.pop(0)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as a copy that further training does not touch."""
         state = {
-            "step": self.step,
+            "step": self.step + len(self._waiting),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -148,7 +122,7 @@ class Run:
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.step = state["step"]
-        self._stopped = False
+        self._stopped, self._waiting = False, []
 
 
 def fit(
@@ -160,7 +134,10 @@ def fit(
     policy: Policy | None = None,
     scaler: LossScaler | None = None,
     loss_fn: LossFunction | None = None,
-    measure_flushed: bool = True,
+    measure_flushed: bool | None = None,
+    engine: str = "emulated",
+    capture: bool = False,
+    read_every: int = 1,
 ) -> Run:
     """Train `model` and yield a `StepRecord` for every step.
 
@@ -174,14 +151,21 @@ def fit(
         scaler: None scales by 1. It skips a step with a non-finite gradient in every case.
         loss_fn: (output, targets) → loss of shape () or (seeds,). Default: `model.loss` if there is one, else
             cross-entropy.
-        measure_flushed: count flushed gradients (costs about a fifth of the step on a CPU).
+        measure_flushed: count flushed gradients, which only emulation can (it costs about a fifth of the step on a
+            CPU). None: where the engine can and nothing is captured.
+        engine: "emulated" or "native", as for `Policy.apply`.
+        capture: record the whole step (forward, backward, check, update, scale) in a CUDA graph at the first step and
+            replay it: no Python between its kernels. Batches must keep their shape; see `mpkit.capture`.
+        read_every: with `capture`, train so many steps before their records are read, so that the host waits once for
+            all of them. The model is then up to so many steps ahead of the record in hand.
 
     Returns:
         A `Run`: an iterator with `stop()`, `state_dict()` and `load_state_dict()`.
 
     Raises:
         TypeError: `data` has no `batch` method, or policy, scaler or optimizer is of another kind.
-        ValueError: `steps` is negative or no whole number.
+        ValueError: `steps` is negative or no whole number, `read_every` is below 1 or above 1 without capture, or
+            flushed gradients are to be measured where they cannot be.
     """
     if not callable(getattr(data, "batch", None)):
         raise TypeError(
@@ -199,16 +183,16 @@ def fit(
     policy = policy or Policy()
     scaler = scaler or LossScaler(NoScaling())
     loss_fn = loss_fn or getattr(model, "loss", None) or F.cross_entropy
-    return Run(model, data, optimizer, steps, policy, scaler, loss_fn, measure_flushed)
+    if read_every < 1 or (read_every > 1 and not capture):
+        raise ValueError(f"read_every={read_every} needs capture=True and a number of 1 or more.")
+    can_measure = engine == "emulated" and not capture
+    if measure_flushed and not can_measure:
+        raise ValueError("flushed gradients are counted by emulation, uncaptured; leave measure_flushed away here.")
+    measure = can_measure if measure_flushed is None else measure_flushed
+    every = read_every if capture else 0
+    return Run(model, data, optimizer, steps, policy, scaler, loss_fn, measure, engine, every)
 
 
 def _require_kind(name: str, value: Any, kind: type, example: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{name} is asked to be a {kind.__name__}, but a {type(value).__name__} came; write {example}.")
-
-
-def total_norm(optimizer: torch.optim.Optimizer) -> Tensor:
-    """Euclidean norm of all gradients that the optimizer uses, on the device: a 0-dim tensor."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    return norms

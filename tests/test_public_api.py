@@ -28,23 +28,26 @@ PUBLIC = {
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
-    "formats operations meter misuse reading data models markup environment lesson bench_measure typed equivalence",
-    "rounding overflow histogram grid trace_event store",
+    "formats operations meter step_record misuse reading data models markup environment lesson bench_measure typed",
+    "rounding overflow histogram grid trace_event store equivalence transformer resnet energy",
     "casting scaling landing trace_ledger weight_slot",
-    "emulation unscaling dtypes_seen gradient_trace weight_keeper trace_names format_speed bits accumulate cast_effect",
+    "emulation native unscaling dtypes_seen gradient_trace weight_keeper trace_names format_speed",
+    "bits accumulate cast_effect",
     "policy race optim step_result tracing doctor survey_trials",
     "loss_scaler survey",
+    "train_step",
+    "capture",
     "training",
     "experiments recording bench_cpu",
-    "bench_gpu record_traces live_race",
-    "live_scales",
+    "bench_gpu bench_gpu_steps record_traces live_race",
+    "live_scales record_speed",
     "plots bench",
     "widgets",
     "exercises",
     "__main__",
 )
 LEVEL = {name: number for number, line in enumerate(LAYERS) for name in line.split()}
-CORE = [name for line in LAYERS[:7] for name in line.split()]
+CORE = [name for line in LAYERS[:10] for name in line.split()]
 HEAVY = ("matplotlib", "ipywidgets", "IPython", "sklearn", "PIL")
 
 

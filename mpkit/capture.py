@@ -1,0 +1,130 @@
+"""A whole training step in one CUDA graph: recorded once, then replayed without Python between its kernels.
+
+A small model's step is launches, not arithmetic: hundreds of kernels of a few microseconds, each started by Python.
+A graph starts them all at once (CUDA Graphs in PyTorch, docs "CUDA semantics"). Skips stay inside: the fused optimizer
+reads found_inf on the device.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpkit.step_record import StepRecord
+from mpkit.train_step import TrainStep
+
+WARM_UP = 3  # steps before the capture: cuBLAS, cuDNN and the optimizer set themselves up in them; they are undone
+
+
+class CapturedStep:
+    """`step(inputs, targets)` replays the graph on this batch and returns `numbers`, on the device.
+
+    `numbers`: losses, loss scale, found_inf, gradient norm, as float32. It is one tensor: the next step overwrites it.
+
+    Args:
+        work: the step; its optimizer must be fused, and "capturable" where it offers that (Adam).
+        inputs, targets: the first batch; all others must have its shapes and dtypes. It is not trained on here.
+
+    Raises:
+        ValueError: the model is not on a CUDA device, the optimizer or the rule needs the host in the middle of a step,
+            or (at a call) the batch has another shape or a learning rate changed that is no tensor.
+    """
+
+    def __init__(self, work: TrainStep, inputs: Tensor, targets: Tensor) -> None:
+        _require_capturable(work)
+        self.work, self.inputs, self.targets = work, inputs.clone(), targets.clone()
+        self._rates = _rates(work.optimizer)
+        with _Undone(work):
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    work(self.inputs, self.targets)
+            torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            losses, norm, result = work(self.inputs, self.targets)
+            self.numbers = torch.cat([losses.detach().float().reshape(-1), result.outcome, norm.reshape(1)])
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Train on this batch; returns `numbers`. No wait for the device, if the batch is there already."""
+        for name, fixed, given in (("inputs", self.inputs, inputs), ("targets", self.targets, targets)):
+            if given.shape != fixed.shape or given.dtype != fixed.dtype:
+                raise ValueError(
+                    f"the graph was captured for {name} of shape {tuple(fixed.shape)}, {fixed.dtype}, but "
+                    f"{tuple(given.shape)}, {given.dtype} came; leave the last, smaller batch out, or capture again."
+                )
+        if _rates(self.work.optimizer) != self._rates:
+            raise ValueError(
+                "a learning rate changed, but the graph has the old number in it; make it a tensor, which a graph "
+                "reads at every replay: lr=torch.tensor(0.1, device='cuda')."
+            )
+        self.inputs.copy_(inputs, non_blocking=True)
+        self.targets.copy_(targets, non_blocking=True)
+        self.graph.replay()
+        return self.numbers
+
+
+def record_of(step: int, numbers: Sequence[float], skips: bool, seconds: float) -> StepRecord:
+    """A `StepRecord` from one row of `numbers`; `skips`: the rule leaves a step with found_inf out."""
+    *losses, scale, found_inf, norm = numbers
+    skipped = skips and bool(found_inf)
+    return StepRecord(step, sum(losses) / len(losses), tuple(losses), scale, skipped, 0.0, norm, seconds)
+
+
+class _Undone:
+    """Whatever the block trains is undone: weights, buffers, optimizer state, scaler, random numbers.
+
+    In place, because the graph will use the same memory. State that the block made becomes zero, which is where the
+    optimizers that can be captured begin.
+    """
+
+    def __init__(self, work: TrainStep) -> None:
+        self.work = work
+
+    def __enter__(self) -> None:
+        work = self.work
+        self.rng = torch.cuda.get_rng_state()
+        self.scaler = work.scaler.state_dict()
+        self.tensors = [(t, t.detach().clone()) for t in itertools.chain(work.model.parameters(), work.model.buffers())]
+        self.state = {id(t): t.clone() for t in _state(work.optimizer)}
+
+    def __exit__(self, *_: object) -> None:
+        with torch.no_grad():
+            for tensor, kept in self.tensors:
+                tensor.copy_(kept)
+            for tensor in _state(self.work.optimizer):
+                tensor.zero_() if id(tensor) not in self.state else tensor.copy_(self.state[id(tensor)])
+        self.work.scaler.load_state_dict(self.scaler)
+        torch.cuda.set_rng_state(self.rng)
+
+
+def _state(optimizer: Any) -> list[Tensor]:
+    return [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+
+
+def _rates(optimizer: Any) -> list[float | None]:
+    """Every group's learning rate, None for a tensor."""
+    return [None if isinstance(group["lr"], Tensor) else group["lr"] for group in optimizer.param_groups]
+
+
+def _require_capturable(work: TrainStep) -> None:
+    optimizer, groups = work.optimizer, work.optimizer.param_groups
+    device = next((p.device.type for group in groups for p in group["params"]), "cpu")
+    if device != "cuda":
+        raise ValueError(f"a CUDA graph needs a CUDA device, and this model is on the {device}; leave capture away.")
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise ValueError(
+            f"{type(optimizer).__name__} asks the host whether to skip; use a fused one, such as SGD(…, fused=True)."
+        )
+    if any(not group.get("capturable", True) for group in groups):
+        raise ValueError(f"{type(optimizer).__name__} counts its steps on the host; make it with capturable=True.")
+    if any(group.get("dampening") for group in groups):
+        raise ValueError("dampening treats the first step differently, which a graph cannot; use dampening=0.")
+    if not work.scaler.rule.on_device:
+        name = type(work.scaler.rule).__name__
+        raise ValueError(f"{name} decides on the host; use NoScaling, StaticScale or DynamicScale without hysteresis.")

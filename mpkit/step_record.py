@@ -1,0 +1,43 @@
+"""`StepRecord`: what happened in one training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, eq=False)
+class StepRecord:
+    """What happened in one training step.
+
+    Two records are equal if everything but `seconds` is, to the bit; NaN equals NaN here.
+
+    Attributes:
+        step: counted from 0.
+        loss: unscaled training loss before the update; the mean over seeds.
+        losses: the same for each seed.
+        scale: the loss scale that this step used.
+        skipped: True if a gradient was Inf or NaN, so that the weights stayed as they were.
+        flushed: share (0 to 1) of the non-zero gradient values, in the whole backward pass, that rounding turned
+            into zero; 0 if the policy does not round gradients.
+        grad_norm: Euclidean norm of the unscaled gradient of all of the optimizer's parameters (all seeds together);
+            not finite in a skipped step.
+        seconds: wall-clock time of the step.
+    """
+
+    step: int
+    loss: float
+    losses: tuple[float, ...]
+    scale: float
+    skipped: bool
+    flushed: float
+    grad_norm: float
+    seconds: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StepRecord) and self._bits() == other._bits()
+
+    def __hash__(self) -> int:
+        return hash(self._bits())
+
+    def _bits(self) -> str:
+        return repr(replace(self, seconds=0.0))  # Python writes floats with all their digits
