@@ -87,7 +87,7 @@ def _captured(make: Model) -> tuple[Sampler, Sampler]:
     model, inputs, targets = make()
     step = CapturedStep(ours(model), inputs, targets)
     peer = peers_step(*make())
-    return timed(lambda: step(inputs, targets), torch.cuda.synchronize), timed(peer, torch.cuda.synchronize)
+    return timed(lambda: step(step.inputs, step.targets), torch.cuda.synchronize), timed(peer, torch.cuda.synchronize)
 
 
 def _resnet() -> tuple[Sampler, Sampler]:

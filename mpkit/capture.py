@@ -27,7 +27,8 @@ class CapturedStep:
 
     Args:
         work: the step; its optimizer must be fused, and "capturable" where it offers that (Adam).
-        inputs, targets: the first batch; all others must have its shapes and dtypes. It is not trained on here.
+        inputs, targets: the first batch; all others must have its shapes and dtypes. It is not trained on here. A
+            loader that writes into `.inputs` and `.targets` and passes those saves two copies.
 
     Raises:
         ValueError: the model is not on a CUDA device, the optimizer or the rule needs the host in the middle of a step,
@@ -63,8 +64,9 @@ class CapturedStep:
                 "a learning rate changed, but the graph has the old number in it; make it a tensor, which a graph "
                 "reads at every replay: lr=torch.tensor(0.1, device='cuda')."
             )
-        self.inputs.copy_(inputs, non_blocking=True)
-        self.targets.copy_(targets, non_blocking=True)
+        for fixed, given in ((self.inputs, inputs), (self.targets, targets)):
+            if given is not fixed:
+                fixed.copy_(given, non_blocking=True)
         self.graph.replay()
         return self.numbers
 

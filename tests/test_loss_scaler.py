@@ -871,3 +871,30 @@ def test_the_torch_preset_decides_as_grad_scaler(block: int) -> None:
     outcomes = [race(seed, steps=200) for seed in range(block * 20, block * 20 + 20)]
     assert sum(changes for changes, _ in outcomes) > 100
     assert sum(moves for _, moves in outcomes) > 100
+
+
+def test_a_first_step_that_fused_sgd_skips_leaves_no_rubbish_in_its_momentum() -> None:
+    """torch.optim.SGD(fused=True) takes its momentum from uninitialized memory, which a skipped step does not write."""
+
+    def train(scaler: Any) -> Tensor:
+        p = torch.nn.Parameter(torch.zeros(3))
+        optimizer = torch.optim.SGD([p], lr=1.0, momentum=0.9, fused=True)
+        for value in (math.inf, 1.0, 1.0):
+            optimizer.zero_grad()
+            scaler.scale((p * value).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        return p.detach()
+
+    torch.use_deterministic_algorithms(True)  # also fills uninitialized memory, with NaN
+    try:
+        assert torch.allclose(train(LossScaler(preset("torch"))), torch.tensor(-2.9))
+        theirs = train(torch.amp.GradScaler("cpu"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    print("GradScaler, the same steps:", theirs.tolist())
+
+
+def test_the_reciprocal_is_that_of_grad_scaler() -> None:
+    scales = torch.cat([torch.rand(200_000) * 2.0**k for k in (-20, 0, 5, 16, 40)])
+    assert torch.equal(scales.reciprocal(), scales.double().reciprocal().float())

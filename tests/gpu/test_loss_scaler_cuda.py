@@ -114,3 +114,8 @@ def test_gradients_on_two_devices_share_one_decision() -> None:
         scaler.update()
         assert [here.item(), there.item()] == wanted
     assert (result.stepped, result.first_bad) == (False, "cpu")
+
+
+def test_the_reciprocal_is_that_of_grad_scaler() -> None:
+    scales = torch.cat([torch.rand(2**22, device="cuda") * 2.0**k for k in (-20, 0, 5, 16, 40)])
+    assert torch.equal(scales.reciprocal(), scales.double().reciprocal().float())
