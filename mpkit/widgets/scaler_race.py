@@ -13,7 +13,6 @@ from mpkit.plots.scaler_race import ScalerRaceFigure
 from mpkit.plots.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, finding, live_finding, row
 from mpkit.race import Lap, race
 from mpkit.scaling import ScaleRule
-from mpkit.widgets import background
 from mpkit.widgets.background import Runner
 from mpkit.widgets.panel import BadInput, Panel, Picture, guarded
 from mpkit.widgets.race_buttons import RaceButtons
@@ -36,7 +35,6 @@ class ScalerRacePanel(Panel):
     """
 
     def __init__(self, trace: str = "made up: drifts", rules: Sequence[str] = DEFAULT) -> None:
-        background.stop(type(self).__name__)
         self.trace_choice = widgets.ToggleButtons(
             options=list(TRACES), value=next(iter(TRACES)), description="gradients of",
             style={"description_width": "96px", "button_width": "128px"},

@@ -36,6 +36,10 @@ def test_run_all_without_an_error(after_run: tuple[Page, list[str]]) -> None:
     assert after_run[1] == []
 
 
+def test_the_first_picture_makes_the_point(after_run: tuple[Page, list[str]]) -> None:
+    expect(panel(after_run[0]).get_by_role("status").first).to_contain_text("stuck: FP16, no scaling")
+
+
 def test_start_pause_stop_and_start_again(lab: Lab, after_run: tuple[Page, list[str]]) -> None:
     page = after_run[0]
     here, before = panel(page), source(page)
@@ -52,6 +56,22 @@ def test_start_pause_stop_and_start_again(lab: Lab, after_run: tuple[Page, list[
         here.get_by_role("button", name="Stop", exact=True).click()
         page.wait_for_timeout(500)
         before = source(page)
+    assert lab.errors == []
+
+
+def test_another_cell_runs_during_a_race_and_the_race_goes_on(lab: Lab, after_run: tuple[Page, list[str]]) -> None:
+    page = after_run[0]
+    here = panel(page)
+    here.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_timeout(500)
+    cell = page.locator(".jp-CodeCell", has=page.get_by_text("print(race)", exact=True)).first
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    expect(cell.locator(".jp-OutputArea")).to_contain_text("tiny loss: under way", timeout=20_000)
+    before = source(page)
+    expect(here.locator("img")).not_to_have_attribute("src", before)
+    here.get_by_role("button", name="Stop", exact=True).click()
+    expect(here.get_by_role("status").first).to_contain_text("stopped")
     assert lab.errors == []
 
 
