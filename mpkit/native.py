@@ -41,8 +41,8 @@ def kind_of(params: FloatFormat, forward: FloatFormat, backward: FloatFormat, lo
 def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Module) -> Iterator[None]:
     """Inside the block, `model` runs as `kind` says. ValueError: TF32 on a device that is no GPU.
 
-    "fp32" switches TF32 off for matrix products and convolutions, "tf32" on; both until the block ends, so the backward
-    pass belongs inside. "autocast" is torch's. "stored": every weight is read in the low format and the inputs are
+    "fp32" and "low forward" switch TF32 off for matrix products and convolutions, "tf32" on; until the block ends, so the
+    backward pass belongs inside. "autocast" is torch's. "stored": every weight is read in the low format and the inputs are
     converted, except batch and instance norms, whose weights stay FP32 as their kernels ask. "low forward": matrix work
     in the low format, everything that comes back through it in FP32.
     """
@@ -53,7 +53,8 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
             'move it to a GPU or use engine="emulated".'
         )
     with ExitStack() as stack:
-        stack.enter_context(_tf32(kind == "tf32"))
+        if kind in ("fp32", "tf32", "low forward"):  # else left alone: cuDNN would choose its algorithms a second time
+            stack.enter_context(_tf32(kind == "tf32"))
         if kind == "stored":
             stack.enter_context(_stored(model, DTYPES[forward]))
         if kind == "autocast" or (kind == "stored" and loss == FP32):
