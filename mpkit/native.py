@@ -41,10 +41,10 @@ def kind_of(params: FloatFormat, forward: FloatFormat, backward: FloatFormat, lo
 def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Module) -> Iterator[None]:
     """Inside the block, `model` runs as `kind` says. ValueError: TF32 on a device that is no GPU.
 
-    "fp32" and "low forward" switch TF32 off for matrix products and convolutions, "tf32" on; until the block ends, so the
-    backward pass belongs inside. "autocast" is torch's. "stored": every weight is read in the low format and the inputs are
-    converted, except batch and instance norms, whose weights stay FP32 as their kernels ask. "low forward": matrix work
-    in the low format, everything that comes back through it in FP32.
+    "fp32" and "low forward" switch TF32 off for matrix products and convolutions, "tf32" on, until the block ends, so
+    the backward pass belongs inside. "autocast" is torch's. "stored": every weight is read in the low format and the
+    inputs are converted, except batch and instance norms, whose weights stay FP32 as their kernels ask. "low forward":
+    matrix work in the low format, everything that comes back through it in FP32.
     """
     device = next((p.device.type for p in model.parameters()), "cpu")
     if kind == "tf32" and device != "cuda":
