@@ -21,7 +21,7 @@ from mpkit import misuse
 from mpkit.scaling import DynamicScale, GradientStats, ScaleRule
 from mpkit.scaling.saved import read_state
 from mpkit.step_result import StepResult
-from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, step_fused
+from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, reciprocal, step_fused
 
 
 class LossScaler:
@@ -86,7 +86,7 @@ class LossScaler:
             self._scale = torch.full((), self._start.scale, dtype=torch.float32, device=device)
             self._growth_tracker = torch.full((), self._start.growth_tracker, dtype=torch.int32, device=device)
             self._one = torch.ones((), dtype=torch.float32, device=device)
-            self._inv_scale = self._scale.reciprocal()
+            self._inv_scale = reciprocal(self._scale)
         return self._scale
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
@@ -157,7 +157,7 @@ class LossScaler:
             self._memory = self.rule.update(self._memory, bool(found_inf), *seen)
             scale.fill_(self._memory.scale)
             self._growth_tracker.fill_(self._memory.growth_tracker)
-        torch.reciprocal(scale, out=self._inv_scale)
+        self._inv_scale.copy_(reciprocal(scale))
 
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.
@@ -195,7 +195,7 @@ class LossScaler:
         if self._scale is not None:
             self._scale.fill_(self._start.scale)
             self._growth_tracker.fill_(self._start.growth_tracker)
-            torch.reciprocal(self._scale, out=self._inv_scale)
+            self._inv_scale.copy_(reciprocal(self._scale))
 
     def _plan(self, optimizer: torch.optim.Optimizer, verb: str) -> tuple[Tensor, GradientPlan]:
         if self._scale is None:

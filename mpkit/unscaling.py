@@ -190,6 +190,11 @@ def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> 
         buffer.copy_(torch.where(found_inf.to(buffer.device) > 0, torch.zeros_like(buffer), buffer))
 
 
+def reciprocal(scale: Tensor) -> Tensor:
+    """Return 1 / scale. One correctly rounded division gives the bits of torch's way, which goes through float64."""
+    return scale.reciprocal()
+
+
 def parameter_ids(param_groups: ParamGroups) -> tuple[int, ...]:
     """Return the identity of every parameter, in order. An optimizer and its wrappers have the same."""
     return tuple(map(id, itertools.chain.from_iterable(group["params"] for group in param_groups)))
