@@ -29,7 +29,8 @@ PUBLIC = {
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
     "formats operations meter step_record misuse reading data models markup environment lesson bench_measure typed",
-    "rounding overflow histogram grid trace_event store equivalence transformer resnet energy",
+    "rounding overflow histogram grid trace_event store equivalence transformer resnet energy memory_ledger",
+    "speed_record",
     "casting scaling landing trace_ledger weight_slot",
     "emulation native unscaling dtypes_seen gradient_trace weight_keeper trace_names format_speed",
     "bits accumulate cast_effect",

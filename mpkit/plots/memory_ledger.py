@@ -1,0 +1,64 @@
+"""The memory of a training step as one bar a way to train, its kinds side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpkit.memory_ledger import KINDS
+from mpkit.plots.canvas import Canvas, Frame
+from mpkit.plots.style import FAINT, INK, look
+
+SIZE = (1040, 400)  # pixels
+COLORS = dict(zip(KINDS, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"), strict=True))
+GIB = 2**30
+
+Ledgers = Mapping[str, Mapping[str, float]]  # bytes by way and kind
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB with two or three digits."""
+    return f"{size / GIB:.3g} GiB" if size < 100 * GIB else f"{size / GIB:,.0f} GiB"
+
+
+def finding(ledgers: Ledgers) -> str:
+    """The title: what autocast saves, and what the master copy costs."""
+    total = {way: sum(kinds.values()) for way, kinds in ledgers.items()}
+    saved = 1 - total["autocast"] / total["FP32"]
+    master = ledgers["FP16 + master"]["master copy"] / total["FP16 + master"]
+    return f"Autocast saves {saved:.0%} of the memory; with a master copy, that copy is {master:.0%} of what is kept"
+
+
+class LedgerFigure:
+    """Four bars; their axis follows the largest."""
+
+    def __init__(self) -> None:
+        with look():
+            self.canvas = Canvas(SIZE, [INK, FAINT, *COLORS.values()])
+            self.axes = self.canvas.figure.add_axes((0.14, 0.1, 0.72, 0.6), xlim=(0, 1), ylim=(3.6, -0.6))
+            self.axes.set_axis_off()
+            self.canvas.freeze()
+
+    def show(self, ledgers: Ledgers, title: str, about: str) -> Frame:
+        """The picture of these ledgers."""
+        frame = self.canvas.frame()
+        frame.text((12, 10), title, size=18, bold=True)
+        frame.text((12, 42), about, size=13, color=FAINT)
+        x = 150.0
+        for kind, color in COLORS.items():
+            frame.text((x, 82), f"■ {kind}", color=color, size=14, bold=True)
+            x += 40 + 10.2 * len(kind)
+        largest = max(sum(kinds.values()) for kinds in ledgers.values()) or 1.0
+        for row, (way, kinds) in enumerate(ledgers.items()):
+            left = 0.0
+            frame.text((-0.015, row), way, size=14, anchor="rm", axes=self.axes)
+            for kind, size in kinds.items():
+                right = left + size / largest
+                corners = [(left, row - 0.36), (right, row - 0.36), (right, row + 0.36), (left, row + 0.36)]
+                frame.polygon(self.axes, corners, COLORS[kind], edge="#FFFFFF")
+                if size / largest > 0.09:
+                    white = kind in ("weights", "optimizer state")
+                    color = "#FFFFFF" if white else INK
+                    frame.text(((left + right) / 2, row), gib(size), color=color, size=12, anchor="mm", axes=self.axes)
+                left = right
+            frame.text((left + 0.01, row), gib(sum(kinds.values())), size=14, bold=True, anchor="lm", axes=self.axes)
+        return frame

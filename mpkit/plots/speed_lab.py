@@ -1,0 +1,73 @@
+"""Speed of matrix products by size and format, under the roofline of the machine that they were measured on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpkit.plots.canvas import Canvas, Frame
+from mpkit.plots.style import FAINT, INK, PRECISION, look, percent
+from mpkit.speed_record import SpeedRecord, intensity
+
+SIZE = (1040, 470)  # pixels
+FORMATS = ("FP32", "TF32", "FP16", "BF16")
+
+
+def finding(record: SpeedRecord, n: int) -> str:
+    """The title for one size: what FP16 gains there, and why."""
+    gain = record.matmul["FP16"][n] / record.matmul["FP32"][n]
+    share = record.matmul["FP16"][n] / record.peak("FP16")
+    lead = f"{n} x {n}: FP16 is {gain:.1f} times as fast as FP32"
+    if n % 8:
+        return f"{lead}, at {share:.0%} of its best: {n} is no multiple of 8"
+    if share < 0.1:
+        return f"{lead}, at {percent(share)} of its best: too small to keep the GPU busy"
+    return f"{lead}, at {share:.0%} of its best"
+
+
+class SpeedFigure:
+    """The roofline (Williams, Waterman and Patterson 2009) and all sizes, drawn once; `show` marks one size."""
+
+    def __init__(self, record: SpeedRecord) -> None:
+        self.record = record
+        colors = [str(PRECISION[fmt]["color"]) for fmt in FORMATS]
+        with look():
+            self.canvas = Canvas(SIZE, [INK, FAINT, *colors])
+            self.axes = self.canvas.figure.add_axes((0.075, 0.14, 0.58, 0.68), xscale="log", yscale="log")
+            self.axes.set(xlim=(5, 4000), ylim=(0.008, 2000))
+            self.axes.set_xlabel("operations a byte moved", fontsize=12, labelpad=2)
+            self.axes.set_ylabel("TFLOP/s", fontsize=12)
+            self.axes.tick_params(labelsize=11)
+            x = np.geomspace(5, 4000, 200)
+            for fmt in FORMATS:
+                bandwidth = record.bandwidth["FP16" if fmt in ("FP16", "BF16") else "FP32"] / 1000
+                style = {"color": PRECISION[fmt]["color"], "linestyle": PRECISION[fmt]["linestyle"]}
+                self.axes.plot(x, np.minimum(record.peak(fmt), bandwidth * x), linewidth=1.4, **style)
+                for n, speed in record.matmul[fmt].items():
+                    self.axes.plot(intensity(n, fmt), speed, PRECISION[fmt]["marker"], color=style["color"], ms=3)
+            self.canvas.freeze()
+
+    def show(self, n: int) -> Frame:
+        """The picture for products of n x n."""
+        frame, record = self.canvas.frame(), self.record
+        frame.text((12, 10), finding(record, n), size=18, bold=True)
+        frame.text((12, 42), record.source, size=12, color=FAINT)
+        left, top = 700, 92
+        for x, head, anchor in (
+            (0, "format", "la"),
+            (150, "TFLOP/s", "ra"),
+            (225, "x FP32", "ra"),
+            (320, "of best", "ra"),
+        ):
+            frame.text((left + x, top), head, size=13, color=FAINT, anchor=anchor)
+        for row, fmt in enumerate(FORMATS):
+            speed, y, style = record.matmul[fmt][n], top + 36 + 32 * row, PRECISION[fmt]
+            frame.marks(self.axes, [(intensity(n, fmt), speed)], style["marker"], style["color"], size=12)
+            frame.text((left, y), fmt, size=14, color=style["color"], bold=True, anchor="lm")
+            numbers = (f"{speed:.3g}", f"{speed / record.matmul['FP32'][n]:.1f}", percent(speed / record.peak(fmt)))
+            for x, words in zip((150, 225, 320), numbers, strict=True):
+                frame.text((left + x, y), words, size=14, anchor="rm")
+        notes = ("Lines: the roof. On the left the memory is", "the limit, on the right the arithmetic.",
+                 "Small marks: all sizes; large: this one.")  # fmt: skip
+        for row, words in enumerate(notes):
+            frame.text((left, top + 180 + 17 * row), words, size=12, color=FAINT)
+        return frame

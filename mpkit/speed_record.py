@@ -1,0 +1,78 @@
+"""Figures that `python -m mpkit record-speed` measured on a named GPU, and what follows from them by arithmetic."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "recorded"
+BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class SpeedRecord:
+    """One machine's figures.
+
+    `resnet50[policy]`: a row of `mpkit.record_speed.resnet_row`; `parts`: milliseconds of forward, backward, update;
+    `losses[policy][seed]`: training losses; `matmul[format][n]`: TFLOP/s of an n x n product; `bandwidth[format]`: GB/s
+    of a large addition; `small[model][way]`: milliseconds of a step.
+    """
+
+    gpu: str
+    torch: str
+    date: str
+    command: str
+    batch: int
+    resnet50: dict[str, dict[str, Any]]
+    parts: dict[str, float]
+    losses: dict[str, list[list[float]]]
+    matmul: dict[str, dict[int, float]]
+    bandwidth: dict[str, float]
+    small: dict[str, dict[str, float]]
+
+    @classmethod
+    def load(cls, name: str = "speed_nvidia_h200", folder: Path = FOLDER) -> SpeedRecord:
+        """Read a record. ValueError: there is none of that name; the text lists the known."""
+        path = folder / f"{name}.json"
+        if not path.exists():
+            known = ", ".join(sorted(one.stem for one in folder.glob("speed_*.json"))) or "none"
+            raise ValueError(f"there is no record {name!r}; known: {known}. To make one: python -m mpkit record-speed.")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        matmul = {fmt: {int(n): v for n, v in row.items()} for fmt, row in data["matmul"].items()}
+        largest = data["add"][max(data["add"], key=int)]
+        keys = ("gpu", "torch", "date", "command", "batch", "resnet50", "parts", "losses", "small")
+        return cls(matmul=matmul, bandwidth=largest, **{key: data[key] for key in keys})
+
+    @property
+    def source(self) -> str:
+        """Where the figures come from, in a line."""
+        return f"Recorded on an {self.gpu}, torch {self.torch}, {self.date}: {self.command}"
+
+    def speedup(self, policy: str) -> float:
+        """How many times as many images a second as FP32."""
+        return float(self.resnet50["fp32"]["ms"] / self.resnet50[policy]["ms"])
+
+    def peak(self, fmt: str) -> float:
+        """The fastest product, TFLOP/s."""
+        return max(self.matmul[fmt].values())
+
+
+def amdahl(faster: float, rest: float, speedup: float) -> float:
+    """Bound of the whole speed-up, if only a part becomes faster (Amdahl 1967).
+
+    Args:
+        faster, rest: times of the part that becomes faster and of all others, in the same unit, before.
+        speedup: of that part; above 0.
+
+    ValueError: a time below 0, none at all, or a speed-up that is not above 0.
+    """
+    if faster < 0 or rest < 0 or faster + rest == 0 or speedup <= 0:
+        raise ValueError(f"times from 0 on and a speed-up above 0 are asked for; {faster}, {rest} and {speedup} came.")
+    return (faster + rest) / (faster / speedup + rest)
+
+
+def intensity(n: int, fmt: str) -> float:
+    """Operations a byte of an n x n product: 2 n^3 of them, for three matrices moved once."""
+    return 2 * n**3 / (3 * n * n * BYTES[fmt])

@@ -1,0 +1,114 @@
+"""Speed and memory by arithmetic: papers' numbers, counts by hand, and the panels that show them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mpkit.memory_ledger import KINDS, ledger, saved_bytes
+from mpkit.plots.memory_ledger import finding as ledger_finding
+from mpkit.plots.speed_lab import finding
+from mpkit.speed_record import SpeedRecord, amdahl, intensity
+from mpkit.widgets.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
+from mpkit.widgets.speed_lab import PRESETS, SpeedLabPanel
+
+
+def test_amdahls_law_by_hand() -> None:
+    assert amdahl(1, 2, 1e12) == pytest.approx(1.5)
+    assert amdahl(3, 1, 3) == 2
+    assert amdahl(0, 5, 7) == 1
+    for wrong in ((-1, 1, 2), (0, 0, 2), (1, 1, 0)):
+        with pytest.raises(ValueError, match="times from 0 on and a speed-up above 0 are asked for"):
+            amdahl(*wrong)
+
+
+def test_the_intensity_by_hand() -> None:
+    assert intensity(3, "FP32") == 54 / 108
+    assert intensity(4096, "FP16") == 2 * intensity(4096, "FP32")
+
+
+def test_the_record_agrees_with_itself_and_names_its_command() -> None:
+    record = SpeedRecord.load()
+    assert "H200" in record.gpu
+    assert record.command == "python -m mpkit record-speed"
+    for row in record.resnet50.values():
+        assert row["images_per_s"] == pytest.approx(1000 * record.batch / row["ms"])
+        assert row["weights_MiB"] == pytest.approx(25_557_032 * 4 / 2**20, rel=0.06)
+        assert row["joules_per_image"] * record.batch / row["ms"] * 1000 == pytest.approx(row["watts"], rel=0.1)
+        assert row["quartiles_ms"][0] <= row["ms"] <= row["quartiles_ms"][1]
+    assert all(len(curves) == 5 for curves in record.losses.values())
+    both = record.parts["fp32 forward"] + record.parts["fp32 backward"] + record.parts["update"]
+    assert both == pytest.approx(record.resnet50["fp32"]["ms"], rel=0.05)
+    assert "/" not in record.command
+
+
+def test_a_record_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no record 'mine'; known: .*speed_nvidia_h200.* record-speed"):
+        SpeedRecord.load("mine")
+    with pytest.raises(ValueError, match="known: none"):
+        SpeedRecord.load("mine", tmp_path)
+
+
+def test_the_ledger_against_the_papers() -> None:
+    """ZeRO (arXiv 1910.02054, section 3.1): mixed precision with Adam keeps 16 bytes a parameter, GPT-2 24 GB."""
+    gpt2 = ledger(1.5e9, 0, "FP16 + master", "Adam")
+    assert sum(gpt2.values()) == 24e9
+    assert gpt2 == {"weights": 3e9, "master copy": 6e9, "gradients": 3e9, "optimizer state": 12e9, "activations": 0}
+    assert sum(ledger(10, 100, "FP32", "SGD").values()) == 10 * 8 + 400
+    assert tuple(ledger(1, 1)) == KINDS
+    with pytest.raises(ValueError, match="numbers from 0 on are asked for, but -1 and 0 came"):
+        ledger(-1, 0)
+    with pytest.raises(ValueError, match="way 'FP8' is unknown; use one of FP32, autocast, FP16"):
+        ledger(1, 1, "FP8")
+    with pytest.raises(ValueError, match="optimizer 'Lion' is unknown; use one of SGD, SGD, momentum, Adam"):
+        ledger(1, 1, "FP32", "Lion")
+
+
+def test_what_autograd_keeps_counted_by_hand() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Sigmoid(), torch.nn.Linear(4, 2))
+    x = torch.rand(5, 8)
+    assert saved_bytes(lambda: net(x), net.parameters()) == 4 * 5 * (8 + 4)
+    y = torch.rand(100, requires_grad=True)
+    assert saved_bytes(lambda: (y.exp() + y.exp()).sum(), [y]) == 2 * 400
+    assert saved_bytes(lambda: (y + y).sum(), [y]) == 0
+
+
+def test_every_size_and_preset_of_the_speed_lab() -> None:
+    panel, seen = SpeedLabPanel(), set()
+    for n in panel.record.matmul["FP32"]:
+        panel.size = n
+        seen.add(panel.png())
+        assert panel.picture.tooltip == finding(panel.record, n)
+    assert len(seen) == len(panel.record.matmul["FP32"])
+    for name, button in panel.presets.items():
+        button.click()
+        assert panel.size == PRESETS[name]
+    assert Image.open(io.BytesIO(panel.png())).size == (1040, 470)
+    assert "no multiple of 8" in finding(panel.record, 4095)
+    assert "too small to keep the GPU busy" in finding(panel.record, 64)
+    with pytest.raises(ValueError, match="size 100 is not in this panel; use one of 64, 128, 256"):
+        panel.size = 100
+
+
+def test_every_control_of_the_memory_ledger() -> None:
+    panel, seen = MemoryLedgerPanel(), set()
+    for name, values in (("size", SIZES), ("activations", RATIOS), ("optimizer", ("SGD", "Adam"))):
+        for value in values:
+            setattr(panel, name, value)
+            assert getattr(panel, name) == value
+            seen.add(panel.png())
+    assert len(seen) >= len(SIZES) + len(RATIOS)
+    panel.size, panel.activations, panel.optimizer = "1 M", 10, "SGD"
+    assert panel.ledgers["FP32"]["activations"] == 4e7
+    # FP32: 8 bytes a parameter and 40 for activations; autocast 8 and 20.
+    assert ledger_finding(panel.ledgers).startswith("Autocast saves 42% of the memory")
+    with pytest.raises(ValueError, match="size '2 M' is not in this panel; use one of 1 M, 10 M"):
+        panel.size = "2 M"
+    with pytest.raises(ValueError, match="optimizer 'Lion' is not in this panel"):
+        panel.optimizer = "Lion"
+    with pytest.raises(ValueError, match="activations 3 is not in this panel"):
+        panel.activations = 3
