@@ -76,7 +76,7 @@ def every_optimizer_is_adam(patch: Patch) -> None:
 
 @fault
 def nothing_is_kept_for_the_backward_pass(patch: Patch) -> None:
-    swap(patch, saved_bytes, lambda forward, parameters: 0)
+    swap(patch, saved_bytes, lambda forward, parameters: 1)
 
 
 @fault
