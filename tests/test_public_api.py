@@ -28,7 +28,7 @@ PUBLIC = {
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
-    "formats operations meter step_record misuse reading data models markup environment lesson bench_measure typed",
+    "formats operations meter step_record misuse reading data text models markup environment lesson bench_measure typed",
     "rounding overflow histogram grid trace_event store equivalence transformer resnet energy memory_ledger",
     "speed_record",
     "casting scaling landing trace_ledger weight_slot",
