@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IGNORED = -100  # a target that counts for nothing: torch's default `ignore_index`
+from mpkit.text import IGNORED as IGNORED
 
 
 class Block(nn.Module):
