@@ -28,9 +28,9 @@ PUBLIC = {
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
-    "formats operations meter step_record misuse reading data text models markup environment lesson bench_measure typed",
+    "formats operations meter step_record misuse reading data text models markup environment lesson typed",
     "rounding overflow histogram grid trace_event store equivalence transformer resnet energy memory_ledger",
-    "speed_record",
+    "speed_record bench_measure",
     "casting scaling landing trace_ledger weight_slot",
     "emulation native unscaling dtypes_seen gradient_trace weight_keeper trace_names format_speed",
     "bits accumulate cast_effect",
