@@ -19,8 +19,7 @@ from mpkit.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
 from mpkit.training import Run, StepRecord, fit
 
-SEEDS = range(5)
-REFERENCE = "FP32"
+SEEDS, REFERENCE = range(5), "FP32"
 STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck
 _MIXED = Policy.preset("fp16-mixed")
 COMPETITORS: dict[str, Variant] = {
@@ -191,13 +190,20 @@ def standings(race: LiveRace) -> dict[str, str]:
     than a tenth of what the reference's did. A loss that is not finite is stuck too.
 
     Raises:
-        ValueError: the race is not over, or the reference did not take part.
+        ValueError: the race is not over, or the reference is missing or learned nothing.
     """
     if not race.over or REFERENCE not in race.outcomes:
         why = "it is not over" if not race.over else f"{REFERENCE} is not in it"
         raise ValueError(f"This race cannot be judged: {why}.")
     base = race.outcomes[REFERENCE]
+    if not has_yardstick(race):
+        raise ValueError(f"This race cannot be judged: {REFERENCE} itself has learned nothing.")
     return {name: _standing(race.task, o, base) for name, o in race.outcomes.items() if name != REFERENCE}
+
+
+def has_yardstick(race: LiveRace) -> bool:
+    """Has the reference's loss come down?"""
+    return _progress(race.outcomes[REFERENCE].records) > 0
 
 
 def _standing(task: RaceTask, mine: Outcome, base: Outcome) -> str:

@@ -21,7 +21,7 @@ from mpkit import misuse
 from mpkit.scaling import DynamicScale, GradientStats, ScaleRule
 from mpkit.scaling.saved import read_state
 from mpkit.step_result import StepResult
-from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, reciprocal, step_fused
+from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, reciprocal, several_ranks, step_fused
 
 
 class LossScaler:
@@ -227,5 +227,5 @@ class LossScaler:
             self._seen = seen if self._seen is None else self._seen.with_more(seen)
         if self._check_again:  # also catches a scale so small that its reciprocal is Inf
             plan.check_and_unscale(self._one)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if several_ranks():
             dist.all_reduce(plan.found_inf, op=dist.ReduceOp.MAX)

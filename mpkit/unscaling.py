@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mpkit import overflow
@@ -102,9 +103,10 @@ class GradientPlan:
         return any(grad is not None for _, grads in self.gathered for grad in grads)
 
     def stats(self, histogram: bool) -> GradientStats:
-        """Measure the gradients of the last `check_and_unscale` on this rank. Waits for the device."""
+        """Measure the gradients of the last `check_and_unscale`, the same on every rank. Waits for the device."""
         grads = (local(g) for _, found in self.gathered for g in found if g is not None)
-        return GradientStats.of(grads, histogram)
+        seen = GradientStats.of(grads, histogram)
+        return seen.over_ranks(self.found_inf.device) if several_ranks() else seen
 
 
 def _large_and_small(params: list[Tensor]) -> list[list[Tensor]]:
@@ -188,6 +190,11 @@ def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> 
     fresh = [buffer for p in without if (buffer := optimizer.state.get(p, {}).get("momentum_buffer")) is not None]
     for buffer in fresh:
         buffer.copy_(torch.where(found_inf.to(buffer.device) > 0, torch.zeros_like(buffer), buffer))
+
+
+def several_ranks() -> bool:
+    """Do several processes train together through torch.distributed?"""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def reciprocal(scale: Tensor) -> Tensor:

@@ -283,3 +283,85 @@ def test_a_stop_inside_the_work_is_obeyed() -> None:
         assert job.runner.state == "stopped"
 
     asyncio.run(check())
+
+
+def test_an_interrupt_in_the_work_stops_it_and_not_the_loop() -> None:
+    async def check() -> None:
+        job = Job()
+
+        def work() -> bool:
+            job.done += 1
+            if job.done == 3:
+                raise KeyboardInterrupt
+            return True
+
+        job.runner.work = work
+        job.runner.start()
+        await settled()
+        assert (job.done, job.runner.state, job.states[-1], job.errors) == (3, "stopped", "stopped", [])
+
+    try:
+        asyncio.run(check())
+    except KeyboardInterrupt:
+        pytest.fail("the interrupt reached the loop")
+
+
+def test_a_change_of_state_is_told_without_a_loop_too() -> None:
+    job = Job(fails=3)
+    with pytest.raises(ZeroDivisionError, match="unit"):
+        job.runner.run_to_end()
+    assert job.states[-1] == job.runner.state == "failed"
+
+
+def test_stopping_inside_changed_ends_the_work() -> None:
+    done = []
+
+    def work() -> bool:
+        done.append(1)
+        return len(done) < 50
+
+    runner = Runner("Stops", work, lambda: runner.stop() if len(done) == 3 else None, print)
+    runner.run_to_end()
+    assert (len(done), runner.state) == (3, "stopped")
+
+
+def test_resuming_without_a_loop_says_so_and_stays_paused() -> None:
+    async def begin() -> Runner:
+        runner = Runner("Paused", lambda: True, lambda: None, print)
+        runner.start()
+        await asyncio.sleep(0.02)
+        runner.pause()
+        return runner
+
+    runner = asyncio.run(begin())
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        runner.resume()
+    assert runner.state == "paused"
+    runner.stop()
+
+
+def test_pausing_and_resuming_inside_changed_leaves_one_task() -> None:
+    async def check() -> None:
+        once = [1]
+
+        def changed() -> None:
+            if once and runner.state == "running":
+                once.clear()
+                runner.pause()
+                runner.resume()
+
+        runner = Runner("Once", lambda: True, changed, print)
+        runner.start()
+        await asyncio.sleep(0.2)
+        assert len([task for task in asyncio.all_tasks() if task.get_name() == "mpkit Once"]) == 1
+        runner.stop()
+
+    asyncio.run(check())
+
+
+def test_nobody_is_judged_by_a_reference_that_learned_nothing() -> None:
+    race = LiveRace(ALL[:3], TASKS["classifier"], lr=1e6, steps=12)
+    while race.advance():
+        pass
+    with pytest.raises(ValueError, match="FP32 itself has learned nothing"):
+        standings(race)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mpkit import unscaling
+from mpkit.histogram import ExponentHistogram
 from mpkit.loss_scaler import LossScaler
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, ScaleState, StaticScale, preset
 
@@ -898,3 +899,51 @@ def test_a_first_step_that_fused_sgd_skips_leaves_no_rubbish_in_its_momentum() -
 def test_the_reciprocal_is_that_of_grad_scaler() -> None:
     scales = torch.cat([torch.rand(200_000) * 2.0**k for k in (-20, 0, 5, 16, 40)])
     assert torch.equal(scales.reciprocal(), scales.double().reciprocal().float())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("megatron", {"hysteresis_tracker": 0}), ("megatron", {"hysteresis_tracker": 3}),
+        ("megatron", {"hysteresis_tracker": math.nan}), ("megatron", {"hysteresis_tracker": "x"}),
+        ("openseq2seq-logmax", {"steps": -1}), ("openseq2seq-logmax", {"mean": math.nan}),
+        ("mpkit", {"growth_tracker": 2**40}), ("mpkit", {"scale": 1e300}), ("mpkit", {"scale": True}),
+        ("mpkit", {"scale": 1e-40}),
+    ],
+)  # fmt: skip
+def test_a_state_that_no_run_can_have_is_refused(name: str, changes: dict[str, object]) -> None:
+    scaler = LossScaler(preset(name))
+    state = scaler.state_dict()
+    scaler.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"load_state_dict\(\) needs what LossScaler.state_dict\(\) returns"):
+        scaler.load_state_dict({**state, **changes})
+
+
+def test_a_rule_that_grows_to_inf_can_resume_there() -> None:
+    scaler = LossScaler(preset("keras"))
+    scaler.load_state_dict({**scaler.state_dict(), "scale": math.inf})
+    assert scaler.get_scale() == math.inf
+
+
+def test_statistics_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rank's numbers, as all_reduce would bring them: 4 for amax and norm, one more of every count."""
+
+    def all_reduce(tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> None:
+        if op == dist.ReduceOp.MAX:
+            tensor.clamp_(min=4.0)
+        else:
+            tensor.add_(1)
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr("mpkit.unscaling.several_ranks", lambda: True)
+    plan = unscaling.GradientPlan([{"params": [p := torch.nn.Parameter(torch.zeros(2))]}], torch.device("cpu"))
+    p.grad = torch.tensor([0.0, 8.0])
+    plan.check_and_unscale(torch.ones(()))
+    seen, alone = plan.stats(histogram=True), ExponentHistogram.of(p.grad)
+    assert (seen.amax, seen.norm) == (8.0, 8.0)
+    assert seen.histogram is not None
+    assert torch.equal(seen.histogram.counts, alone.counts + 1)
+    assert (seen.histogram.zeros, seen.histogram.inf, seen.histogram.nan) == (2, 1, 1)
+    p.grad = torch.tensor([0.0, math.nan])
+    plan.check_and_unscale(torch.ones(()))
+    assert plan.stats(histogram=False).amax == math.inf

@@ -58,6 +58,12 @@ def group_of_batches(answer: Any) -> Feedback:
         return wrong(f"{said} The step is {moved:.3g} instead of 1. Which gradients did the clipping see?")
     require(moved <= 1.01, f"{said} The step is {moved:.3g} long, but max_norm is 1.")
     require(moved > 0.99, f"{said} The step is {moved:.3g} instead of 1. Was something divided twice?")
+    q, scaler = torch.nn.Parameter(torch.zeros(1)), _Noting()
+    answer([(g * q).sum() for g in LONG], scaler, torch.optim.SGD([q], lr=1.0), 100.0)  # nothing to clip: 3.5 is left
+    moved, lead = -q.item(), "Gradients 3 and 4, max_norm 100: the step is"
+    require(abs(moved - sum(LONG)) > 0.01, f"{lead} {moved:.3g}. That is their sum, and the mean was asked for.")
+    right = abs(moved - sum(LONG) / len(LONG)) < 0.01
+    require(right, f"{lead} {moved:.3g} instead of their mean. Does every loss count once, and max_norm as given?")
     return passed("Two losses scaled, one division, one clip, one step.")
 
 

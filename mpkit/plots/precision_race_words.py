@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpkit.live_race import REFERENCE, LiveRace, standings
+from mpkit.live_race import REFERENCE, LiveRace, has_yardstick, standings
 
 INVITATION = "Nobody has started yet: press Start"
+NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try more steps, or another learning rate"
 _ORDER = ("level", "ahead", "behind", "stuck")
 
 
@@ -14,6 +15,8 @@ def headline(race: LiveRace | None) -> str:
     """The finding of a race that is over, or where it stands."""
     if race is None or not any(o.records for o in race.outcomes.values()):
         return INVITATION
+    if race.over and not has_yardstick(race):
+        return NO_YARDSTICK
     if race.over:
         return _verdict(standings(race))
     where = f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}"
@@ -40,6 +43,8 @@ def line(race: LiveRace | None) -> str:
         return INVITATION
     if not race.over:
         return f"{race.task.name}: {'stopped' if race.stopped else 'under way'}, {len(race.outcomes)} competitors"
+    if not has_yardstick(race):
+        return f"{race.task.name}, {race.steps} steps. {NO_YARDSTICK}."
     found = standings(race)
     groups = "; ".join(f"{kind}: {', '.join(_named(found, kind))}" for kind in _ORDER if _named(found, kind))
     return f"{race.task.name}, {race.steps} steps, against {REFERENCE}. {groups}."

@@ -83,6 +83,8 @@ def live_finding(race: LiveScales) -> str:
     if not race.over:
         return f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}: {_lost_so_far(race)}"
     reference, start = race.reference.loss, race.reference.records[0].loss / race.reference.weight(0)
+    if not start > reference:  # too few steps, or a loss that is not finite
+        return f"FP32 itself has learned nothing in {race.steps} step{'s' * (race.steps > 1)}"
     stuck = [name for name, one in race.learners.items() if not start - one.loss >= STUCK * (start - reference)]
     apart = [name for name, one in race.learners.items() if name not in stuck and abs(one.loss / reference - 1) > NEAR]
     parts = [f"{_names(stuck)} learn{'s' * (len(stuck) == 1)} nothing"] if stuck else []

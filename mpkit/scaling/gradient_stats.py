@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mpkit.histogram import ExponentHistogram
@@ -46,6 +47,24 @@ class GradientStats:
         lower = math.ceil(math.log2(limit))
         above = int(self.histogram.counts[self.histogram.log2_edges >= lower].sum())
         return (above + self.histogram.inf + self.histogram.nan) / max(self.histogram.nonzero, 1)
+
+    def over_ranks(self, device: torch.device) -> GradientStats:
+        """The same on every rank of torch.distributed: the largest amax and norm, and the counts of all.
+
+        `device`: where the ranks exchange numbers. The norm is that of one rank: under DDP all have the same gradients,
+        under sharding it is the largest part's.
+        """
+        largest = torch.tensor([self.amax, self.norm], dtype=torch.float64, device=device).nan_to_num(nan=math.inf)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        histogram = self.histogram
+        if histogram is not None:
+            counts = histogram.counts.to(device).clone()
+            others = torch.tensor([histogram.zeros, histogram.inf, histogram.nan], dtype=torch.int64, device=device)
+            dist.all_reduce(counts)
+            dist.all_reduce(others)
+            histogram = ExponentHistogram(counts.cpu(), *map(int, others.tolist()))
+        amax, norm = largest.tolist()
+        return GradientStats(amax, norm, histogram)
 
     def with_more(self, other: GradientStats) -> GradientStats:
         """The numbers of both sets of gradients together."""

@@ -72,7 +72,12 @@ class ScaleRule(abc.ABC):
         """Do `update` in place on 0-dim tensors: float32 scale, int32 tracker, float32 found_inf (0 or 1).
 
         This default reads them on the host: it waits for the device, and no CUDA graph can capture it.
+        TypeError: the rule remembers more than these two.
         """
+        if type(self.init()) is not ScaleState:
+            raise TypeError(
+                f"{type(self).__name__} remembers more than a scale and a count here; use update(state, found_inf)."
+            )
         state = self.update(ScaleState(float(scale), int(growth_tracker)), bool(found_inf))
         scale.fill_(state.scale)
         growth_tracker.fill_(state.growth_tracker)

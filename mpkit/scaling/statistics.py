@@ -54,6 +54,8 @@ class LogMaxScale(ScaleRule):
     def __post_init__(self) -> None:
         for name in ("init_scale", "min_scale", "max_scale"):
             require_scale(name, getattr(self, name))
+        for name in ("log_max", "deviations"):
+            require_number(name, getattr(self, name), -1024.0, 1024.0, "a number between -1024 and 1024", "16.0")
         for name in ("beta1", "beta2"):
             require_number(name, getattr(self, name), 0.0, 1.0, "above 0 and below 1", "0.99")
         if not self.min_scale <= self.init_scale <= self.max_scale:

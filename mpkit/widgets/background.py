@@ -67,23 +67,27 @@ class Runner:
             return
         self._leave("running")
         try:
-            while self.work():
+            while self.state == "running" and self.work():
                 self.changed()
         except BaseException as error:
             self._leave("failed" if isinstance(error, Exception) else "stopped")
+            self.changed()
             raise
-        self._leave("done")
-        self.changed()
+        if self.state == "running":  # nobody stopped it in between
+            self._leave("done")
+            self.changed()
 
     def pause(self) -> None:
         """Keep the work for later. Without effect unless it is running."""
         self._switch("running", "paused")
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Go on after `pause`. RuntimeError: no loop runs here; `run_to_end` does the rest without one."""
+        if self.state != "paused":
+            return
+        loop = asyncio.get_running_loop()
+        self.task = loop.create_task(self._slices(), name=f"mpkit {self.name}")
         self._switch("paused", "running")
-        if self.state == "running" and self.task is None:
-            self.task = asyncio.get_running_loop().create_task(self._slices(), name=f"mpkit {self.name}")
 
     def stop(self) -> None:
         """End for good. Without effect when it has ended."""
@@ -116,13 +120,14 @@ class Runner:
 
     async def _slices(self) -> None:
         try:
-            while self.state == "running":
+            me = asyncio.current_task()
+            while self.state == "running" and self.task is me:  # paused and resumed meanwhile: another task goes on
                 end = time.perf_counter() + SLICE
                 while self.state == "running" and time.perf_counter() < end:
                     if not self.work():
                         self._leave("done")
                 self.changed()
-                if self.state == "running":
+                if self.state == "running" and self.task is me:
                     await asyncio.sleep(REST)
         except KeyboardInterrupt:  # the ■ of the toolbar, during a cell that waits: it must not end the kernel's loop
             self._leave("stopped")

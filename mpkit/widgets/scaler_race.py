@@ -152,7 +152,7 @@ class ScalerRacePanel(Panel):
         self.buttons.clear()
         if name not in self._figures:
             self._figures[name] = ScalerRaceFigure(trace_of(name))
-        self._show(self._figures[name], laps, finding(laps), OPEN_LOOP)
+        self._show(self._figures[name], laps, finding(laps), OPEN_LOOP, self.trace)
 
     def _lap(self, rule: ScaleRule, name: str) -> Lap:
         """A race that was run before is not run again: popart's takes 40 ms."""
@@ -160,8 +160,8 @@ class ScalerRacePanel(Panel):
             self._memo[rule, name] = race(rule, trace_of(name))
         return self._memo[rule, name]
 
-    def _show(self, figure: ScalerRaceFigure, laps: dict[str, Lap], title: str, words: str) -> None:
-        self.laps, self._shown, self._title = laps, self.trace, title
+    def _show(self, figure: ScalerRaceFigure, laps: dict[str, Lap], title: str, words: str, trace: str) -> None:
+        self.laps, self._shown, self._title = laps, trace, title
         self.picture.value = figure.show(laps, title).png()
         self.picture.tooltip = title
         self.words.value = f'<div role="status" aria-live="polite">{title}.{words}</div>'
@@ -177,7 +177,7 @@ class ScalerRacePanel(Panel):
             raise BadInput(f"{error} The training has not started.") from None
         self.runner.stop()
         self.say("")
-        self.live, self.runner, self._drawn = live, self._new_runner(), 0.0
+        self.live, self.runner, self._drawn, self._live_trace = live, self._new_runner(), 0.0, self.trace
         self._live_figure = ScalerRaceFigure(trace_of(name).first(steps), f"Live: {live.about}; seed 0")
 
     def _new_runner(self) -> Runner:
@@ -197,7 +197,7 @@ class ScalerRacePanel(Panel):
         if state == "stopped":
             live.stop()
         if state != "running" or time.monotonic() - self._drawn > BETWEEN_PICTURES:
-            self._show(self._live_figure, live.laps, live_finding(live), CLOSED_LOOP)
+            self._show(self._live_figure, live.laps, live_finding(live), CLOSED_LOOP, self._live_trace)
             self.buttons.count_to(live.step, live.steps)
             self._drawn = time.monotonic()
 

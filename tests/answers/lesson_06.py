@@ -12,6 +12,8 @@ def group(*lines: str) -> str:
     return "def train_group(losses, scaler, optimizer, max_norm):\n" + "\n".join(f"    {line}" for line in lines) + "\n"
 
 
+UNDIVIDED = "for loss in losses: scaler.scale(loss).backward()"
+LAST_ONLY = "for loss in losses: optimizer.zero_grad(); scaler.scale(loss / len(losses)).backward()"
 SCALE = "for loss in losses: scaler.scale(loss / len(losses)).backward()"
 UNSCALE = "scaler.unscale_(optimizer)"
 CLIP = "torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]['params'], max_norm)"
@@ -32,6 +34,8 @@ def judged(**changes: str) -> str:
 WRONG = [
     ("06.1", group(SCALE, CLIP, STEP, UPDATE), "Which gradients did the clipping see"),
     ("06.1", group(SCALE, UNSCALE, STEP, UPDATE), "but max_norm is 1"),
+    ("06.1", group(UNDIVIDED, UNSCALE, CLIP, STEP, UPDATE), "That is their sum"),
+    ("06.1", group(LAST_ONLY, UNSCALE, CLIP, STEP, UPDATE), "Does every loss count once"),
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP), "Who tells the scaler"),
     ("06.1", group(SCALE, UNSCALE, CLIP, UPDATE), "No weight has moved"),
     ("06.1", group("scaler.scale(losses[0]).backward()", UNSCALE, CLIP, STEP, UPDATE), "There are two losses here"),
