@@ -172,3 +172,18 @@ def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRa
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(check())
+
+
+def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_trains(panel: ScalerRacePanel) -> None:
+    async def check() -> None:
+        panel.rules = ("torch", "apex-amp")
+        panel.start()
+        await asyncio.sleep(0.1)
+        panel.choice.sliders["init_scale"].value = 40  # beyond apex-amp's cap: refused, and the training goes on
+        panel.trace = "autoencoder"
+        await asyncio.sleep(0.6)
+        assert panel.live is not None
+        assert repr(panel).startswith("classifier, live: ")
+        panel.stop()
+
+    asyncio.run(check())

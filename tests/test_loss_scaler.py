@@ -947,3 +947,19 @@ def test_statistics_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> N
     p.grad = torch.tensor([0.0, math.nan])
     plan.check_and_unscale(torch.ones(()))
     assert plan.stats(histogram=False).amax == math.inf
+
+
+@pytest.mark.parametrize("floor", [1e-4, 1e-3, 0.3, 1.0])
+def test_a_scale_that_rests_on_its_floor_can_be_saved_and_resumed(floor: float) -> None:
+    """1e-4 rounds down in float32, in which the scale is kept."""
+    rule = DynamicScale(init_scale=1.0, min_scale=floor)
+    scaler, p = LossScaler(rule), torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([p], lr=0.1)
+    for _ in range(20):
+        optimizer.zero_grad()
+        scaler.scale((p * math.inf).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    resumed = LossScaler(rule)
+    resumed.load_state_dict(scaler.state_dict())
+    assert resumed.get_scale() == pytest.approx(floor)

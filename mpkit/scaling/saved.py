@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mpkit import misuse
-from mpkit.scaling.rule import ScaleRule, ScaleState
+from mpkit.scaling.rule import ScaleRule, ScaleState, as_float32
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -23,7 +23,7 @@ def read_state(state: dict[str, Any], rule: ScaleRule) -> ScaleState:
         fits = _number(scale) and _number(tracker, int) and lowest <= tracker < 2**31
         fits = fits and (0.0 <= scale <= LARGEST or getattr(rule, "grow_to_inf", False))
         if saved == rule.state_dict():
-            fits = fits and scale >= (rule.floor or 0.0) and _remembered(state, start, rule)
+            fits = fits and scale >= as_float32(rule.floor or 0.0) and _remembered(state, start, rule)
     except (KeyError, TypeError):
         fits = False
     if not fits:
