@@ -1,10 +1,14 @@
 # make lab    set up, then open the lessons in JupyterLab    (ARGS=--no-browser prints the address instead)
 # make test   set up, then run every check: lint, unit, lessons, browser (each is a target of its own)
+# make test-gpu   on a machine with a CUDA GPU and its own torch: the GPU tests and every lesson, strictly
+# make wheels     fetch what test-gpu installs, into .wheels, to carry to a GPU machine without a network
 # Windows, or no make: pip install -r requirements.txt, then jupyter lab
 
 PYTHON ?= python3
 JOBS ?= 2
 ARGS ?=
+GPU_PYTHON ?= python3
+GPU_PYTHON_VERSION ?= 3.12
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
@@ -13,7 +17,7 @@ ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Checks and stored lessons never see the learner's own answers, nor leave any behind.
 OWN_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export MPKIT_HOME="$$home" &&
 
-.PHONY: help setup lab test lint unit lessons browser notebooks bench clean
+.PHONY: help setup lab test lint unit lessons browser notebooks bench test-gpu wheels clean
 
 help:
 	@sed -n 's/^# \{0,1\}//;/./p;/^$$/q' Makefile
@@ -61,7 +65,31 @@ notebooks: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m mpkit bench $(ARGS)
 
+# The GPU machine's own torch fits its driver, so an environment is laid over that Python's packages and adds the rest.
+# (The .pth file, and not --system-site-packages: that Python may be a virtual environment itself.)
+GPU_VENV := .venv-gpu
+GPU_BIN := $(GPU_VENV)/bin
+GPU_NBVAL = $(GPU_BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300
+FROM := $(if $(wildcard .wheels),--no-index --find-links .wheels)
+
+test-gpu:
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "make test-gpu needs a Python whose torch sees a CUDA GPU. Name it: make test-gpu GPU_PYTHON=..."; exit 1; }
+	$(GPU_PYTHON) -m venv $(GPU_VENV)
+	@$(GPU_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(GPU_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"
+	$(GPU_BIN)/python -m pip install --disable-pip-version-check -q $(FROM) -r requirements-gpu.txt
+	@$(OWN_HOME) export PYTHONPATH="$(CURDIR)" && $(GPU_BIN)/python -m pytest -q tests/gpu && \
+	  $(GPU_NBVAL) $(FIRST) && $(GPU_NBVAL) --ignore=$(FIRST) --durations=12 notebooks
+
+wheels:
+	$(PYTHON) -m pip download --disable-pip-version-check -q -d .wheels --only-binary=:all: \
+	  --python-version $(GPU_PYTHON_VERSION) \
+	  $(foreach tag,manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 \
+	    manylinux1_x86_64,--platform $(tag)) -r requirements-gpu.txt
+	rm -f .wheels/numpy-*  # the machine's own is the one that its torch knows
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) .wheels build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
