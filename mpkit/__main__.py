@@ -38,20 +38,27 @@ def record_speed(argv: Sequence[str]) -> int:
     return int(importlib.import_module("mpkit.record_speed").main(list(argv)))
 
 
+def record_transformer(argv: Sequence[str]) -> int:
+    """Record the GPU figures of lesson 08; mpkit.record_transformer knows its own options."""
+    return int(importlib.import_module("mpkit.record_transformer").main(list(argv)))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor, "bench": bench, "record": record, "record-speed": record_speed,
+    "record-transformer": record_transformer,
 }  # fmt: skip
 SUMMARY = {
     "doctor": "what this machine can do, and what is missing",
     "bench": "time mpkit against the named peers",
     "record": "record the gradients of real runs for the scaler race",
     "record-speed": "record the speed, memory and energy of training on this GPU",
+    "record-transformer": "record transformers on this GPU: speed, memory, energy, final losses",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: the first word is the command, the rest belongs to it."""
-    listing = "\n".join(f"  {name:12} {SUMMARY[name]}" for name in COMMANDS)
+    listing = "\n".join(f"  {name:18} {SUMMARY[name]}" for name in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="python -m mpkit",
         formatter_class=argparse.RawDescriptionHelpFormatter,

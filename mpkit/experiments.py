@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpkit.data import StepData
 from mpkit.loss_scaler import LossScaler
@@ -114,6 +115,57 @@ def train_each(
                 outcome.scores = tuple(score(net).tolist())
                 outcome.lost = stepper.updates.lost_share if isinstance(stepper, WeightKeeper) else None
             yield results
+
+
+def train_seeds(
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    model: Callable[[int], nn.Module],
+    data: Callable[[int], StepData],
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    steps: int,
+    score: Callable[[nn.Module], float],
+    loss_fn: LossFunction | None = None,
+    measure_flushed: bool = False,
+) -> Iterator[dict[str, Outcome]]:
+    """`train_each` for models that cannot train several seeds at once: one run a seed, side by side.
+
+    `model` and `data` get the seed; `score` gives one number for a trained model. Each seed has a scaler of its own:
+    a merged record has the mean loss and flushed share, the smallest scale, and is skipped if any seed skipped.
+
+    ValueError: two variants have the same name.
+    """
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ValueError(f"variants need different names, but these came: {', '.join(names)}.")
+    results: dict[str, Outcome] = {}
+    for variant in variants:
+        nets = [model(seed) for seed in seeds]
+        outcome = results[variant.name] = Outcome(variant, [])
+        runs = [
+            fit(net, data(seed), optimizer=optimizer(net), steps=steps, policy=variant.policy, loss_fn=loss_fn,
+                scaler=LossScaler(variant.rule), measure_flushed=measure_flushed)
+            for net, seed in zip(nets, seeds, strict=True)
+        ]  # fmt: skip
+        for records in zip(*runs, strict=True):
+            outcome.records.append(_merged(records))
+            if len(outcome.records) == steps:
+                outcome.scores = tuple(score(net) for net in nets)
+            yield results
+
+
+def _merged(records: Sequence[StepRecord]) -> StepRecord:
+    """One record for several seeds' records of the same step."""
+    return StepRecord(
+        step=records[0].step,
+        loss=fmean(record.loss for record in records),
+        losses=tuple(record.loss for record in records),
+        scale=min(record.scale for record in records),
+        skipped=any(record.skipped for record in records),
+        flushed=fmean(record.flushed for record in records),
+        grad_norm=math.hypot(*(record.grad_norm for record in records)),
+        seconds=sum(record.seconds for record in records),
+    )
 
 
 def compare(*arguments: Any, **settings: Any) -> dict[str, Outcome]:

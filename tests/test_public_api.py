@@ -28,13 +28,13 @@ PUBLIC = {
 
 # From the bottom up; a module imports only from lines above its own. A folder may import within itself.
 LAYERS = (
-    "formats operations meter step_record misuse reading data text models markup environment lesson typed",
+    "formats operations meter step_record misuse reading data text attention models markup environment lesson typed",
     "rounding overflow histogram grid trace_event store equivalence transformer resnet energy memory_ledger",
-    "speed_record bench_measure",
+    "speed_record transformer_record bench_measure",
     "casting scaling landing trace_ledger weight_slot",
     "emulation native unscaling dtypes_seen gradient_trace weight_keeper trace_names format_speed",
     "bits accumulate cast_effect",
-    "policy race optim step_result tracing doctor survey_trials",
+    "attention_trial policy race optim step_result tracing doctor survey_trials",
     "loss_scaler survey",
     "train_step",
     "capture",
@@ -42,6 +42,7 @@ LAYERS = (
     "experiments recording bench_cpu",
     "bench_gpu bench_gpu_steps record_traces live_race",
     "live_scales record_speed",
+    "record_transformer",
     "plots bench",
     "widgets",
     "exercises",

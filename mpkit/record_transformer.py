@@ -1,0 +1,133 @@
+"""`python -m mpkit record-transformer`: transformers of BERT's and GPT-2's size, and the lesson's small ones, on a GPU.
+
+What lesson 08 shows to those without a GPU is what this command wrote on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpkit.energy import joules
+from mpkit.loss_scaler import LossScaler
+from mpkit.policy import Policy
+from mpkit.record_speed import seconds_of
+from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
+from mpkit.text import text
+from mpkit.train_step import TrainStep
+from mpkit.training import fit
+from mpkit.transformer import Transformer
+from mpkit.transformer_record import FOLDER
+
+POLICIES = ("fp32", "tf32", "fp16-mixed", "bf16-mixed")
+# Devlin et al. 2019, section 3 (BERT base), and Radford et al. 2019, table 2 (GPT-2 small), in layers, width and heads.
+# Vocabularies are padded to multiples of 64, as people do for tensor cores.
+SIZES: dict[str, dict[str, int]] = {
+    "BERT base": {"layers": 12, "width": 768, "heads": 12, "context": 512, "vocabulary": 30_528, "batch": 32},
+    "GPT-2 small": {"layers": 12, "width": 768, "heads": 12, "context": 1024, "vocabulary": 50_304, "batch": 8},
+}
+RUNS: dict[str, tuple[str, ScaleRule, float]] = {
+    "FP32": ("fp32", NoScaling(), 1.0),
+    "FP16 mixed": ("fp16-mixed", DynamicScale(growth_interval=100), 1.0),
+    "BF16 mixed": ("bf16-mixed", NoScaling(), 1.0),
+    "FP16, weight 2^-14, no scaling": ("fp16-mixed", NoScaling(), 2.0**-14),
+    "FP16, weight 2^-14, scaled": ("fp16-mixed", DynamicScale(growth_interval=100), 2.0**-14),
+    "BF16, weight 2^-14, no scaling": ("bf16-mixed", NoScaling(), 2.0**-14),
+}
+SEEDS, EVERY = 5, 20
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and write the file."""
+    parser = argparse.ArgumentParser(prog="python -m mpkit record-transformer", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each precision runs; default 4")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each character model; default 2000")
+    parser.add_argument("--out", type=Path, help="file; default: named after the GPU, in mpkit/recorded")
+    chosen = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        parser.error("this needs a CUDA device, and there is none here.")
+    name = torch.cuda.get_device_name()
+    losses: dict[str, dict[str, list[float]]] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    for model, masked in (("next character", False), ("hidden characters", True)):
+        for run in RUNS:
+            held_out, curve = train(run, masked, chosen.steps)
+            losses.setdefault(model, {})[run], curves.setdefault(model, {})[run] = held_out, curve
+            print(f"{model}, {run}: {statistics.fmean(held_out):.4f}", flush=True)  # noqa: T201
+    record: dict[str, Any] = {
+        "gpu": name, "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}", "steps": chosen.steps,
+        "command": " ".join(["python -m mpkit record-transformer", *argv]), "sizes": sizes(),
+        "speed": {m: {policy: speed(m, policy, chosen.seconds) for policy in POLICIES} for m in SIZES},
+        "losses": losses, "curves": curves,
+    }  # fmt: skip
+    path = chosen.out or FOLDER / f"transformer_{name.lower().replace(' ', '_')}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
+    return 0
+
+
+def large(model: str) -> Transformer:
+    """A model of `SIZES`, on the GPU; BERT sees all places, GPT those before."""
+    size = SIZES[model]
+    shape = (size[key] for key in ("vocabulary", "width", "layers", "heads", "context"))
+    return Transformer(*shape, causal=model.startswith("GPT")).cuda()
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    """`SIZES` with the number of parameters."""
+    return {m: {**size, "parameters": sum(p.numel() for p in large(m).parameters())} for m, size in SIZES.items()}
+
+
+def speed(model: str, policy: str, seconds: float) -> dict[str, Any]:
+    """Median time of a whole step on random tokens, tokens a second, energy, and peak memory."""
+    torch.cuda.empty_cache()
+    size, net = SIZES[model], large(model)
+    tokens = torch.randint(0, size["vocabulary"], (2, size["batch"], size["context"]), device="cuda")
+    rule = preset("torch") if policy == "fp16-mixed" else preset("none")
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+    step = TrainStep(net, optimizer, Policy.preset(policy), LossScaler(rule), net.loss, engine="native")
+    for _ in range(5):
+        step(*tokens)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    times, before, start = [], joules(), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        times.append(seconds_of(lambda: step(*tokens)))
+    after, count = joules(), size["batch"] * size["context"]
+    row = {
+        "ms": 1000 * statistics.median(times), "tokens_per_s": count / statistics.median(times),
+        "joules_per_million": None if before is None or after is None else (after - before) / len(times) / count * 1e6,
+        "peak_GiB": torch.cuda.max_memory_allocated() / 2**30,
+    }  # fmt: skip
+    print(f"{model}, {policy}: {row['ms']:.1f} ms, {row['tokens_per_s']:,.0f} tokens/s", flush=True)  # noqa: T201
+    return row
+
+
+def train(run: str, masked: bool, steps: int) -> tuple[list[float], list[float]]:
+    """Five seeds of the lesson's model in the device's own formats: held-out losses, and the mean training curve."""
+    policy, rule, weight = RUNS[run]
+    corpus, held_out, curves = text("cuda"), [], []
+    for seed in range(SEEDS):
+        net = Transformer(len(corpus.characters) + masked, causal=not masked, seed=seed).cuda()
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, betas=(0.9, 0.99), fused=True)
+
+        def loss(logits: torch.Tensor, targets: torch.Tensor, net: Transformer = net) -> torch.Tensor:
+            return weight * net.loss(logits, targets)
+
+        records = fit(
+            net, corpus.batches(32, masked=masked, seed=seed), optimizer=optimizer, steps=steps, loss_fn=loss,
+            policy=Policy.preset(policy), scaler=LossScaler(rule), engine="native", capture=True, read_every=EVERY,
+        )  # fmt: skip
+        curves.append([record.loss / weight for record in records][::EVERY])
+        with torch.no_grad():
+            inputs, targets = corpus.batches(256, masked=masked, seed=99, held_out=True).batch(0)
+            held_out.append(round(float(net.loss(net(inputs), targets)), 4))
+    return held_out, [round(statistics.fmean(values), 4) for values in zip(*curves, strict=True)]
