@@ -77,8 +77,9 @@ def main(argv: Sequence[str]) -> int:
 def large(model: str) -> Transformer:
     """A model of `SIZES`, on the GPU; BERT sees all places, GPT those before."""
     size = SIZES[model]
-    shape = (size[key] for key in ("vocabulary", "width", "layers", "heads", "context"))
-    return Transformer(*shape, causal=model.startswith("GPT")).cuda()
+    return Transformer(
+        size["vocabulary"], size["width"], size["layers"], size["heads"], size["context"], model.startswith("GPT")
+    ).cuda()
 
 
 def sizes() -> dict[str, dict[str, int]]:
@@ -117,7 +118,7 @@ def train(run: str, masked: bool, steps: int) -> tuple[list[float], list[float]]
     corpus, held_out, curves = text("cuda"), [], []
     for seed in range(SEEDS):
         net = Transformer(len(corpus.characters) + masked, causal=not masked, seed=seed).cuda()
-        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, betas=(0.9, 0.99), fused=True)
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, betas=(0.9, 0.99), fused=True, capturable=True)
 
         def loss(logits: torch.Tensor, targets: torch.Tensor, net: Transformer = net) -> torch.Tensor:
             return weight * net.loss(logits, targets)
