@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -125,13 +125,14 @@ def train_seeds(
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     steps: int,
     score: Callable[[nn.Module], float],
-    loss_fn: LossFunction | None = None,
-    measure_flushed: bool = False,
+    weight: float = 1.0,
 ) -> Iterator[dict[str, Outcome]]:
     """`train_each` for models that cannot train several seeds at once: one run a seed, side by side.
 
-    `model` and `data` get the seed; `score` gives one number for a trained model. Each seed has a scaler of its own:
-    a merged record has the mean loss and flushed share, the smallest scale, and is skipped if any seed skipped.
+    `model` makes a network with a method `loss(outputs, targets)`; `model` and `data` get the seed; `score` gives one
+    number for a trained model. What is trained is the loss times `weight`, what is recorded the loss itself. Each seed
+    has a scaler of its own: a merged record has the mean loss, the smallest scale, and counts as skipped if any seed
+    skipped. Flushed gradients are not counted.
 
     ValueError: two variants have the same name.
     """
@@ -143,27 +144,33 @@ def train_seeds(
         nets = [model(seed) for seed in seeds]
         outcome = results[variant.name] = Outcome(variant, [])
         runs = [
-            fit(net, data(seed), optimizer=optimizer(net), steps=steps, policy=variant.policy, loss_fn=loss_fn,
-                scaler=LossScaler(variant.rule), measure_flushed=measure_flushed)
+            fit(net, data(seed), optimizer=optimizer(net), steps=steps, policy=variant.policy,
+                scaler=LossScaler(variant.rule), loss_fn=_times(weight, net), measure_flushed=False)
             for net, seed in zip(nets, seeds, strict=True)
         ]  # fmt: skip
         for records in zip(*runs, strict=True):
-            outcome.records.append(_merged(records))
+            outcome.records.append(_merged(records, weight))
             if len(outcome.records) == steps:
                 outcome.scores = tuple(score(net) for net in nets)
             yield results
 
 
-def _merged(records: Sequence[StepRecord]) -> StepRecord:
-    """One record for several seeds' records of the same step."""
+def _times(weight: float, net: nn.Module) -> LossFunction:
+    loss = cast(LossFunction, net.loss)
+    return lambda outputs, targets: weight * loss(outputs, targets)
+
+
+def _merged(records: Sequence[StepRecord], weight: float) -> StepRecord:
+    """One record for several seeds' records of the same step; losses and gradient norm are divided by `weight`."""
+    losses = tuple(record.loss / weight for record in records)
     return StepRecord(
         step=records[0].step,
-        loss=fmean(record.loss for record in records),
-        losses=tuple(record.loss for record in records),
+        loss=fmean(losses),
+        losses=losses,
         scale=min(record.scale for record in records),
         skipped=any(record.skipped for record in records),
-        flushed=fmean(record.flushed for record in records),
-        grad_norm=math.hypot(*(record.grad_norm for record in records)),
+        flushed=0.0,
+        grad_norm=math.hypot(*(record.grad_norm for record in records)) / weight,
         seconds=sum(record.seconds for record in records),
     )
 

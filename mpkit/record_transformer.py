@@ -37,6 +37,7 @@ SIZES: dict[str, dict[str, int]] = {
 RUNS: dict[str, tuple[str, ScaleRule, float]] = {
     "FP32": ("fp32", NoScaling(), 1.0),
     "FP16 mixed": ("fp16-mixed", DynamicScale(growth_interval=100), 1.0),
+    "FP16, no scaling": ("fp16-mixed", NoScaling(), 1.0),
     "BF16 mixed": ("bf16-mixed", NoScaling(), 1.0),
     "FP16, weight 2^-14, no scaling": ("fp16-mixed", NoScaling(), 2.0**-14),
     "FP16, weight 2^-14, scaled": ("fp16-mixed", DynamicScale(growth_interval=100), 2.0**-14),

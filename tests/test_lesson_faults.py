@@ -16,7 +16,7 @@ from lesson_cells import Cell, Difference, cells, differences, first_difference,
 
 HERE = Path(__file__).parent / "faults"
 MODULES = {path.stem[-2:]: importlib.import_module(f"faults.{path.stem}") for path in sorted(HERE.glob("lesson_*.py"))}
-TRAINERS = ("train_each", "compare")
+TRAINERS = ("train_each", "train_seeds", "compare")
 
 
 class NoFrame:

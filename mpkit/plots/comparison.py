@@ -80,8 +80,9 @@ def _zoom(ax: Axes, results: Mapping[str, Outcome]) -> None:
     if not all(o.scores for o in results.values()) or len(good) < 2:
         return
     top = max(float(np.nanmax(curve[len(curve) // 4 :])) for curve in good)
+    lowest = min(float(np.nanmin(curve[len(curve) // 4 :])) for curve in good)
     height = max(top - best, 0.02 * best)
-    ax.set_ylim(best - 0.1 * height, top + 0.45 * height)
+    ax.set_ylim(min(best, lowest) - 0.1 * height, top + 0.45 * height)
     outside = [f"{name} ends at {c[-1]:.2g}" for name, c in curves.items() if not c[-1] <= top + 0.45 * height]
     if outside:
         ax.set_xlabel(f"training step  (above the chart: {', '.join(outside)})")

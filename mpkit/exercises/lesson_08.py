@@ -1,0 +1,150 @@
+"""Checks and quiz of lesson 08: attention that does not overflow, a sum that keeps its terms, four failures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.exercises.quiz import Item
+from mpkit.formats import BF16
+from mpkit.policy import Policy
+
+PLACES, SIZE, LARGE = 32, 64, 90.0  # LARGE: q k^T reaches 270,000 there, and an eighth of that after dividing
+
+
+class _Layer(nn.Module):
+    """A module around the learner's function, for policies are applied to modules."""
+
+    def __init__(self, attend: Any) -> None:
+        super().__init__()
+        self.attend = attend
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Any:
+        return self.attend(query, key, value)
+
+
+@checker("08.1")
+def attention_that_survives(answer: Any) -> Feedback:
+    """The same attention, with nothing larger than needed stored in FP16."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    draw = torch.Generator().manual_seed(8)
+    query, key, value = torch.randn(3, 2, PLACES, SIZE, generator=draw).unbind(0)
+    for spread in (0.5, 1.0):
+        exact = torch.softmax(spread**2 * query @ key.mT / math.sqrt(SIZE), -1) @ value
+        given = answer(spread * query, spread * key, value)
+        require(isinstance(given, Tensor), "The function should return one tensor: what each query has found.")
+        shape = f"Values of shape {tuple(value.shape)} came, your result has {tuple(given.shape)}."
+        require(given.shape == value.shape, f"{shape} Each query finds one value.")
+        if not torch.allclose(given, exact, atol=1e-4):
+            plain = torch.softmax(spread**2 * query @ key.mT, -1) @ value
+            same = torch.allclose(given, plain, atol=1e-4)
+            require(not same, "In FP32 the result is another one now: the root of d no longer has any effect.")
+            return wrong("In FP32, with small numbers, the result is another one now. It must stay the same attention.")
+    query, key = LARGE * query, LARGE * key
+    layer = _Layer(answer)
+    with torch.no_grad(), Policy.preset("fp16-mixed").apply(layer):
+        low = layer(query, key, value)
+    lost = int(low.isnan().any(-1).sum())
+    require(lost == 0, f"In FP16, with a spread of {LARGE:.0f}: {lost} of {2 * PLACES} queries are lost.")
+    return passed("Nothing larger than the scores themselves is stored.")
+
+
+@checker("08.2")
+def a_sum_that_keeps_its_terms(answer: Any) -> Feedback:
+    """The mean of many BF16 gradients, as exact as BF16 can say it."""
+    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
+    for count in (2, 1000):
+        draw = torch.Generator().manual_seed(count)
+        terms = [(1 + 0.3 * torch.randn(200, generator=draw)).bfloat16() for _ in range(count)]
+        exact = torch.stack(terms).double().mean(0)
+        given = answer([term.clone() for term in terms])
+        require(isinstance(given, Tensor), "The function should return one tensor: the mean.")
+        require(
+            given.shape == exact.shape, f"The mean of tensors of shape (200,) has that shape, not {tuple(given.shape)}."
+        )
+        off = float(((given.double() - exact).abs() / exact.abs()).max())
+        lead = f"Mean of {count} gradients: off by up to {off:.1%}."
+        if count == 2 and off > 0.1:
+            return wrong(f"{lead} Two terms are no reason for that: is it their mean?")
+        require(off <= BF16.epsilon, f"{lead} BF16's own rounding is 0.4 %. Where do the terms get lost?")
+        came = str(given.dtype).removeprefix("torch.")
+        require(given.dtype == torch.bfloat16, f"The mean is right, but {came} came back, and bfloat16 was asked for.")
+    return passed("A wide sum, rounded once at the end.")
+
+
+CAUSES = ("scores overflow", "gradients flushed", "clipped too early", "sum stalls")
+CASES = {
+    "A": ("scores overflow", {
+        "gradients flushed": "Case A: a gradient that is flushed is zero. It makes no NaN.",
+        "clipped too early": "Case A: the loss itself is NaN, before there is any gradient to clip.",
+        "sum stalls": "Case A: a sum that stalls is wrong, but finite; and BF16 would be worse.",
+    }),
+    "B": ("clipped too early", {
+        "scores overflow": "Case B: overflow would show as skipped steps or NaN.",
+        "gradients flushed": "Case B: the scale is healthy. And why would it learn without clipping?",
+        "sum stalls": "Case B: nobody added anything up here.",
+    }),
+    "C": ("gradients flushed", {
+        "scores overflow": "Case C: the scores do not depend on the number of micro-batches.",
+        "clipped too early": "Case C: with a scale of 1, unscaling changes nothing, so its order does not matter.",
+        "sum stalls": "Case C: a sum that stalls is some per cent off. Here nothing at all is learned.",
+    }),
+    "D": ("sum stalls", {
+        "scores overflow": "Case D: all is finite, and BF16 does not overflow there.",
+        "gradients flushed": "Case D: BF16 has FP32's range.",
+        "clipped too early": "Case D: the gradient has not been clipped yet.",
+    }),
+}  # fmt: skip
+
+
+@checker("08.3")
+def four_failures(answer: Any) -> Feedback:
+    """Match four failures with their cause."""
+    require(isinstance(answer, dict), 'The answer is a dict with one cause a case, such as {"A": "sum stalls", …}.')
+    missing = [name for name in CASES if answer.get(name) in (None, ...)]
+    if missing:
+        who = f"cases {', '.join(missing)} still wait" if len(missing) > 1 else f"case {missing[0]} still waits"
+        return not_yet(f"Not yet: {who}. Replace the three dots.")
+    for name, (right, comments) in CASES.items():
+        given = answer[name]
+        require(given in CAUSES, f"Case {name}: {given!r} is not one of the causes: {'; '.join(CAUSES)}.")
+        require(given == right, comments.get(given, ""))
+    return passed("Four symptoms, four cures: divide first, unscale first, scale the loss, sum in FP32.")
+
+
+QUIZ = (
+    Item(
+        question="A head has d = 64. Queries and keys double in size. How much larger is the stored product?",
+        options=("2 times", "4 times", "8 times"),
+        right=1,
+        feedback=(
+            "Both factors of each product have doubled.",
+            "Yes. A score grows with the square, so its growth surprises.",
+            "That would be so if d had grown as well.",
+        ),
+    ),
+    Item(
+        question="Why does fused attention in FP16 survive scores of 100,000?",
+        options=("It uses BF16 inside", "It clips the scores", "It keeps the scores in FP32 and never stores them"),
+        right=2,
+        feedback=(
+            "Its inputs stay FP16. The scores are another matter.",
+            "Then the result would be another one.",
+            "Yes. They live in the kernel's registers, in FP32.",
+        ),
+    ),
+    Item(
+        question="A run clips before it unscales, and uses Adam. What do you see?",
+        options=("Almost nothing", "NaN in the first step", "The scale falls to its floor"),
+        right=0,
+        feedback=(
+            "Yes. Adam divides by the gradient's size. The log shows it: the norm is always far above 1.",
+            "A clipped gradient is short. It overflows less than others.",
+            "Nothing overflows, so the scale has no reason to fall.",
+        ),
+    ),
+)

@@ -1,0 +1,70 @@
+"""Answers to the exercises of lesson 08: attention, a mean of many gradients, four failures."""
+
+from __future__ import annotations
+
+from mpkit.exercises.lesson_08 import CASES, CAUSES
+
+FOUR = '"A": "scores overflow", "B": "clipped too early", "C": "gradients flushed", "D": "sum stalls"'
+
+
+def attend(body: str) -> str:
+    """A learner's attend."""
+    return f"import torch\ndef attend(query, key, value):\n    {body}\n"
+
+
+def mean(body: str) -> str:
+    """A learner's mean_gradient."""
+    return f"import torch\ndef mean_gradient(gradients):\n    {body}\n"
+
+
+def four(**changes: str) -> str:
+    """A learner's failures: the right ones, with some changes."""
+    return f"failures = {{**{{{FOUR}}}, **{changes!r}}}\n"
+
+
+RIGHT = [
+    ("08.1", attend("return ((query / query.shape[-1]**0.5) @ key.mT).softmax(-1) @ value")),
+    ("08.1", attend("return (query @ (key / query.shape[-1]**0.5).transpose(-2, -1)).softmax(-1) @ value")),
+    ("08.1", attend("c = query.shape[-1]**0.25\n    return ((query / c) @ (key / c).mT).softmax(-1) @ value")),
+    ("08.1", attend("return torch.nn.functional.scaled_dot_product_attention(query, key, value)")),
+    ("08.2", mean("return torch.stack(gradients).float().mean(0).bfloat16()")),
+    ("08.2", mean("return sum(g.float() for g in gradients).div(len(gradients)).to(torch.bfloat16)")),
+    ("08.2", mean("return torch.stack(gradients).mean(0)")),  # torch adds BF16 up in FP32
+    ("08.3", four()),
+]
+WRONG = [
+    ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1) @ value"), "queries are lost"),
+    ("08.1", attend("return (query @ key.mT).softmax(-1) @ value"), "root of d no longer has any effect"),
+    ("08.1", attend("return (query @ key.mT / query.shape[-1]).softmax(-1) @ value"), "the same attention"),
+    ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1)"), "Each query finds one value"),
+    ("08.1", attend("return 1.0"), "what each query has found"),
+    ("08.1", "attend = 1.0", "without parentheses"),
+    ("08.2", mean("total = gradients[0] * 0\n    for g in gradients: total += g\n    return total / len(gradients)"),
+     "Where do the terms get lost"),
+    ("08.2", mean("return torch.stack(gradients).float().mean(0)"), "but float32 came back"),
+    ("08.2", mean("return torch.stack(gradients).float().sum(0).bfloat16()"), "is it their mean"),
+    ("08.2", mean("return torch.stack(gradients).float().mean().bfloat16()"), "has that shape"),
+    ("08.2", mean("return 1.0"), "one tensor: the mean"),
+    ("08.2", "mean_gradient = 1.0", "without parentheses"),
+    *(("08.3", four(**{name: cause}), why) for name, (_, said) in CASES.items() for cause, why in said.items()),
+    ("08.3", four(A="bad luck"), "is not one of the causes"),
+    ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls'}", "cases B, D still wait"),
+    ("08.3", "failures = 'sum stalls'", "The answer is a dict"),
+]  # fmt: skip
+ALSO_WRONG = [
+    ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-2) @ value"), "the same attention"),
+    ("08.2", mean("n = len(gradients)\n    t = gradients[0] / n\n    for g in gradients[1:]: t += g / n\n    return t"),
+     "Where do the terms get lost"),
+    ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls', 'D': 'sum stalls'}", "case B still waits"),
+]  # fmt: skip
+STUBS = {
+    "08.1": ("wrong", "queries are lost"),
+    "08.2": ("wrong", "Where do the terms get lost"),
+    "08.3": ("not yet", "Not yet: cases A, B, C, D still wait"),
+}
+SECRETS = {
+    "08.1": r"query / |divide (before|first)|/ \w+\.shape",
+    "08.2": r"float32(?! came)|\.float\(|torch\.stack|zeros_like",
+    "08.3": r"(?i)the cause is|is clipped too early|is a sum that",
+}
+ECHO = rf"is not one of the causes: {'; '.join(CAUSES)}"
