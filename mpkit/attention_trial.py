@@ -69,7 +69,7 @@ def attention_trial(
             f"size from 1 on, a deviation above 0, one of {SCALINGS} and one of {SOFTMAXES}."
         )
     draw = torch.Generator().manual_seed(seed)
-    query, key = (deviation * torch.randn(n, head_size, generator=draw).double() for n in (QUERIES, KEYS))
+    query, key = ((deviation * torch.randn(n, head_size, generator=draw)).double() for n in (QUERIES, KEYS))
     value, root = torch.randn(KEYS, WIDTH, generator=draw).double(), math.sqrt(head_size)
     exact = query @ key.T / (1 if scaling == "none" else root)
     exact_weights = exact.softmax(-1)

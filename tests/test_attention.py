@@ -97,7 +97,7 @@ def test_an_unknown_attention_is_refused() -> None:
 def test_scores_are_those_of_torchs_own_dtypes(fmt: object, dtype: torch.dtype, scaling: str) -> None:
     trial = attention_trial(64, 45.0, scaling, "in FP32", fmt, seed=1)  # type: ignore[arg-type]
     draw = torch.Generator().manual_seed(1)
-    query, key = (45 * torch.randn(n, 64, generator=draw).double() for n in (QUERIES, KEYS))
+    query, key = (45 * torch.randn(n, 64, generator=draw) for n in (QUERIES, KEYS))
     query, key = query.to(dtype).double(), key.to(dtype).double()
     query = (query / 8).to(dtype).double() if scaling == "before" else query
     assert torch.allclose(trial.stored, (query @ key.T).abs(), rtol=1e-12, atol=1e-9)
