@@ -11,6 +11,7 @@ from PIL import Image
 
 from mpkit.memory_ledger import KINDS, ledger, saved_bytes
 from mpkit.plots.memory_ledger import finding as ledger_finding
+from mpkit.plots.speed_bars import CASES, case_finding, groups
 from mpkit.plots.speed_lab import finding
 from mpkit.speed_record import SpeedRecord, amdahl, intensity
 from mpkit.widgets.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
@@ -84,14 +85,40 @@ def test_every_size_and_preset_of_the_speed_lab() -> None:
         seen.add(panel.png())
         assert panel.picture.tooltip == finding(panel.record, n)
     assert len(seen) == len(panel.record.matmul["FP32"])
-    for name, button in panel.presets.items():
-        button.click()
-        assert panel.size == PRESETS[name]
+    for name, size in PRESETS.items():
+        panel.presets[name].click()
+        assert (panel.size, panel.case) == (size, "products")
     assert Image.open(io.BytesIO(panel.png())).size == (1040, 470)
     assert "no multiple of 8" in finding(panel.record, 4095)
     assert "too small to keep the GPU busy" in finding(panel.record, 64)
     with pytest.raises(ValueError, match="size 100 is not in this panel; use one of 64, 128, 256"):
         panel.size = 100
+
+
+def test_the_speed_lab_shows_why_it_is_not_faster() -> None:
+    panel, seen = SpeedLabPanel(), set()
+    small, times = panel.record.small, {}
+    for case in CASES:
+        panel.presets[case].click()
+        assert panel.case == case
+        assert panel.picture.tooltip == case_finding(panel.record, case)
+        seen.add(panel.png())
+        times[case] = [bar.ms for bars in groups(panel.record, case).values() for bar in bars]
+        for ms in times[case]:
+            assert f"{ms:.3g} ms" in str(panel)
+    assert len(seen) == len(CASES)
+    ways = ("fp32 eager", "fp16-mixed eager", "fp32 captured", "fp16-mixed captured")
+    assert times["launch-bound"] == [small[model][way] for model in ("mlp", "transformer") for way in ways]
+    ways = ("fp16-mixed eager", "fp16-mixed eager, loss.item() every step")
+    assert times["sync every step"] == [small[model][way] for model in ("mlp", "transformer") for way in ways]
+    # 2^26 values of 4 bytes are read once and written once at so many GB/s; a product does 2 n^3 operations.
+    added = 2 * 2**26 * 4 / (panel.record.bandwidth["FP32"] * 1e9) * 1e3
+    multiplied = 2 * 4096**3 / (panel.record.matmul["FP16"][4096] * 1e12) * 1e3
+    assert (times["memory-bound"][0], times["memory-bound"][3]) == pytest.approx((added, multiplied))
+    panel.presets["at its best"].click()  # the slider stands there already
+    assert panel.case == "products"
+    with pytest.raises(ValueError, match="case 'slow' is not in this panel; use one of products, launch-bound"):
+        panel.case = "slow"
 
 
 def test_every_control_of_the_memory_ledger() -> None:

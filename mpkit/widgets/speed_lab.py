@@ -1,4 +1,4 @@
-"""The speed lab of lesson 07: a slider over sizes, four formats at once, and presets for what goes wrong."""
+"""The speed lab of lesson 07: a slider over sizes, four formats at once, and buttons for what goes wrong."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
+from mpkit.bench_gpu_steps import mlp, transformer
+from mpkit.plots.speed_bars import CASES, VALUES, SpeedBars, case_finding, groups
 from mpkit.plots.speed_lab import FORMATS, SpeedFigure, finding
-from mpkit.record_speed import bandwidth, matmuls
+from mpkit.record_speed import bandwidth, matmuls, small
 from mpkit.speed_record import SpeedRecord
 from mpkit.widgets.panel import Panel, Picture, guarded
 from mpkit.widgets.rule_choice import offered
 
 PRESETS = {"at its best": 4096, "tensor cores idle": 4095, "too small": 64}
+PRODUCTS = "products"
 
 
 class SpeedLabPanel(Panel):
-    """`size` can be read and set: the side of the square matrices. `record`: whose figures are shown.
+    """`size`, the side of the square matrices, and `case` can be read and set. `record`: whose figures are shown.
 
-    On a machine with a CUDA device a button measures them there. ValueError: a size that was not measured.
+    `case` is "products", or one of `mpkit.plots.speed_bars.CASES`; to set a size returns to the products.
+    On a machine with a CUDA device a button measures all of it there. ValueError: a size that was not measured, or
+    an unknown case.
     """
 
     def __init__(self, record: SpeedRecord | None = None) -> None:
@@ -30,16 +35,20 @@ class SpeedLabPanel(Panel):
             options=[(f"{n:,}", n) for n in sizes], value=4096, description="matrix size",
             style={"description_width": "80px"}, layout=widgets.Layout(width="420px"),
         )  # fmt: skip
-        self.presets = {name: widgets.Button(description=name, layout=widgets.Layout(width="auto")) for name in PRESETS}
-        for name, button in self.presets.items():
-            button.on_click(lambda _, n=PRESETS[name]: self.slider.set_trait("value", n))
+        self.presets = {
+            name: widgets.Button(description=name, layout=widgets.Layout(width="auto")) for name in (*PRESETS, *CASES)
+        }
+        for name, size in PRESETS.items():
+            self.presets[name].on_click(lambda _, n=size: setattr(self, "size", n))
+        for name in CASES:
+            self.presets[name].on_click(lambda _, case=name: setattr(self, "case", case))
         here = widgets.Button(description="measure on this GPU", layout=widgets.Layout(width="auto"))
         here.on_click(self.measure)
         row = [self.slider, *self.presets.values(), *([here] if torch.cuda.is_available() else [])]
         self.picture, self.words = Picture(), widgets.HTML()
-        self._figure = SpeedFigure(self.record)
+        self._case, self._figure, self._bars = PRODUCTS, SpeedFigure(self.record), SpeedBars(self.record)
         super().__init__(widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")), self.picture, self.words)
-        self.slider.observe(self._redraw, names="value")
+        self.slider.observe(self._moved, names="value")
         self._redraw()
 
     @property
@@ -50,30 +59,57 @@ class SpeedLabPanel(Panel):
     @size.setter
     def size(self, value: int) -> None:
         self.slider.value = offered("size", value, sorted(self.record.matmul["FP32"]))
+        self._moved()
+
+    @property
+    def case(self) -> str:
+        """What is shown: products of matrices, or why FP16 is not faster."""
+        return self._case
+
+    @case.setter
+    def case(self, value: str) -> None:
+        self._case = offered("case", value, (PRODUCTS, *CASES))
+        self._redraw()
 
     @guarded
     def measure(self, _button: Any = None) -> None:
-        """Replace the recorded products by this GPU's (a few seconds)."""
+        """Replace the record by what this GPU does (half a minute)."""
         speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in matmuls().items()}
         self.record = dataclasses.replace(
             self.record, gpu=torch.cuda.get_device_name(), torch=torch.__version__, date="now", command="this panel",
-            matmul=speeds, bandwidth=bandwidth(2**26),
+            matmul=speeds, bandwidth=bandwidth(VALUES),
+            small={"mlp": small(mlp), "transformer": small(transformer)},
         )  # fmt: skip
-        self._figure = SpeedFigure(self.record)
+        self._figure, self._bars = SpeedFigure(self.record), SpeedBars(self.record)
         self._redraw()
 
     def summary(self) -> str:
         """The picture in words."""
+        if self.case != PRODUCTS:
+            rows = (
+                f"{name}: " + ", ".join(f"{bar.label} {bar.ms:.3g} ms" for bar in bars)
+                for name, bars in groups(self.record, self.case).items()
+            )
+            return f"{self._title()}. {'; '.join(rows)}."
         speeds = ", ".join(f"{fmt} {self.record.matmul[fmt][self.size]:.3g}" for fmt in FORMATS)
-        return f"{finding(self.record, self.size)}. TFLOP/s: {speeds}."
+        return f"{self._title()}. TFLOP/s: {speeds}."
 
     def png(self) -> bytes:
         """The picture shown now."""
         return bytes(self.picture.value)
 
+    def _title(self) -> str:
+        return finding(self.record, self.size) if self.case == PRODUCTS else case_finding(self.record, self.case)
+
+    @guarded
+    def _moved(self, _change: Any = None) -> None:
+        self._case = PRODUCTS
+        self._redraw()
+
     @guarded
     def _redraw(self, _change: Any = None) -> None:
-        title = finding(self.record, self.size)
-        self.picture.value = self._figure.show(self.size).png()
-        self.picture.tooltip = title
+        products = self.case == PRODUCTS
+        frame = self._figure.show(self.size) if products else self._bars.show(self.case)
+        self.picture.value = frame.png()
+        self.picture.tooltip = self._title()
         self.words.value = f'<div role="status" aria-live="polite">{self.summary()}</div>'

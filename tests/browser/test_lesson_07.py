@@ -40,6 +40,12 @@ def test_the_speed_lab_answers(lab: Lab, after_run: tuple[Page, list[str]]) -> N
     here.locator(".noUi-handle").first.focus()
     page.keyboard.press("Home")
     expect(words).to_contain_text("too small to keep the GPU busy")
+    here.get_by_role("button", name="launch-bound").click()
+    expect(words).to_contain_text("Launch-bound: FP16 takes 1.25 times as long")
+    here.get_by_role("button", name="sync every step").click()
+    expect(words).to_contain_text("A wait in every step costs the MLP nothing that shows")
+    here.get_by_role("button", name="too small").click()
+    expect(words).to_contain_text("64 x 64")
     assert lab.errors == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from faults import Fault, Patch, collector, swap
 from mpkit import memory_ledger, speed_record
 from mpkit.memory_ledger import WAYS, Way, ledger, saved_bytes
+from mpkit.plots import speed_bars
 from mpkit.resnet import ResNet, resnet50
 from mpkit.speed_record import SpeedRecord, amdahl, intensity
 from mpkit.widgets import memory_ledger as ledger_panel
@@ -16,7 +17,7 @@ from mpkit.widgets import speed_lab
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)
 UNSEEN: set[str] = set()
-UNPAINTED = [(speed_lab, "SpeedFigure"), (ledger_panel, "LedgerFigure")]
+UNPAINTED = [(speed_lab, "SpeedFigure"), (speed_lab, "SpeedBars"), (ledger_panel, "LedgerFigure")]
 assert memory_ledger.WAYS is WAYS
 assert speed_record.amdahl is amdahl
 
@@ -87,3 +88,13 @@ def weights_count_as_activations(patch: Patch) -> None:
 @fault
 def resnet_has_a_block_too_few(patch: Patch) -> None:
     swap(patch, resnet50, lambda: ResNet(1000, ((64, 3), (128, 4), (256, 5), (512, 3))))
+
+
+@fault
+def a_step_that_waits_is_shown_as_one_that_does_not(patch: Patch) -> None:
+    patch.setattr(speed_bars, "WAITING", "fp16-mixed eager")
+
+
+@fault
+def half_the_bytes_are_as_many(patch: Patch) -> None:
+    patch.setitem(speed_record.BYTES, "FP16", 4)

@@ -20,3 +20,6 @@ def test_measure_on_this_gpu() -> None:
     panel.size = 4096
     speeds = panel.record.matmul
     assert speeds["FP16"][4096] > speeds["TF32"][4096] > speeds["FP32"][4096] > 0  # measured, on any GPU since Ampere
+    for panel.case in ("launch-bound", "memory-bound", "sync every step"):
+        assert panel.last_error is None
+    assert panel.record.small["mlp"]["fp16-mixed captured"] < panel.record.small["mlp"]["fp16-mixed eager"] / 3
