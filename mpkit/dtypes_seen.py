@@ -39,14 +39,14 @@ def dtypes_seen(
 
     Returns:
         In the order of the step: output of a layer, loss, gradient of a hidden output, gradient of a weight (scaled),
-        and the weight after an SGD step with learning rate 0.1.
+        and the weight after an SGD step with learning rate 0.1. Frozen layers count for their output only.
     """
     outputs: list[Tensor] = []
     signals: list[Tensor] = []
 
     def watch(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         outputs.append(output.detach())
-        if module is not layers[-1]:  # what the loss sends back has not been rounded yet
+        if module is not layers[-1] and output.requires_grad:  # what the loss sends back has not been rounded yet
             output.register_hook(lambda gradient: signals.append(gradient.detach()))  # type: ignore[no-untyped-call]
 
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
@@ -58,9 +58,9 @@ def dtypes_seen(
     finally:
         for hook in hooks:
             hook.remove()
-    weights = [layer.weight for layer in layers]
-    gradients = [w.grad for w in weights if w.grad is not None]
-    updated = [w.detach() - 0.1 * g / scale for w, g in zip(weights, gradients, strict=True)]
+    trained = [(layer.weight, layer.weight.grad) for layer in layers if layer.weight.grad is not None]
+    gradients = [gradient for _, gradient in trained]
+    updated = [weight.detach() - 0.1 * gradient / scale for weight, gradient in trained]
     kinds = {"output of a layer": outputs, "loss": [loss], "gradient of a hidden output": signals,
              "gradient of a weight": gradients, "weight after the update": updated}  # fmt: skip
     return {kind: " and ".join(sorted({format_of(x) for x in tensors})) for kind, tensors in kinds.items()}

@@ -73,7 +73,11 @@ class GradientTrace:
         """Each step's admissible scales as exponents of 2: at least so much, less than so much.
 
         Below the first, more than the share `lost` of the values is flushed; from the second on the largest overflows.
+
+        ValueError: `lost` is not between 0 and 1.
         """
+        if not 0 < lost < 1:
+            raise ValueError(f"lost={lost!r}; use a share between 0 and 1, such as 0.05 for 5 %.")
         place = np.array([np.interp(lost, row, np.arange(BINS + 1)) for row in _rising(self._below)])
         low = math.log2(fmt.flush_at) - (place + LOWEST)
         with np.errstate(divide="ignore"):

@@ -53,3 +53,14 @@ def example() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     return model, torch.rand(64, 64), torch.randint(0, 10, (64,))
+
+
+def test_frozen_layers_count_for_their_output_only() -> None:
+    model, inputs, targets = example()
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for parameter in linear[0].parameters():
+        parameter.requires_grad_(False)
+    policy = mpkit.Policy.preset("fp16-mixed")
+    seen = dtypes_seen(model, lambda: policy.apply(model), inputs, targets, F.cross_entropy)
+    assert seen["output of a layer"] == "FP16"
+    assert seen["weight after the update"] == "FP32"

@@ -13,7 +13,7 @@ from mpkit.equivalence import equivalence
 def test_it_is_two_one_sided_t_tests(seed: int) -> None:
     rng = np.random.default_rng(seed)
     reference = rng.normal(90, 1, 5)
-    scores = reference + rng.normal(rng.choice([0.0, 0.4, 1.2]), 0.4, 5)
+    scores = reference + rng.normal(rng.choice([0.0, 0.4, 1.2, -1.2]), 0.4, 5)
     found = equivalence(scores.tolist(), reference.tolist(), margin=1.0)
     d = scores - reference
     p = max(
@@ -36,3 +36,9 @@ def test_both_neither_and_nonsense() -> None:
     for scores, margin in (([1.0, float("nan")], 1.0), ([1.0, 2.0], 0.0), ([1.0, 2.0], -1.0)):
         with pytest.raises(ValueError, match="finite scores and a margin above 0 are asked for"):
             equivalence(scores, [1.0, 2.0], margin)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_difference_beyond_the_margin_is_none_on_either_side(sign: int) -> None:
+    found = equivalence([sign * 2.0, sign * 2.1, sign * 1.9], [0.0, 0.0, 0.0], 1.0)
+    assert (found.equivalent, found.different) == (False, True)

@@ -56,6 +56,19 @@ def test_each_competitor_trains_as_it_would_alone(task: str) -> None:
         assert list(race.outcomes[variant.name].scores) == scores
 
 
+def test_another_learning_rate_reaches_every_optimizer() -> None:
+    race = LiveRace(ALL[:2], TASKS["classifier"], lr=0.025, steps=4)
+    while race.advance():
+        pass
+    for variant in ALL[:2]:
+        model, held = MLP(range(5)), digits()
+        run = fit(
+            model, held.classification(), optimizer=torch.optim.SGD(model.parameters(), lr=0.025), steps=4,
+            policy=variant.policy, scaler=LossScaler(variant.rule), loss_fn=model.loss,
+        )  # fmt: skip
+        assert race.outcomes[variant.name].records == list(run)
+
+
 def test_they_take_turns() -> None:
     race = LiveRace(ALL[:3], TASKS["classifier"], steps=2)
     assert [race.take_turn() for _ in range(6)] == [True] * 5 + [False]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from mpkit.plots.precision_race import LOOK, SIZE
+from mpkit.plots.precision_race import LOOK, SIZE, SMOOTH, _smooth
 from mpkit.widgets.panel import BadInput
 from mpkit.widgets.precision_race import PrecisionRacePanel
 
@@ -101,3 +102,11 @@ def test_nobody_to_race_against_and_unknown_names(panel: PrecisionRacePanel) -> 
 def test_everyone_has_a_colour_a_dash_and_a_marker_of_their_own() -> None:
     for looks in zip(*LOOK.values(), strict=True):
         assert len(set(looks)) == len(LOOK) == 7
+
+
+def test_a_step_without_a_finite_loss_pulls_nobody_down() -> None:
+    values = np.array([2.0, 2.0, np.nan, 2.0, np.inf, 2.0, 2.0])
+    assert np.array_equal(_smooth(values), [2, 2, np.nan, 2, np.nan, 2, 2], equal_nan=True)
+    rising = np.arange(20.0)
+    assert _smooth(rising)[-1] == rising[-SMOOTH:].mean()
+    assert _smooth(rising)[1] == 0.5

@@ -159,3 +159,9 @@ def test_the_command_records_and_lists(tmp_path: Path) -> None:
     assert "there is no recipe nothing; use classifier, autoencoder, bad-start, falling-loss" in wrong.stderr
     with pytest.raises(ValueError, match="there is no recipe 'nothing'; use one of classifier"):
         record("nothing")
+
+
+@pytest.mark.parametrize("lost", [0.0, 1.0, -0.1, float("nan")])
+def test_a_window_without_a_share_is_refused(lost: float) -> None:
+    with pytest.raises(ValueError, match=r"use a share between 0 and 1, such as 0\.05"):
+        synthetic(10).window(lost=lost)

@@ -392,3 +392,13 @@ def test_after_a_rule_gave_up_the_next_iteration_is_clean() -> None:
                 scaler.update()
     assert stepped
     assert (p.item(), scaler.get_scale()) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["torch", "torch-fsdp", "apex-amp", "megatron", "keras", "paddle"])
+def test_libraries_that_compare_with_equals_never_grow_past_their_interval(name: str) -> None:
+    rule = preset(name)
+    start = rule.init()
+    late = replace(start, growth_tracker=rule.growth_interval + 5, scale=4.0)  # type: ignore[attr-defined]
+    assert rule.update(late, False).scale == 4.0
+    due = replace(late, growth_tracker=rule.growth_interval - 1)  # type: ignore[attr-defined]
+    assert rule.update(due, False).scale == 8.0

@@ -147,9 +147,11 @@ def description(race: LiveRace | None) -> str:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean of the last `SMOOTH` values, fewer at the start; NaN stays where it is within reach."""
-    sums = np.array([0.0, *accumulate(np.nan_to_num(values, nan=0.0, posinf=0.0).tolist())])
+    """Mean of the finite ones of the last `SMOOTH` values, fewer at the start; what is not finite becomes NaN."""
+    finite = np.isfinite(values)
+    sums = np.array([0.0, *accumulate(np.where(finite, values, 0.0).tolist())])
+    counts = np.concatenate([[0], finite.cumsum()])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - SMOOTH, 0)
-    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
-    return np.where(np.isfinite(values), means, np.nan)
+    means: np.ndarray = (sums[ends] - sums[starts]) / np.maximum(counts[ends] - counts[starts], 1)
+    return np.where(finite, means, np.nan)

@@ -44,9 +44,10 @@ class DynamicScale(ScaleRule):
     "growth" (Megatron-LM: overflows add up, whatever lies between), at every "clean step" (Apex: only overflows in a
     row count, and once exhausted each further one shrinks), or at a clean step and after every "shrink" (Paddle).
     `late_growth`: extra clean steps before the first growth, at the start and after an overflow (DeepSpeed: 1).
-    `exact_interval`: grow only when the count of clean steps *equals* the interval (torch). A state whose count is
-    already beyond it, for example after the interval was lowered, then grows nothing until the next overflow.
-    `grow_to_inf`: growth past float32's range gives Inf, which no backoff brings back (Keras, Megatron-LM).
+    `exact_interval`: grow only when the count of clean steps *equals* the interval (torch, Apex, Megatron-LM,
+    Keras, Paddle). A state whose count is already beyond it, for example after the interval was lowered, then grows
+    nothing until the next overflow.
+    `grow_to_inf`: growth past float32's range gives Inf, which no backoff brings back (Keras, Megatron-LM, Paddle).
     `at_floor`: at min_scale, "stay"; or raise ScaleExhausted, when asked to shrink from it ("stop", DeepSpeed) or
     when a shrink would reach it ("stop before", fairseq).
 

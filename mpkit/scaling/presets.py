@@ -23,7 +23,7 @@ PRESETS: dict[str, ScaleRule] = {
     # torch/distributed/fsdp/sharded_grad_scaler.py: on CPU it updates in Python, without torch's guard against Inf.
     "torch-fsdp": DynamicScale(min_scale=None, exact_interval=True, grow_to_inf=True, check_unscaled=False),
     # apex/amp/scaler.py, until May 2025
-    "apex-amp": DynamicScale(min_scale=None, max_scale=2.0**24, check_unscaled=False),
+    "apex-amp": DynamicScale(min_scale=None, max_scale=2.0**24, exact_interval=True, check_unscaled=False),
     # apex/fp16_utils/loss_scaler.py: the scale is a Python float and may leave float32's range; here it may not.
     "apex-fp16_utils": DynamicScale(init_scale=2.0**32, growth_interval=1000, check_unscaled=False),
     # deepspeed/runtime/fp16/loss_scaler.py with the defaults of deepspeed/runtime/precision_config.py (ZeRO)
@@ -35,12 +35,19 @@ PRESETS: dict[str, ScaleRule] = {
     ),
     # megatron/core/optimizer/grad_scaler.py
     "megatron": DynamicScale(
-        init_scale=2.0**32, growth_interval=1000, hysteresis=2, grow_to_inf=True, check_unscaled=False
+        init_scale=2.0**32,
+        growth_interval=1000,
+        hysteresis=2,
+        exact_interval=True,
+        grow_to_inf=True,
+        check_unscaled=False,
     ),
     # jmp/_src/loss_scale.py; the first scale is the user's choice, 2^15 in its documentation
     "jmp": DynamicScale(init_scale=2.0**15),
     # keras/src/optimizers/loss_scale_optimizer.py: neither floor nor cap
-    "keras": DynamicScale(init_scale=2.0**15, min_scale=None, grow_to_inf=True, check_unscaled=False),
+    "keras": DynamicScale(
+        init_scale=2.0**15, min_scale=None, exact_interval=True, grow_to_inf=True, check_unscaled=False
+    ),
     # tensorflow/python/training/experimental/loss_scale.py
     "tf-legacy": DynamicScale(init_scale=2.0**15),
     # open_seq2seq/optimizers/automatic_loss_scaler.py at 8681d381: starts at its cap (2^24 in earlier versions)
@@ -49,7 +56,9 @@ PRESETS: dict[str, ScaleRule] = {
     # willow/src/popx/op/lossscaleupdatex.cpp; the first scale is the user's choice
     "popart": HistogramScale(),
     # python/paddle/amp/grad_scaler.py, GradScaler: decr_every_n_nan_or_inf = 1
-    "paddle": DynamicScale(min_scale=None, refill="shrink", check_unscaled=False),
+    "paddle": DynamicScale(
+        min_scale=None, refill="shrink", exact_interval=True, grow_to_inf=True, check_unscaled=False
+    ),
     # mindspore/python/mindspore/amp.py; start and window are required there: those of its documentation
     "mindspore": DynamicScale(init_scale=2.0**24),
 }

@@ -66,6 +66,7 @@ ALSO_WRONG = [
 ]
 RIGHT = [
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE)),
+    ("06.1", group("scaler.scale(sum(losses) / len(losses)).backward()", UNSCALE, CLIP, STEP, UPDATE)),
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE, "optimizer.zero_grad()")),
     ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
     ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
