@@ -36,6 +36,11 @@ class Lap:
         return int(self.skipped.sum())
 
     @property
+    def spoiled_steps(self) -> int:
+        """Steps that were taken although the largest gradient overflowed: Inf goes into those weights."""
+        return int((self.overflowed & ~self.skipped).sum())
+
+    @property
     def mean_flushed(self) -> float:
         """Mean share (0 to 1) of flushed values over the steps that were taken; 1 if none was."""
         taken = ~self.skipped

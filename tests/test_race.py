@@ -15,8 +15,10 @@ import torch
 
 import mpkit
 from mpkit.data import digits
+from mpkit.formats import FP16
 from mpkit.gradient_trace import BINS, FOLDER, GradientTrace, recorded, synthetic
 from mpkit.models import MLP
+from mpkit.plots.scaler_race_words import finding
 from mpkit.policy import Policy
 from mpkit.race import race, sweep
 from mpkit.record_traces import RECIPES, falling_weight, record
@@ -165,3 +167,14 @@ def test_the_command_records_and_lists(tmp_path: Path) -> None:
 def test_a_window_without_a_share_is_refused(lost: float) -> None:
     with pytest.raises(ValueError, match=r"use a share between 0 and 1, such as 0\.05"):
         synthetic(10).window(lost=lost)
+
+
+def test_a_step_that_is_taken_with_inf_is_no_good_step() -> None:
+    trace = synthetic(200, drift=(-4.0, -4.0), bump=12.0)
+    lap, skips = race(preset("popart"), trace), race(preset("torch"), trace)
+    with_inf = lap.scales >= FP16.overflow_at / trace.largest
+    assert lap.spoiled_steps == with_inf.sum() > 0
+    assert lap.lost_steps == 0
+    assert skips.spoiled_steps == 0
+    title = finding({"popart": lap})
+    assert title == f"popart takes {lap.spoiled_steps} steps with Inf; nobody does well"

@@ -17,8 +17,8 @@ SIZE = (1040, 560)  # pixels
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
 
 _COLUMNS = {"steps lost": 226, "flushed": 296, "end": 346}  # right edges, in pixels
-LEGEND = ("× marks a lost step. Flushed: mean over", "the steps that were taken. Doing well: at most",
-          "1% of the steps lost, and 5% flushed.")  # fmt: skip
+LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the steps that were taken. Doing well:",
+          "at most 1% of the steps lost, 5% flushed, no Inf.")  # fmt: skip
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
 
 
@@ -83,6 +83,9 @@ class ScalerRaceFigure:
         lost = np.flatnonzero(lap.skipped)
         if len(lost):
             frame.marks(self.axes, np.column_stack([lost, height[lost]]), "x", color, size=5, edge=color)
+        spoiled = np.flatnonzero(lap.overflowed & ~lap.skipped)
+        if len(spoiled):
+            frame.marks(self.axes, np.column_stack([spoiled, height[spoiled]]), "+", color, size=7, edge=color)
         some = np.arange(len(height) // 14, len(height), max(len(height) // 7, 1))
         frame.marks(self.axes, np.column_stack([some, height[some]]), marker, color, size=8)
 
@@ -99,8 +102,9 @@ class ScalerRaceFigure:
             frame.text((left + 20, y), name, size=14, anchor="lm")
             for words, x in zip(numbers(lap), columns.values(), strict=False):
                 frame.text((left + x, y), words, anchor="rm", size=14)
-            if lap.gave_up is not None:
-                frame.text((left + 20, y + 17), f"gave up at step {lap.gave_up}", size=12, color=FAINT, anchor="lm")
+            taken = f"took {lap.spoiled_steps} steps with Inf" if lap.spoiled_steps else ""
+            if below := taken if lap.gave_up is None else f"gave up at step {lap.gave_up}":
+                frame.text((left + 20, y + 17), below, size=12, color=FAINT, anchor="lm")
         y = top + 46 + 34 * len(laps)
         for number, words in enumerate((*LEGEND, *(LIVE_LEGEND if trained else ()))):
             frame.text((left, y + 16 * number), words, size=12, color=FAINT)

@@ -10,6 +10,7 @@ from mpkit.plots.style import percent, power
 from mpkit.race import Lap
 
 FEW_STEPS, FEW_LOST = 0.01, 0.05  # of all steps; of the gradients: below both, a rule counts as doing well
+LONGEST = 90  # letters of a title that fit above the picture
 STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends as FP32 does
 OPEN_LOOP = " The gradients come from an FP32 run that took every step: they do not react to what a rule does."
 CLOSED_LOOP = (
@@ -32,10 +33,19 @@ def finding(laps: Mapping[str, Lap]) -> str:
         parts.append(f"{skips} loses {'every step' if lost == steps else _steps(lost)}")
     if flushes is not None and laps[flushes].mean_flushed > FEW_LOST:
         parts.append(f"{flushes} flushes {percent(laps[flushes].mean_flushed)} of the gradients")
-    well = [name for name, lap in laps.items() if lap.lost_steps <= FEW_STEPS * steps and lap.mean_flushed <= FEW_LOST]
+    parts += [f"{name} takes {_steps(lap.spoiled_steps)} with Inf" for name, lap in laps.items() if lap.spoiled_steps]
+    well = [name for name, lap in laps.items() if _does_well(lap)]
     if not parts:
         return "Every rule here loses few steps and flushes little"
-    return "; ".join([*parts, f"{' and '.join(well)} do well" if len(well) == 2 else _well(well)]).removesuffix("; ")
+    title = "; ".join([*parts, f"{' and '.join(well)} do well" if len(well) == 2 else _well(well)]).removesuffix("; ")
+    for words, shorter in ((" of the gradients", ""), (" steps with Inf", " with Inf")):
+        title = title if len(title) <= LONGEST else title.replace(words, shorter)
+    return title
+
+
+def _does_well(lap: Lap) -> bool:
+    few = lap.lost_steps <= FEW_STEPS * len(lap.scales) and lap.mean_flushed <= FEW_LOST
+    return few and not lap.spoiled_steps
 
 
 def _steps(count: int) -> str:
