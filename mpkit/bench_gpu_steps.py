@@ -15,10 +15,11 @@ from mpkit.loss_scaler import LossScaler
 from mpkit.policy import Policy
 from mpkit.resnet import resnet50
 from mpkit.scaling import preset
+from mpkit.tracing import trace
 from mpkit.train_step import TrainStep
 from mpkit.transformer import Transformer
 
-MLP_BAR, TRANSFORMER_BAR, RESNET_BAR = 1 / 15, 1 / 5, 1.0
+MLP_BAR, TRANSFORMER_BAR, RESNET_BAR, TRACE_BAR = 1 / 15, 1 / 5, 1.0, 1.25
 Model = Callable[[], tuple[nn.Module, Tensor, Tensor]]  # the model, a batch, its targets: all on the GPU
 
 
@@ -30,6 +31,7 @@ def cases() -> list[Case]:
         Case("FP16 step of a transformer (width 256, 4 layers), captured", peer, lambda: _captured(transformer),
              TRANSFORMER_BAR),
         Case("FP16 step of ResNet-50, batch 256, channels last", peer, _resnet, RESNET_BAR),
+        Case("the same with mpkit.trace, forward and backward", "without it", _traced, TRACE_BAR),
     ]  # fmt: skip
 
 
@@ -95,3 +97,15 @@ def _resnet() -> tuple[Sampler, Sampler]:
     model, inputs, targets = resnet()
     step, peer = ours(model), peers_step(*resnet())
     return timed(lambda: step(inputs, targets), torch.cuda.synchronize), timed(peer, torch.cuda.synchronize)
+
+
+def _traced() -> tuple[Sampler, Sampler]:
+    torch.backends.cudnn.benchmark = True
+    model, inputs, targets = resnet()
+    step, watch = ours(model), trace(model)
+
+    def traced() -> None:
+        with watch:
+            step(inputs, targets)
+
+    return timed(traced, torch.cuda.synchronize), timed(lambda: step(inputs, targets), torch.cuda.synchronize)

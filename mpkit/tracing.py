@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from mpkit import trace_names as names
 from mpkit.formats import FloatFormat, require_format
 from mpkit.operations import is_in_place
-from mpkit.reading import Glance, floating_tensors, glance
+from mpkit.reading import Glance, floating_tensors, glance, others
 from mpkit.trace_event import TraceEvent, Where
 from mpkit.trace_ledger import Ledger, Look
 
@@ -167,9 +167,9 @@ class Trace:
         results = floating_tensors(out)
         if results:
             with torch._C.DisableTorchFunction():
-                inputs = [t for t in floating_tensors((args, kwargs)) if all(t is not o for o in overwritten)]
+                inputs = others(floating_tensors((args, kwargs)), overwritten)
                 if (inputs or overwritten) and name not in names.UNINITIALISED:
-                    new = overwritten or [t for t in results if not t._is_view() and all(t is not i for i in inputs)]
+                    new = overwritten or [t for t in others(results, inputs) if not t._is_view()]
                     look = Look(
                         Where("", names.readable_name(name), ""),
                         "forward",
@@ -212,7 +212,7 @@ class Trace:
         if self._mode is None or self._paused:
             return
         with torch._C.DisableTorchFunction():
-            new = [g for g in floating_tensors(grad_inputs) if all(g is not o for o in grad_outputs)]
+            new = others(floating_tensors(grad_inputs), grad_outputs)
             if new:
                 self._ledger.add(Look(where, "backward", new, floating_tensors(grad_outputs)))
 
@@ -227,5 +227,7 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Torch calls this for every function of its own while the mode is active."""
+        """Torch calls this for every function of its own while the mode is active, for reading attributes as well."""
+        if func.__name__ == "__get__":  # most calls, and nothing is computed
+            return func(*args)
         return self.owner._observe(func, args, kwargs or {})
