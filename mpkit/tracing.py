@@ -170,14 +170,8 @@ class Trace:
                 inputs = others(floating_tensors((args, kwargs)), overwritten)
                 if (inputs or overwritten) and name not in names.UNINITIALISED:
                     new = overwritten or [t for t in others(results, inputs) if not t._is_view()]
-                    look = Look(
-                        Where("", names.readable_name(name), ""),
-                        "forward",
-                        new if reads else [],
-                        inputs,
-                        before,
-                        (args, kwargs),
-                    )
+                    where = Where("", names.readable_name(name), "")
+                    look = Look(where, "forward", new if reads else [], inputs, before, (args, kwargs))
                     self._inspect(look, results)
         return out
 
