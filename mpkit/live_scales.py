@@ -64,7 +64,7 @@ class Learner:
         some = self.records[:steps]
         missing = steps - len(some)
         scales = [record.scale for record in some] + [self.run.scaler.get_scale()] * missing
-        skipped = np.array([record.skipped for record in some] + [True] * missing)
+        skipped = np.array([record.skipped for record in some] + [True] * missing, dtype=bool)
         flushed = np.array([record.flushed for record in some] + [0.0] * missing)
         return Lap(self.rule, np.array(scales), skipped, skipped, flushed, self.gave_up, self.loss)
 

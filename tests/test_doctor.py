@@ -232,4 +232,4 @@ def test_an_unknown_command_lists_the_known_ones(arguments: list[str], capsys: p
     assert "usage: python -m mpkit" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main(["--help"])
-    assert "doctor       what this machine can do" in capsys.readouterr().out
+    assert "doctor             what this machine can do" in capsys.readouterr().out

@@ -8,6 +8,8 @@ import torch
 from mpkit import FP16, cast
 from mpkit.attention import ATTENTION, fused, normalized, scale_after, scale_before
 
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
 
 def large(spread: float) -> tuple[torch.Tensor, ...]:
     draw = torch.Generator().manual_seed(3)

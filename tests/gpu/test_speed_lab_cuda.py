@@ -9,6 +9,8 @@ pytest.importorskip("ipywidgets")
 
 from mpkit.widgets.speed_lab import SpeedLabPanel
 
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
 
 def test_measure_on_this_gpu() -> None:
     panel = SpeedLabPanel()
