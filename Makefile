@@ -56,8 +56,10 @@ lessons: $(STAMP)
 	@$(OWN_HOME) $(NBVAL) $(FIRST)
 	@$(OWN_HOME) $(NBVAL) -n $(JOBS) --dist loadscope --ignore=$(FIRST) notebooks
 
+# The last lessons take longest and start first, so that no worker is left alone with one of them.
 browser: $(STAMP)
-	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile tests/browser
+	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	  $(shell ls -r tests/browser/test_*.py)
 
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py run $(ARGS)

@@ -13,7 +13,9 @@ Attention = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v in one kernel, which keeps its scores in FP32 (Dao et al. 2022, arXiv 2205.14135).
+    """softmax(q k^T / sqrt(d)) v in one kernel. Its scores stay in FP32, on a GPU and in emulation.
+
+    Source: Dao et al. 2022, FlashAttention, arXiv 2205.14135.
 
     Shapes as for all functions here: query, key and value (..., context, d); result like value. `causal`: a place
     sees itself and those before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -45,7 +45,7 @@ class AttentionTrial:
     exact_weights: Tensor
 
 
-@cache
+@lru_cache(maxsize=8)  # two megabytes each: enough to go back and forth
 def attention_trial(
     head_size: int, deviation: float, scaling: Scaling, softmax: Softmax, fmt: FloatFormat, seed: int = 0
 ) -> AttentionTrial:

@@ -64,7 +64,7 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     button = panel(page).get_by_role("button", name="popart")
     button.focus()
     page.keyboard.press("Space")
-    expect(status(page)).to_contain_text("3 rules do well")
+    expect(status(page)).to_contain_text("popart takes 4 with Inf; torch and LogMax do well")
     panel(page).get_by_role("button", name="falling loss").click()
     expect(status(page)).to_contain_text("article flushes 51%")
     panel(page).get_by_role("button", name="made up: drifts").click()
