@@ -22,7 +22,11 @@ def four(**changes: str) -> str:
     return f"failures = {{**{{{FOUR}}}, **{changes!r}}}\n"
 
 
+BY_HAND = "w = (s - s.amax(-1, keepdim=True)).exp()\n    return w / w.sum(-1, keepdim=True) @ value"
+NO_MAX = "w = s.exp()\n    return w / w.sum(-1, keepdim=True) @ value"
+
 RIGHT = [
+    ("08.1", attend(f"s = (query / query.shape[-1]**0.5) @ key.mT\n    {BY_HAND}")),
     ("08.1", attend("return ((query / query.shape[-1]**0.5) @ key.mT).softmax(-1) @ value")),
     ("08.1", attend("return (query @ (key / query.shape[-1]**0.5).transpose(-2, -1)).softmax(-1) @ value")),
     ("08.1", attend("c = query.shape[-1]**0.25\n    return ((query / c) @ (key / c).mT).softmax(-1) @ value")),
@@ -33,7 +37,8 @@ RIGHT = [
     ("08.3", four()),
 ]
 WRONG = [
-    ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1) @ value"), "queries are lost"),
+    ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1) @ value"), "though no divided score"),
+    ("08.1", attend(f"s = query / query.shape[-1]**0.5 @ key.mT\n    {NO_MAX}"), "though every score fits"),
     ("08.1", attend("return (query @ key.mT).softmax(-1) @ value"), "root of d no longer has any effect"),
     ("08.1", attend("return (query @ key.mT / query.shape[-1]).softmax(-1) @ value"), "the same attention"),
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1)"), "Each query finds one value"),
@@ -52,18 +57,19 @@ WRONG = [
     ("08.3", "failures = 'sum stalls'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
+    ("08.1", attend(f"s = query @ key.mT / query.shape[-1]**0.5\n    {BY_HAND}"), "though no divided score"),
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-2) @ value"), "the same attention"),
     ("08.2", mean("n = len(gradients)\n    t = gradients[0] / n\n    for g in gradients[1:]: t += g / n\n    return t"),
      "Where do the terms get lost"),
     ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls', 'D': 'sum stalls'}", "case B still waits"),
 ]  # fmt: skip
 STUBS = {
-    "08.1": ("wrong", "queries are lost"),
+    "08.1": ("wrong", "though every score fits into FP16"),
     "08.2": ("wrong", "Where do the terms get lost"),
     "08.3": ("not yet", "Not yet: cases A, B, C, D still wait"),
 }
 SECRETS = {
-    "08.1": r"query / |divide (before|first)|/ \w+\.shape",
+    "08.1": r"query / |amax|softmax|divide (before|first)|/ \w+\.shape",
     "08.2": r"float32(?! came)|\.float\(|torch\.stack|zeros_like",
     "08.3": r"(?i)the cause is|is clipped too early|is a sum that",
 }
