@@ -11,36 +11,40 @@ from mpkit.scaling import DynamicScale, ScaleState
 
 INTERVAL, FLOOR = 3, 512.0
 FLAGS = (0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+OTHER = (5, 1024.0, (0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1))  # interval, floor, flags: from the floor on
 
 
 @checker("05.1")
 def dynamic_rule(answer: Any) -> Feedback:
     """The usual rule with a floor, for factor 2 and 1/2, as a function of scale and count."""
     require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
-    rule = DynamicScale(init_scale=1024.0, growth_interval=INTERVAL, min_scale=FLOOR)
-    right, scale, clean = rule.init(), 1024.0, 0
-    for step, flag in enumerate(FLAGS):
-        was, right = right, rule.update(right, bool(flag))
-        given = answer(scale, clean, bool(flag), INTERVAL, FLOOR)
-        pair = isinstance(given, tuple | list) and len(given) == 2
-        require(pair, "The function should return two numbers: return scale, clean.")
-        if tuple(given) != (right.scale, right.growth_tracker):
-            return wrong(_wrong_update(tuple(given), was, right, bool(flag), step))
-        scale, clean = given
+    for interval, floor, flags in ((INTERVAL, FLOOR, FLAGS), OTHER):
+        rule = DynamicScale(init_scale=1024.0, growth_interval=interval, min_scale=floor)
+        right, scale, clean = rule.init(), 1024.0, 0
+        for step, flag in enumerate(flags):
+            was, right = right, rule.update(right, bool(flag))
+            given = answer(scale, clean, bool(flag), interval, floor)
+            pair = isinstance(given, tuple | list) and len(given) == 2
+            require(pair, "The function should return two numbers: return scale, clean.")
+            if tuple(given) != (right.scale, right.growth_tracker):
+                return wrong(_wrong_update(tuple(given), was, right, bool(flag), step, interval, floor))
+            scale, clean = given
     return passed("That is the usual rule, with the floor that torch and Keras lack.")
 
 
-def _wrong_update(given: tuple[Any, Any], was: ScaleState, right: ScaleState, found_inf: bool, step: int) -> str:
-    happened = "an overflow" if found_inf else f"clean step {was.growth_tracker + 1} of {INTERVAL}"
+def _wrong_update(
+    given: tuple[Any, Any], was: ScaleState, right: ScaleState, found_inf: bool, step: int, interval: int, floor: float
+) -> str:
+    happened = "an overflow" if found_inf else f"clean step {was.growth_tracker + 1} of {interval}"
     lead = f"Step {step}, {happened}, from scale {was.scale:g} and count {was.growth_tracker}: you return {given}."
     scale = given[0]
     if found_inf:
-        if scale < FLOOR:
-            return f"{lead} The floor is {FLOOR:g}."
+        if scale < floor:
+            return f"{lead} The floor is {floor:g}."
         if scale != right.scale:
             return f"{lead} What should an overflow do to the scale?"
         return f"{lead} The steps were to be clean in a row. What does that say about the count now?"
-    if was.growth_tracker + 1 < INTERVAL:
+    if was.growth_tracker + 1 < interval:
         if scale != was.scale:
             return f"{lead} It is too early for another scale."
         return f"{lead} Who counts this clean step?"

@@ -55,6 +55,9 @@ WRONG = [
 ]  # fmt: skip
 ALSO_WRONG = [
     ("05.1", rule(overflow="return floor, 0"), "What should an overflow do to the scale"),
+    ("05.1", rule(overflow="return (scale, clean) if scale == floor else (scale / 2, 0)"), "clean in a row"),
+    ("05.1", rule().replace("clean == interval", "clean == 3"), "too early for another scale"),
+    ("05.1", rule(overflow="return max(scale / 2, 512.0), 0"), "The floor is 1024"),
     ("05.1", rule().replace("clean == interval", "clean > interval"), "That was the step to grow at"),
     ("05.2", loop(overflow="scale /= 2; grad = g; continue"), "The scale is right, the weight is not"),
     ("05.3", "causes = {'A': 'healthy', 'B': ..., 'C': 'healthy', 'D': 'healthy'}", "log B still waits"),
