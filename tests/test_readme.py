@@ -41,14 +41,6 @@ def test_every_link_and_picture_exists() -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_every_module_named_exists() -> None:
-    section = TEXT.split("## The library, in reading order")[1].split("##")[0]
-    names = re.findall(r"`(\w+)`", section)
-    assert len(names) > 10
-    missing = [n for n in names if not (ROOT / "mpkit" / n).is_dir() and not (ROOT / "mpkit" / f"{n}.py").exists()]
-    assert missing == []
-
-
 def test_the_first_screen_names_both_commands_and_shows_the_widget() -> None:
     first_screen = "\n".join(TEXT.splitlines()[:12])
     assert "make lab" in first_screen
