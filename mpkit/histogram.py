@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mpkit.extremes import require_floating
 from mpkit.formats import FloatFormat, require_format
-from mpkit.reading import require_floating
 
 # Measured on 4M values, one thread: blocks of this size and scratch used again take 3x of x.clone(), no blocks 7x.
 BLOCK = 2**17

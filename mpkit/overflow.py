@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mpkit.extremes import extremes, memory_of, require_floating
 from mpkit.formats import FloatFormat, require_format
-from mpkit.reading import extremes, memory_of, require_floating
 
 # Blocks of this many values stay in a core's cache, so that six comparisons read memory once.
 BLOCK = 2**17

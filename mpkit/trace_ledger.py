@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit.extremes import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
-from mpkit.reading import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.trace_event import CONSEQUENCE, TraceEvent, Where, condition, judge
 
 # On a GPU looks wait until there are this many of them, or until their results hold this share of its memory: then

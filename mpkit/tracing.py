@@ -18,9 +18,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.overrides import TorchFunctionMode
 
 from mpkit import trace_names as names
+from mpkit.extremes import Glance, floating_tensors, glance, others
 from mpkit.formats import FloatFormat, require_format
 from mpkit.operations import is_in_place
-from mpkit.reading import Glance, floating_tensors, glance, others
 from mpkit.trace_event import TraceEvent, Where
 from mpkit.trace_ledger import Ledger, Look
 

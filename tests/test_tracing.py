@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from mpkit import reading, trace_ledger
+from mpkit import extremes as reading
+from mpkit import trace_ledger
 from mpkit.casting import fake_cast
 from mpkit.formats import E4M3, FP16
 from mpkit.policy import Policy
