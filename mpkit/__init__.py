@@ -18,7 +18,6 @@ from mpkit.formats import TF32 as TF32
 from mpkit.formats import FloatFormat as FloatFormat
 from mpkit.histogram import ExponentHistogram as ExponentHistogram
 from mpkit.lesson import start as start
-from mpkit.loss_scaler import LossScaler as LossScaler
 from mpkit.meter import Meter as Meter
 from mpkit.overflow import RangeReport as RangeReport
 from mpkit.overflow import found_inf as found_inf
@@ -27,7 +26,8 @@ from mpkit.policy import Policy as Policy
 from mpkit.scaling import DynamicScale as DynamicScale
 from mpkit.scaling import NoScaling as NoScaling
 from mpkit.scaling import StaticScale as StaticScale
-from mpkit.step_result import StepResult as StepResult
+from mpkit.scaling.loss_scaler import LossScaler as LossScaler
+from mpkit.scaling.step_result import StepResult as StepResult
 from mpkit.tracing import trace as trace
 from mpkit.training import StepRecord as StepRecord
 from mpkit.training import fit as fit

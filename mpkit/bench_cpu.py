@@ -87,8 +87,8 @@ def _split(elements: int) -> list[tuple[int, ...]]:
 
 def scalers(device: str, init_scale: float) -> tuple[Any, Any]:
     """Our scaler and torch's, with the same rule and start."""
-    from mpkit.loss_scaler import LossScaler
     from mpkit.scaling import DynamicScale, preset
+    from mpkit.scaling.loss_scaler import LossScaler
 
     rule = preset("torch")
     assert isinstance(rule, DynamicScale)

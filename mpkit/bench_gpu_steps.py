@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mpkit.bench_measure import Case, Sampler, timed
 from mpkit.capture import CapturedStep
-from mpkit.loss_scaler import LossScaler
 from mpkit.policy import Policy
 from mpkit.resnet import resnet50
 from mpkit.scaling import preset
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.tracing import trace
 from mpkit.train_step import TrainStep
 from mpkit.transformer import Transformer

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.data import StepData
-from mpkit.loss_scaler import LossScaler
 from mpkit.models import SeedsNet
 from mpkit.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training import LossFunction, StepRecord, fit
 from mpkit.weight_keeper import WeightKeeper
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mpkit.data import Batches, Digits, digits
 from mpkit.experiments import Outcome, Variant
-from mpkit.loss_scaler import LossScaler
 from mpkit.models import MLP, Autoencoder, SeedsNet
 from mpkit.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training import Run, StepRecord, fit
 
 SEEDS, REFERENCE = range(5), "FP32"

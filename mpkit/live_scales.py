@@ -9,11 +9,11 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor
 
-from mpkit.loss_scaler import LossScaler
 from mpkit.policy import Policy
 from mpkit.race import Lap
 from mpkit.record_traces import RECIPES, Recipe
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training import StepRecord, fit
 
 STEPS = 420

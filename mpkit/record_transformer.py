@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from mpkit.energy import joules
-from mpkit.loss_scaler import LossScaler
 from mpkit.policy import Policy
 from mpkit.record_speed import seconds_of
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.text import text
 from mpkit.train_step import TrainStep
 from mpkit.training import fit

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpkit.loss_scaler import LossScaler
 from mpkit.meter import Meter
 from mpkit.policy import Policy
-from mpkit.step_result import StepResult
+from mpkit.scaling.loss_scaler import LossScaler
+from mpkit.scaling.step_result import StepResult
 
 LossFunction = Callable[[Any, Tensor], Tensor]
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from mpkit.capture import CapturedStep, record_of
 from mpkit.data import StepData
-from mpkit.loss_scaler import LossScaler
 from mpkit.meter import Meter
 from mpkit.policy import Policy
 from mpkit.scaling import NoScaling
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.step_record import StepRecord as StepRecord
 from mpkit.train_step import LossFunction as LossFunction
 from mpkit.train_step import TrainStep

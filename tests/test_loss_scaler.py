@@ -21,10 +21,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mpkit import unscaling
 from mpkit.histogram import ExponentHistogram
-from mpkit.loss_scaler import LossScaler
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, ScaleState, StaticScale, preset
+from mpkit.scaling import gradient_plan as unscaling
+from mpkit.scaling.loss_scaler import LossScaler
 
 INF, NAN = math.inf, math.nan
 
@@ -935,7 +935,7 @@ def test_statistics_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> N
             tensor.add_(1)
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    monkeypatch.setattr("mpkit.unscaling.several_ranks", lambda: True)
+    monkeypatch.setattr("mpkit.scaling.gradient_plan.several_ranks", lambda: True)
     plan = unscaling.GradientPlan([{"params": [p := torch.nn.Parameter(torch.zeros(2))]}], torch.device("cpu"))
     p.grad = torch.tensor([0.0, 8.0])
     plan.check_and_unscale(torch.ones(()))

@@ -8,8 +8,8 @@ import torch
 
 from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
 from mpkit.exercises.quiz import Item
-from mpkit.loss_scaler import LossScaler
 from mpkit.scaling import StaticScale
+from mpkit.scaling.loss_scaler import LossScaler
 
 SCALE, LONG = 1024.0, (3.0, 4.0)  # two batches with these gradients: their mean is 3.5, longer than max_norm
 MEAN = sum(LONG) / len(LONG)

@@ -4,6 +4,8 @@ from mpkit.scaling.article import ArticleRule as ArticleRule
 from mpkit.scaling.constant import NoScaling as NoScaling
 from mpkit.scaling.constant import StaticScale as StaticScale
 from mpkit.scaling.dynamic import DynamicScale as DynamicScale
+from mpkit.scaling.gradient_rules import HistogramScale as HistogramScale
+from mpkit.scaling.gradient_rules import LogMaxScale as LogMaxScale
 from mpkit.scaling.gradient_stats import GradientStats as GradientStats
 from mpkit.scaling.presets import PRESETS as PRESETS
 from mpkit.scaling.presets import preset as preset
@@ -11,5 +13,3 @@ from mpkit.scaling.rule import ScaleExhausted as ScaleExhausted
 from mpkit.scaling.rule import ScaleRule as ScaleRule
 from mpkit.scaling.rule import ScaleState as ScaleState
 from mpkit.scaling.rule import as_float32 as as_float32
-from mpkit.scaling.statistics import HistogramScale as HistogramScale
-from mpkit.scaling.statistics import LogMaxScale as LogMaxScale

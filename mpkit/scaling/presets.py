@@ -9,8 +9,8 @@ from __future__ import annotations
 from mpkit.scaling.article import ArticleRule
 from mpkit.scaling.constant import NoScaling
 from mpkit.scaling.dynamic import DynamicScale
+from mpkit.scaling.gradient_rules import HistogramScale, LogMaxScale
 from mpkit.scaling.rule import ScaleRule
-from mpkit.scaling.statistics import HistogramScale, LogMaxScale
 
 PRESETS: dict[str, ScaleRule] = {
     "mpkit": DynamicScale(),

@@ -1,7 +1,7 @@
 """What every rule for the loss scale offers: a first state, and the state after a step.
 
 A rule holds no state of its own. It maps (state, found_inf) to the next state and never touches a model, so it can be
-run, plotted and tested on plain numbers. `mpkit.loss_scaler.LossScaler` drives a rule in a training step.
+run, plotted and tested on plain numbers. `mpkit.scaling.loss_scaler.LossScaler` drives a rule in a training step.
 """
 
 from __future__ import annotations

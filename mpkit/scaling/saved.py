@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mpkit import misuse
+from mpkit.scaling import misuse
 from mpkit.scaling.rule import ScaleRule, ScaleState, as_float32
 
 LARGEST = torch.finfo(torch.float32).max

@@ -15,8 +15,8 @@ from mpkit import casting, models
 from mpkit.formats import FloatFormat
 from mpkit.overflow import RangeReport
 from mpkit.scaling import DynamicScale, ScaleState, StaticScale
-from mpkit.step_result import StepResult
-from mpkit.unscaling import GradientPlan, reciprocal, step_fused
+from mpkit.scaling.gradient_plan import GradientPlan, reciprocal, step_fused
+from mpkit.scaling.step_result import StepResult
 from mpkit.widgets import gradient_histogram
 
 FAULTS: dict[str, Fault] = {}

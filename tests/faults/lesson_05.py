@@ -11,8 +11,8 @@ import mpkit
 from faults import Fault, Patch, collector, swap
 from mpkit.gradient_trace import GradientTrace
 from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LogMaxScale, ScaleState
+from mpkit.scaling.gradient_plan import GradientPlan, step_fused
 from mpkit.scaling.rule import as_float32
-from mpkit.unscaling import GradientPlan, step_fused
 from mpkit.widgets import scaler_race
 
 FAULTS: dict[str, Fault] = {}

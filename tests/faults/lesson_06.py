@@ -12,8 +12,8 @@ import mpkit
 from faults import Fault, Patch, collector, swap
 from mpkit import casting
 from mpkit.scaling import DynamicScale
-from mpkit.step_result import StepResult
-from mpkit.unscaling import GradientPlan, reciprocal
+from mpkit.scaling.gradient_plan import GradientPlan, reciprocal
+from mpkit.scaling.step_result import StepResult
 from mpkit.widgets import precision_race
 
 FAULTS: dict[str, Fault] = {}

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faults import Fault, Patch, collector, swap
-from mpkit import attention, attention_trial, loss_scaler, text
+from mpkit import attention, attention_trial, text
 from mpkit.accumulate import total
 from mpkit.attention import ATTENTION
 from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FloatFormat
-from mpkit.loss_scaler import LossScaler
 from mpkit.policy import PRESETS
+from mpkit.scaling import loss_scaler
+from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.text import TextBatches
 from mpkit.transformer_record import TransformerRecord
 from mpkit.widgets import attention_trial as panel

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mpkit.loss_scaler import LossScaler
 from mpkit.scaling import DynamicScale, preset
+from mpkit.scaling.loss_scaler import LossScaler
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

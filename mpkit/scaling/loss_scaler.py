@@ -17,11 +17,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mpkit import misuse
-from mpkit.scaling import DynamicScale, GradientStats, ScaleRule
+from mpkit.scaling import DynamicScale, GradientStats, ScaleRule, misuse
+from mpkit.scaling.gradient_plan import (
+    GradientPlan,
+    Stage,
+    describe,
+    parameter_ids,
+    reciprocal,
+    several_ranks,
+    step_fused,
+)
 from mpkit.scaling.saved import read_state
-from mpkit.step_result import StepResult
-from mpkit.unscaling import GradientPlan, Stage, describe, parameter_ids, reciprocal, several_ranks, step_fused
+from mpkit.scaling.step_result import StepResult
 
 
 class LossScaler:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit.unscaling import Gathered, ParamGroups, describe, local
+from mpkit.scaling.gradient_plan import Gathered, ParamGroups, describe, local
 
 _GONE = "its gradients were let go at the next scale(); look at a result before that to learn which"
 _ELSEWHERE = "but the gradients here are finite now: another rank found it, or they were changed since"
