@@ -18,11 +18,11 @@ from mpkit.formats import TF32 as TF32
 from mpkit.formats import FloatFormat as FloatFormat
 from mpkit.histogram import ExponentHistogram as ExponentHistogram
 from mpkit.lesson import start as start
-from mpkit.meter import Meter as Meter
 from mpkit.overflow import RangeReport as RangeReport
 from mpkit.overflow import found_inf as found_inf
 from mpkit.overflow import tally as tally
-from mpkit.policy import Policy as Policy
+from mpkit.policy.meter import Meter as Meter
+from mpkit.policy.policy import Policy as Policy
 from mpkit.scaling import DynamicScale as DynamicScale
 from mpkit.scaling import NoScaling as NoScaling
 from mpkit.scaling import StaticScale as StaticScale

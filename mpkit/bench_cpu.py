@@ -160,7 +160,7 @@ def step_pair(device: str, fused: bool, sync: Callable[[], None] = lambda: None)
 
 
 def _policy_pair(peer: str) -> tuple[Sampler, Sampler]:
-    from mpkit.policy import Policy
+    from mpkit.policy.policy import Policy
 
     policy = Policy.preset("fp16-mixed")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mpkit.bench_measure import Case, Sampler, timed
 from mpkit.capture import CapturedStep
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.resnet import resnet50
 from mpkit.scaling import preset
 from mpkit.scaling.loss_scaler import LossScaler

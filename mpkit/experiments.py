@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mpkit.data import StepData
 from mpkit.models import SeedsNet
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training import LossFunction, StepRecord, fit

@@ -14,7 +14,7 @@ from torch import Tensor
 from mpkit.data import Batches, Digits, digits
 from mpkit.experiments import Outcome, Variant
 from mpkit.models import MLP, Autoencoder, SeedsNet
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training import Run, StepRecord, fit

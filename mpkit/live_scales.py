@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor
 
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.race import Lap
 from mpkit.record_traces import RECIPES, Recipe
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule

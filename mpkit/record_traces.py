@@ -15,7 +15,7 @@ from mpkit.data import StepData, digits
 from mpkit.gradient_trace import BINS, FOLDER, GradientTrace
 from mpkit.histogram import ExponentHistogram
 from mpkit.models import MLP, Autoencoder, SeedsNet, WideAutoencoder
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.recording import layer_gradients
 from mpkit.scaling import GradientStats
 

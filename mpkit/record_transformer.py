@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mpkit.energy import joules
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.record_speed import seconds_of
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
 from mpkit.scaling.loss_scaler import LossScaler

@@ -16,7 +16,7 @@ from mpkit.data import StepData
 from mpkit.formats import FloatFormat, require_format
 from mpkit.models import SeedsNet
 from mpkit.overflow import RangeReport, tally
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.training import fit
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mpkit import markup
 from mpkit.formats import FP16
-from mpkit.operations import MATRIX, WIDE
+from mpkit.policy.operations import MATRIX, WIDE
 from mpkit.survey_trials import BY_HAND, TRIALS, Trial
 
 SEEDS = range(5)

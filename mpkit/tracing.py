@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from mpkit import trace_names as names
 from mpkit.extremes import Glance, floating_tensors, glance, others
 from mpkit.formats import FloatFormat, require_format
-from mpkit.operations import is_in_place
+from mpkit.policy.operations import is_in_place
 from mpkit.trace_event import TraceEvent, Where
 from mpkit.trace_ledger import Ledger, Look
 

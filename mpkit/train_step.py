@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpkit.meter import Meter
-from mpkit.policy import Policy
+from mpkit.policy.meter import Meter
+from mpkit.policy.policy import Policy
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.scaling.step_result import StepResult
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from mpkit.capture import CapturedStep, record_of
 from mpkit.data import StepData
-from mpkit.meter import Meter
-from mpkit.policy import Policy
+from mpkit.policy.meter import Meter
+from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.step_record import StepRecord as StepRecord

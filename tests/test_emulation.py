@@ -12,7 +12,7 @@ from autocast_table import OPS, Feed
 from torch import Tensor, nn
 
 from mpkit import BF16, E4M3, FP16, FP32, TF32, FloatFormat, Meter, Policy, tally
-from mpkit.emulation import Emulation, is_low
+from mpkit.policy.emulation import Emulation, is_low
 
 MIXED = Policy.preset("fp16-mixed")
 # The CPU's autocast has lists of its own: these come out low there and float32 on CUDA (or, `mv`, the other way round).

@@ -16,7 +16,7 @@ from mpkit.data import digits
 from mpkit.experiments import Outcome, Variant
 from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
 from mpkit.models import MLP, Autoencoder
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.widgets import background
 from mpkit.widgets.background import Runner
 

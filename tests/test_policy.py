@@ -19,9 +19,9 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 from mpkit import BF16, E4M3, FP16, FP32, TF32, FloatFormat, Policy
-from mpkit.emulation import is_low
-from mpkit.meter import Meter
-from mpkit.policy import PRESETS
+from mpkit.policy.emulation import is_low
+from mpkit.policy.meter import Meter
+from mpkit.policy.policy import PRESETS
 
 NAMES = ["fp32", "tf32", "fp16-true", "fp16-master", "fp16-mixed", "bf16-true", "bf16-mixed", "article"]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

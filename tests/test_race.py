@@ -19,7 +19,7 @@ from mpkit.formats import FP16
 from mpkit.gradient_trace import BINS, FOLDER, GradientTrace, recorded, synthetic
 from mpkit.models import MLP
 from mpkit.plots.scaler_race_words import finding
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.race import race, sweep
 from mpkit.record_traces import RECIPES, falling_weight, record
 from mpkit.recording import layer_gradients

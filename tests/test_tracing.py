@@ -21,7 +21,7 @@ from mpkit import extremes as reading
 from mpkit import trace_ledger
 from mpkit.casting import fake_cast
 from mpkit.formats import E4M3, FP16
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 from mpkit.trace_event import TraceEvent, judge
 from mpkit.tracing import Trace, trace
 

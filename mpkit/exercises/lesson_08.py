@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
 from mpkit.exercises.quiz import Item
 from mpkit.formats import BF16
-from mpkit.policy import Policy
+from mpkit.policy.policy import Policy
 
 PLACES, SIZE = 32, 64
 MEDIUM = 12.0  # q k^T reaches 5,000 there, and scores 600: far too much for exp

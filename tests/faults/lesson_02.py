@@ -10,9 +10,10 @@ from torch import Tensor
 
 import mpkit
 from faults import Fault, Patch, collector, swap
-from mpkit import accumulate, cast_effect, casting, operations, rounding
+from mpkit import accumulate, cast_effect, casting, rounding
 from mpkit.cast_effect import CastEffect
 from mpkit.formats import FloatFormat
+from mpkit.policy import operations
 from mpkit.widgets import cast_explorer, stalling_sum
 
 FAULTS: dict[str, Fault] = {}

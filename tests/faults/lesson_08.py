@@ -15,7 +15,7 @@ from mpkit.accumulate import total
 from mpkit.attention import ATTENTION
 from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FloatFormat
-from mpkit.policy import PRESETS
+from mpkit.policy.policy import PRESETS
 from mpkit.scaling import loss_scaler
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.text import TextBatches

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
 from mpkit.data import Batches
-from mpkit.emulation import is_low
 from mpkit.models import MLP, Autoencoder
+from mpkit.policy.emulation import is_low
 
 pytestmark = [
     pytest.mark.gpu,

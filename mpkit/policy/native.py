@@ -14,7 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from mpkit.casting import cast_floating
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
-from mpkit.operations import MATRIX, OPAQUE
+from mpkit.policy.operations import MATRIX, OPAQUE
 
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
 Kind = Literal["fp32", "tf32", "autocast", "stored", "low forward"]

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from mpkit.casting import NATIVE, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
-from mpkit.meter import Meter
-from mpkit.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
+from mpkit.policy.meter import Meter
+from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
 
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
 

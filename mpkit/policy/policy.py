@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mpkit.casting import cast
-from mpkit.emulation import Emulation
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
-from mpkit.meter import Meter
-from mpkit.native import Kind, kind_of, natively
+from mpkit.policy.emulation import Emulation
+from mpkit.policy.meter import Meter
+from mpkit.policy.native import Kind, kind_of, natively
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Policy:
         Args:
             model: any `nn.Module` with float32 parameters.
             engine: "emulated" runs on any machine, and rounds float32. "native" uses the device's own formats, for the
-                presets; see `mpkit.native`. Put the backward pass inside the block then. On a CPU native FP16 is slow.
+                presets; see `mpkit.policy.native`. Put the backward pass inside the block then. On a CPU native FP16
+                is slow.
             meter: counts the gradient values that rounding flushes to zero; emulation only.
 
         Raises:
