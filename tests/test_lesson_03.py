@@ -14,7 +14,7 @@ from mpkit import BF16, FP16, Policy, cast, fit
 from mpkit.data import Digits, digits
 from mpkit.experiments import Outcome, Variant, compare
 from mpkit.models import MLP, SeedsNet
-from mpkit.optim import Kahan, MasterWeights, Rounded
+from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 
 SEEDS = range(5)
 FP32 = Policy()

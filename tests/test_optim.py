@@ -20,8 +20,8 @@ from mpkit import BF16, E4M3, FP16, FP32, FloatFormat, Policy
 from mpkit.data import Batches
 from mpkit.experiments import Variant, compare
 from mpkit.models import MLP
-from mpkit.optim import Kahan, MasterWeights, Rounded
-from mpkit.weight_keeper import WeightKeeper
+from mpkit.optim.keeper import WeightKeeper
+from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 
 Keeper = Callable[[torch.optim.Optimizer, FloatFormat], WeightKeeper]
 KEEPERS: dict[str, Keeper] = {

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from faults import Fault, Patch, collector, swap
-from mpkit import casting, grid, landing, optim, weight_keeper
+from mpkit import casting, grid, landing, optim
 from mpkit.formats import FloatFormat
+from mpkit.optim import keeper as weight_keeper
 from mpkit.widgets import number_line
 
 FAULTS: dict[str, Fault] = {}

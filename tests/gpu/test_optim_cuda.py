@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import mpkit
 from mpkit import BF16, FP16, FP32
-from mpkit.optim import Kahan, MasterWeights, Rounded
+from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -12,7 +12,7 @@ from torch._C import DisableTorchFunction
 
 from mpkit.casting import cast
 from mpkit.formats import FloatFormat, require_format
-from mpkit.weight_slot import Slot, UpdateCount, require_dtypes, shape_of, widened
+from mpkit.optim.slot import Slot, UpdateCount, require_dtypes, shape_of, widened
 
 
 class WeightKeeper(torch.optim.Optimizer):

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mpkit.casting import cast
 from mpkit.formats import FloatFormat
+from mpkit.optim.keeper import WeightKeeper
+from mpkit.optim.slot import Slot
 from mpkit.rounding import Rounding
-from mpkit.weight_keeper import WeightKeeper
-from mpkit.weight_slot import Slot
 
 __all__ = ["Kahan", "MasterWeights", "Rounded"]
 
