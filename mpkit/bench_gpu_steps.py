@@ -15,7 +15,7 @@ from mpkit.policy.policy import Policy
 from mpkit.resnet import resnet50
 from mpkit.scaling import preset
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.tracing import trace
+from mpkit.tracing.watch import trace
 from mpkit.train_step import TrainStep
 from mpkit.transformer import Transformer
 

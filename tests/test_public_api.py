@@ -195,7 +195,7 @@ def test_those_checks_can_fail_too() -> None:
 # ---- sizes ----
 
 LONGEST_FILE, LONGEST_FUNCTION = 220, 45
-LONGER_FILES = {"tracing.py": 231, "scaling/loss_scaler.py": 238}  # measured; the number may only fall
+LONGER_FILES = {"tracing/watch.py": 231, "scaling/loss_scaler.py": 238}  # measured; the number may only fall
 
 
 def long_functions(source: str) -> list[str]:

@@ -18,12 +18,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from mpkit import extremes as reading
-from mpkit import trace_ledger
 from mpkit.casting import fake_cast
 from mpkit.formats import E4M3, FP16
 from mpkit.policy.policy import Policy
-from mpkit.trace_event import TraceEvent, judge
-from mpkit.tracing import Trace, trace
+from mpkit.tracing import ledger as trace_ledger
+from mpkit.tracing.event import TraceEvent, judge
+from mpkit.tracing.watch import Trace, trace
 
 INF, NAN = math.inf, math.nan
 

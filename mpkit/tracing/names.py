@@ -12,14 +12,12 @@ from typing import Any
 import torch
 
 from mpkit import casting, rounding
-from mpkit.trace_event import Where
+from mpkit.tracing.event import Where
 
 TORCH = str(Path(torch.__file__).parent) + os.sep
-MPKIT = str(Path(__file__).parent) + os.sep
+MPKIT = str(Path(__file__).parents[1]) + os.sep
 # Parts of mpkit that look at values which the trace has judged already, or will.
-SILENT = frozenset(
-    {"overflow.py", "histogram.py", "gradient_plan.py", "recording.py", "trace_ledger.py", "extremes.py"}
-)
+SILENT = frozenset({"overflow.py", "histogram.py", "gradient_plan.py", "recording.py", "ledger.py", "extremes.py"})
 
 # Fine in, fine out: these neither make values larger nor invent NaN, so without a format they need no look.
 NEVER_WORSE = frozenset(
@@ -92,7 +90,7 @@ def _owner(filename: str) -> str:
     name = os.path.basename(filename)
     if name in SILENT:
         return "silent"
-    return "trace" if name in ("tracing.py", "trace_names.py") else "mpkit"
+    return "trace" if name in ("watch.py", "names.py") else "mpkit"
 
 
 def where_of(node: Any, where: Where) -> Where:

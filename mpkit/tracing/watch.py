@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from mpkit import trace_names as names
 from mpkit.extremes import Glance, floating_tensors, glance, others
 from mpkit.formats import FloatFormat, require_format
 from mpkit.policy.operations import is_in_place
-from mpkit.trace_event import TraceEvent, Where
-from mpkit.trace_ledger import Ledger, Look
+from mpkit.tracing import names
+from mpkit.tracing.event import TraceEvent, Where
+from mpkit.tracing.ledger import Ledger, Look
 
 
 def trace(model: nn.Module, fmt: FloatFormat | None = None, keep: int = 64) -> Trace:

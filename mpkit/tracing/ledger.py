@@ -14,7 +14,7 @@ from torch import Tensor
 from mpkit.extremes import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
-from mpkit.trace_event import CONSEQUENCE, TraceEvent, Where, condition, judge
+from mpkit.tracing.event import CONSEQUENCE, TraceEvent, Where, condition, judge
 
 # On a GPU looks wait until there are this many of them, or until their results hold this share of its memory: then
 # one wait serves all.
