@@ -29,6 +29,8 @@ from mpkit.scaling import StaticScale as StaticScale
 from mpkit.scaling.loss_scaler import LossScaler as LossScaler
 from mpkit.scaling.step_result import StepResult as StepResult
 from mpkit.tracing.watch import trace as trace
+from mpkit.training import Batches as Batches
+from mpkit.training import CapturedStep as CapturedStep
 from mpkit.training import StepRecord as StepRecord
 from mpkit.training import fit as fit
 

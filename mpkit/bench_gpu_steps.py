@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mpkit.bench_measure import Case, Sampler, timed
-from mpkit.capture import CapturedStep
 from mpkit.policy.policy import Policy
 from mpkit.resnet import resnet50
 from mpkit.scaling import preset
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.tracing.watch import trace
-from mpkit.train_step import TrainStep
+from mpkit.training.capture import CapturedStep
+from mpkit.training.step import TrainStep
 from mpkit.transformer import Transformer
 
 MLP_BAR, TRANSFORMER_BAR, RESNET_BAR, TRACE_BAR = 1 / 15, 1 / 5, 1.0, 1.25

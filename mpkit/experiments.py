@@ -11,13 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mpkit.data import StepData
 from mpkit.models import SeedsNet
 from mpkit.optim.keeper import WeightKeeper
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training import LossFunction, StepRecord, fit
+from mpkit.training.batches import StepData
+from mpkit.training.loop import LossFunction, StepRecord, fit
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mpkit.data import Batches, Digits, digits
+from mpkit.data import Digits, digits
 from mpkit.experiments import Outcome, Variant
 from mpkit.models import MLP, Autoencoder, SeedsNet
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training import Run, StepRecord, fit
+from mpkit.training.batches import Batches
+from mpkit.training.loop import Run, StepRecord, fit
 
 SEEDS, REFERENCE = range(5), "FP32"
 STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck

@@ -14,7 +14,7 @@ from mpkit.race import Lap
 from mpkit.record_traces import RECIPES, Recipe
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training import StepRecord, fit
+from mpkit.training.loop import StepRecord, fit
 
 STEPS = 420
 LAST = 10  # steps over which a final loss is averaged

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mpkit.bench_gpu_steps import mlp, ours, peers_step, resnet, transformer
-from mpkit.capture import CapturedStep
 from mpkit.energy import joules
 from mpkit.policy.policy import Policy
+from mpkit.training.capture import CapturedStep
 
 FOLDER = Path(__file__).parent / "recorded"
 POLICIES = ("fp32", "tf32", "article", "fp16-mixed", "bf16-mixed")

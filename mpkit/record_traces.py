@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpkit.data import StepData, digits
+from mpkit.data import digits
 from mpkit.gradient_trace import BINS, FOLDER, GradientTrace
 from mpkit.histogram import ExponentHistogram
 from mpkit.models import MLP, Autoencoder, SeedsNet, WideAutoencoder
 from mpkit.policy.policy import Policy
 from mpkit.recording import layer_gradients
 from mpkit.scaling import GradientStats
+from mpkit.training.batches import StepData
 
 
 @dataclass(frozen=True)

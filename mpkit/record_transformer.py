@@ -22,8 +22,8 @@ from mpkit.record_speed import seconds_of
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.text import text
-from mpkit.train_step import TrainStep
-from mpkit.training import fit
+from mpkit.training.loop import fit
+from mpkit.training.step import TrainStep
 from mpkit.transformer import Transformer
 from mpkit.transformer_record import FOLDER
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.data import StepData
 from mpkit.formats import FloatFormat, require_format
 from mpkit.models import SeedsNet
 from mpkit.overflow import RangeReport, tally
 from mpkit.policy.policy import Policy
-from mpkit.training import fit
+from mpkit.training.batches import StepData
+from mpkit.training.loop import fit
 
 
 @dataclass(frozen=True)

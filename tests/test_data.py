@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mpkit.data import Batches, Digits, digits
+from mpkit.data import Digits, digits
+from mpkit.training.batches import Batches
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 import mpkit
 from mpkit import BF16, E4M3, FP16, FP32, FloatFormat, Policy
-from mpkit.data import Batches
 from mpkit.experiments import Variant, compare
 from mpkit.models import MLP
 from mpkit.optim.keeper import WeightKeeper
 from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
+from mpkit.training.batches import Batches
 
 Keeper = Callable[[torch.optim.Optimizer, FloatFormat], WeightKeeper]
 KEEPERS: dict[str, Keeper] = {

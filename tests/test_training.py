@@ -16,9 +16,9 @@ from torch.optim import optimizer as torch_optimizer
 from torch.overrides import _get_current_function_mode_stack
 
 from mpkit import DynamicScale, LossScaler, NoScaling, Policy, StaticScale, StepRecord, fit
-from mpkit.data import Batches
 from mpkit.models import MLP, SeedsNet
-from mpkit.training import Run, total_norm
+from mpkit.training.batches import Batches
+from mpkit.training.loop import Run, total_norm
 
 
 def batches(batch_size: int = 64) -> Batches:
@@ -343,7 +343,7 @@ def test_one_seed_s_weights_do_not_touch_another_s_losses(policy: str) -> None:
 
 def test_bad_input_is_refused() -> None:
     model = net()
-    match = r"data is asked to have batch\(step\) -> \(inputs, targets\), but a list came; wrap tensors as mpkit\.data"
+    match = r"data is asked to have batch\(step\) -> \(inputs, targets\), but a list came; wrap tensors as mpkit\.Batches"
     with pytest.raises(TypeError, match=match):
         fit(model, [1, 2], optimizer=sgd(model), steps=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps=-1; use 0 or more"):

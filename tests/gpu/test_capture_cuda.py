@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
-from mpkit.capture import CapturedStep
-from mpkit.data import Batches
 from mpkit.models import MLP
 from mpkit.scaling import preset
-from mpkit.train_step import TrainStep
-from mpkit.training import Run
+from mpkit.training.batches import Batches
+from mpkit.training.capture import CapturedStep
+from mpkit.training.loop import Run
+from mpkit.training.step import TrainStep
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -12,9 +12,9 @@ from reference_models import SCALE, autoencoder, classifier, conv_net, distance,
 from torch import Tensor, nn
 
 from mpkit import BF16, FP16, TF32, DynamicScale, FloatFormat, LossScaler, Policy, cast, fit
-from mpkit.data import Batches
 from mpkit.models import MLP
 from mpkit.rounding import round_to
+from mpkit.training.batches import Batches
 from mpkit.transformer import Transformer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

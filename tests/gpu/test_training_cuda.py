@@ -14,9 +14,9 @@ from reference_models import SCALE, autoencoder, classifier, conv_net, distance,
 from torch import Tensor, nn
 
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
-from mpkit.data import Batches
 from mpkit.models import MLP, Autoencoder
 from mpkit.policy.emulation import is_low
+from mpkit.training.batches import Batches
 
 pytestmark = [
     pytest.mark.gpu,

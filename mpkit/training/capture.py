@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.step_record import StepRecord
-from mpkit.train_step import TrainStep
+from mpkit.training.record import StepRecord
+from mpkit.training.step import TrainStep
 
 WARM_UP = 3  # steps before the capture: cuBLAS, cuDNN and the optimizer set themselves up in them; they are undone
 

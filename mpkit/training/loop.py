@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mpkit.capture import CapturedStep, record_of
-from mpkit.data import StepData
 from mpkit.policy.meter import Meter
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.step_record import StepRecord as StepRecord
-from mpkit.train_step import LossFunction as LossFunction
-from mpkit.train_step import TrainStep
-from mpkit.train_step import total_norm as total_norm
+from mpkit.training.batches import StepData
+from mpkit.training.capture import CapturedStep, record_of
+from mpkit.training.record import StepRecord as StepRecord
+from mpkit.training.step import LossFunction as LossFunction
+from mpkit.training.step import TrainStep
+from mpkit.training.step import total_norm as total_norm
 
 
 class Run:
@@ -144,7 +144,7 @@ def fit(
     Args:
         model: float32 parameters. If its output has one slice a seed and `loss_fn` returns one loss a seed, as the
             models in `mpkit.models` do, all seeds train at once; they share the scaler and its skips.
-        data: anything with `batch(step) -> (inputs, targets)`, such as `mpkit.data.Batches`.
+        data: anything with `batch(step) -> (inputs, targets)`, such as `mpkit.Batches`.
         optimizer: any torch optimizer over the model's parameters.
         steps: total number of steps, skipped ones included.
         policy: which stage uses which format; None is FP32.
@@ -155,7 +155,7 @@ def fit(
             CPU). None: where the engine can and nothing is captured.
         engine: "emulated" or "native", as for `Policy.apply`.
         capture: record the whole step (forward, backward, check, update, scale) in a CUDA graph at the first step and
-            replay it: no Python between its kernels. Batches must keep their shape; see `mpkit.capture`.
+            replay it: no Python between its kernels. Batches must keep their shape; see `mpkit.training.capture`.
         read_every: with `capture`, train so many steps before their records are read, so that the host waits once for
             all of them. The model is then up to so many steps ahead of the record in hand.
 
@@ -170,7 +170,7 @@ def fit(
     if not callable(getattr(data, "batch", None)):
         raise TypeError(
             f"data is asked to have batch(step) -> (inputs, targets), but a {type(data).__name__} came; "
-            "wrap tensors as mpkit.data.Batches(inputs, targets, batch_size)."
+            "wrap tensors as mpkit.Batches(inputs, targets, batch_size)."
         )
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps={steps!r}; use 0 or more, and a whole number.")
