@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from mpkit.accumulate import total
 from mpkit.casting import cast
+from mpkit.course.arithmetic.accumulate import total
 from mpkit.formats import FloatFormat
 
 Scaling = Literal["none", "after", "before"]

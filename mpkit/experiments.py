@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mpkit.models import SeedsNet
+from mpkit.course.nets.models import SeedsNet
 from mpkit.optim.keeper import WeightKeeper
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule

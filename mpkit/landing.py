@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 import torch
 
+from mpkit.course.arithmetic.scalar import gap, nearest, neighbours
 from mpkit.formats import FP32, FloatFormat, require_format
-from mpkit.grid import gap, nearest, neighbours
 
 Keeper = Literal["nearest", "stochastic", "Kahan", "FP32 master"]
 KEEPERS: tuple[Keeper, ...] = get_args(Keeper)

@@ -11,9 +11,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mpkit.data import Digits, digits
+from mpkit.course.nets.digits import Digits, digits
+from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
 from mpkit.experiments import Outcome, Variant
-from mpkit.models import MLP, Autoencoder, SeedsNet
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
 from mpkit.scaling.loss_scaler import LossScaler

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpkit.bench_gpu_steps import mlp, ours, peers_step, resnet, transformer
+from mpkit.course.nets.workloads import mlp, ours, peers_step, resnet, transformer
 from mpkit.energy import joules
 from mpkit.policy.policy import Policy
 from mpkit.training.capture import CapturedStep

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpkit.data import digits
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet, WideAutoencoder
 from mpkit.gradient_trace import BINS, FOLDER, GradientTrace
 from mpkit.histogram import ExponentHistogram
-from mpkit.models import MLP, Autoencoder, SeedsNet, WideAutoencoder
 from mpkit.policy.policy import Policy
 from mpkit.recording import layer_gradients
 from mpkit.scaling import GradientStats

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
+from mpkit.course.nets.text import text
+from mpkit.course.nets.transformer import Transformer
 from mpkit.energy import joules
 from mpkit.policy.policy import Policy
 from mpkit.record_speed import seconds_of
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.text import text
 from mpkit.training.loop import fit
 from mpkit.training.step import TrainStep
-from mpkit.transformer import Transformer
 from mpkit.transformer_record import FOLDER
 
 POLICIES = ("fp32", "tf32", "fp16-mixed", "bf16-mixed")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit.course.nets.models import SeedsNet
 from mpkit.formats import FloatFormat, require_format
-from mpkit.models import SeedsNet
 from mpkit.overflow import RangeReport, tally
 from mpkit.policy.policy import Policy
 from mpkit.training.batches import StepData
@@ -141,7 +141,7 @@ def record_gradients(
     """Train `model` in FP32 up to the last step of `at` and keep a snapshot before each of those steps.
 
     Args:
-        model: one of `mpkit.models` with one seed; it is trained, so pass a fresh one.
+        model: one of `mpkit.course.nets.models` with one seed; it is trained, so pass a fresh one.
         data, optimizer: as for `mpkit.fit`.
         at: steps to keep, counted from 0.
 

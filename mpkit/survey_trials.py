@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mpkit.accumulate import total
+from mpkit.course.arithmetic.accumulate import total
 from mpkit.formats import FP16
 
 Operation = Callable[[Tensor], Tensor]

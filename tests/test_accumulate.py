@@ -14,7 +14,7 @@ from float_oracle import around, grid, round_on
 from torch import Tensor
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, cast
-from mpkit.accumulate import HOWS, How, dot, rounder, running_totals, total
+from mpkit.course.arithmetic.accumulate import HOWS, How, dot, rounder, running_totals, total
 
 # numpy scalars of these types add in float32 and round once, or, for float16, in hardware's way: both are exact.
 SCALARS: dict[str, Any] = {"FP16": np.float16, "BF16": ml_dtypes.bfloat16, "E5M2": ml_dtypes.float8_e5m2}

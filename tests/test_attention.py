@@ -12,10 +12,10 @@ from reference_models import distance
 from torch import Tensor
 
 from mpkit import BF16, E4M3, FP16, FP32, Policy, cast
-from mpkit.attention import ATTENTION, fused, normalized, scale_after, scale_before
 from mpkit.attention_trial import KEYS, QUERIES, SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.nets.attention import ATTENTION, fused, normalized, scale_after, scale_before
+from mpkit.course.nets.transformer import Transformer
 from mpkit.plots.attention_trial import count, finding
-from mpkit.transformer import Transformer
 from mpkit.widgets.attention_trial import DEVIATIONS, HEAD_SIZES, AttentionPanel
 
 

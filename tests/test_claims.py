@@ -7,9 +7,9 @@ from functools import cache
 import torch
 
 from mpkit import DynamicScale, Policy, StaticScale
-from mpkit.data import Digits, digits
+from mpkit.course.nets.digits import Digits, digits
+from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
 from mpkit.experiments import Outcome, Variant, as_good_as, compare
-from mpkit.models import MLP, Autoencoder, SeedsNet
 
 SEEDS = range(5)
 FP32, FP16 = Policy.preset("fp32"), Policy.preset("fp16-mixed")

@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mpkit.data import Digits, digits
+from mpkit.course.nets.digits import Digits, digits
 from mpkit.training.batches import Batches
 
 

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 import mpkit
 from mpkit import FP16, FP32, TF32, LossScaler, Meter, Policy, StaticScale, cast, fake_cast, fit
+from mpkit.course.nets.models import MLP
 from mpkit.formats import BF16, FloatFormat
-from mpkit.models import MLP
 from mpkit.training.batches import Batches
 
 MIXED = Policy.preset("fp16-mixed")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mpkit import DynamicScale, LossScaler, NoScaling, Policy, StaticScale, StepRecord, fit
+from mpkit.course.nets.models import MLP, SeedsNet
 from mpkit.experiments import Outcome, Variant, as_good_as, compare, train_each
-from mpkit.models import MLP, SeedsNet
 from mpkit.training.batches import Batches
 
 FP32, MIXED = Policy.preset("fp32"), Policy.preset("fp16-mixed")

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat, tally
-from mpkit.data import digits
-from mpkit.models import Autoencoder
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import Autoencoder
 from mpkit.plots.gradient_histogram import SIZE
 from mpkit.recording import GradientRecording, WhatIf, record_gradients
 from mpkit.widgets.gradient_histogram import GradientHistogramPanel, consequence, describe, headline

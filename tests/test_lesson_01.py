@@ -14,10 +14,10 @@ import torch
 from lesson_cells import cells
 
 from mpkit import BF16, FP16, lesson, tally
-from mpkit.data import digits
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import Autoencoder
 from mpkit.exercises.lesson_01 import JOBS, QUIZ
 from mpkit.formats import FORMATS
-from mpkit.models import Autoencoder
 from mpkit.recording import record_gradients
 
 PEER: dict[str, Any] = {"FP16": np.float16, "BF16": ml_dtypes.bfloat16, "E4M3": ml_dtypes.float8_e4m3fn,

@@ -11,9 +11,9 @@ import torch
 from torch.optim import Optimizer
 
 from mpkit import BF16, FP16, Policy, cast, fit
-from mpkit.data import Digits, digits
+from mpkit.course.nets.digits import Digits, digits
+from mpkit.course.nets.models import MLP, SeedsNet
 from mpkit.experiments import Outcome, Variant, compare
-from mpkit.models import MLP, SeedsNet
 from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 
 SEEDS = range(5)

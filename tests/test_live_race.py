@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from mpkit import LossScaler, StepRecord, fit
-from mpkit.data import digits
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import MLP, Autoencoder
 from mpkit.experiments import Outcome, Variant
 from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
-from mpkit.models import MLP, Autoencoder
 from mpkit.policy.policy import Policy
 from mpkit.widgets import background
 from mpkit.widgets.background import Runner

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
-from mpkit.data import digits
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import MLP
 from mpkit.gradient_trace import GradientTrace
 from mpkit.live_scales import LiveScales
-from mpkit.models import MLP
 from mpkit.plots.scaler_race_words import live_finding, numbers, row
 from mpkit.record_traces import falling_weight
 from mpkit.scaling import preset

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mpkit.models import MLP, Autoencoder, SeedsLinear, SeedsNet
+from mpkit.course.nets.models import MLP, Autoencoder, SeedsLinear, SeedsNet
 
 
 def parameters(model: nn.Module) -> int:

@@ -11,8 +11,8 @@ from reference_models import SCALE, autoencoder, classifier, conv_net, distance,
 from torch import Tensor, nn
 
 from mpkit import BF16, E4M3, FP16, FP32, Meter, Policy, fit
+from mpkit.course.nets.transformer import Transformer
 from mpkit.training.batches import Batches
-from mpkit.transformer import Transformer
 
 PRESETS = ["fp32", "fp16-true", "fp16-master", "fp16-mixed", "bf16-true", "bf16-mixed", "article"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import mpkit
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
-from mpkit.grid import dense, gap, marks, nearest, neighbours
+from mpkit.course.arithmetic.scalar import dense, gap, marks, nearest, neighbours
 from mpkit.landing import KEEPERS, Keeper, Trail, land, repeat
 from mpkit.plots.canvas import Frame, font
 from mpkit.plots.number_line import SIZE

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import mpkit
 from mpkit import BF16, E4M3, FP16, FP32, FloatFormat, Policy
+from mpkit.course.nets.models import MLP
 from mpkit.experiments import Variant, compare
-from mpkit.models import MLP
 from mpkit.optim.keeper import WeightKeeper
 from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 from mpkit.training.batches import Batches

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import mpkit
-from mpkit.data import digits
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import MLP
 from mpkit.formats import FP16
 from mpkit.gradient_trace import BINS, FOLDER, GradientTrace, recorded, synthetic
-from mpkit.models import MLP
 from mpkit.plots.scaler_race_words import finding
 from mpkit.policy.policy import Policy
 from mpkit.race import race, sweep

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mpkit import DynamicScale, LossScaler, Policy, fit
 from mpkit.bench_gpu import resnet50_shapes
-from mpkit.resnet import ResNet, resnet50
+from mpkit.course.nets.resnet import ResNet, resnet50
 
 
 def test_the_parameters_are_those_of_the_paper() -> None:

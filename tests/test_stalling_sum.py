@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
-from mpkit.accumulate import HOWS, How
+from mpkit.course.arithmetic.accumulate import HOWS, How
 from mpkit.plots.stalling_sum import SIZE, number
 from mpkit.plots.stalling_sum_words import headline, reason, stalled_since
 from mpkit.widgets.stalling_sum import COUNTS, RANDOM, StallingSumPanel

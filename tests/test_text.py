@@ -7,7 +7,7 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 
-from mpkit.text import IGNORED, TextBatches, text
+from mpkit.course.nets.text import IGNORED, TextBatches, text
 
 
 def test_the_text_is_complete_and_split_in_order() -> None:

@@ -16,7 +16,7 @@ from torch.optim import optimizer as torch_optimizer
 from torch.overrides import _get_current_function_mode_stack
 
 from mpkit import DynamicScale, LossScaler, NoScaling, Policy, StaticScale, StepRecord, fit
-from mpkit.models import MLP, SeedsNet
+from mpkit.course.nets.models import MLP, SeedsNet
 from mpkit.training.batches import Batches
 from mpkit.training.loop import Run, total_norm
 

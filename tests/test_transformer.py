@@ -10,7 +10,7 @@ from reference_models import SCALE, distance
 from torch import Tensor
 
 from mpkit import Policy, fit
-from mpkit.transformer import IGNORED, Transformer
+from mpkit.course.nets.transformer import IGNORED, Transformer
 
 
 def tokens(batch: int = 4, context: int = 16) -> Tensor:

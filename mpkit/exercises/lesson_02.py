@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mpkit.accumulate import rounder, running_totals
+from mpkit.course.arithmetic.accumulate import rounder, running_totals
 from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
 from mpkit.exercises.quiz import Item
 from mpkit.formats import FP16

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from mpkit.course.arithmetic.scalar import nearest
 from mpkit.formats import FP32
-from mpkit.grid import nearest
 from mpkit.landing import Keeper, Landing, Trail
 from mpkit.plots.style import power
 

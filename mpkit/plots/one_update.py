@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from mpkit.grid import dense, marks
+from mpkit.course.arithmetic.scalar import dense, marks
 from mpkit.landing import KEEPERS, Keeper, Landing
 from mpkit.plots.canvas import Frame
 from mpkit.plots.comparison import RUNS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpkit.accumulate import How
+from mpkit.course.arithmetic.accumulate import How
 from mpkit.formats import FloatFormat
 from mpkit.plots.canvas import Canvas
 from mpkit.plots.style import FAINT, INK, PRECISION, ZONE, ZONE_TEXT, look
@@ -25,7 +25,7 @@ class SumView:
 
     `term` is the last term, `before` the total that it was added to, `after` the total that came out, and `spacing`
     the distance from `before` to the next larger value of `grid`, the format of the running total.
-    `name` says what is added; `how` as in mpkit.accumulate.
+    `name` says what is added; `how` as in mpkit.course.arithmetic.accumulate.
     """
 
     name: str

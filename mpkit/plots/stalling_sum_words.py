@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mpkit.accumulate import How
+from mpkit.course.arithmetic.accumulate import How
 from mpkit.plots.stalling_sum import SumView, number
 from mpkit.plots.style import power
 

@@ -143,7 +143,7 @@ def fit(
 
     Args:
         model: float32 parameters. If its output has one slice a seed and `loss_fn` returns one loss a seed, as the
-            models in `mpkit.models` do, all seeds train at once; they share the scaler and its skips.
+            models in `mpkit.course.nets.models` do, all seeds train at once; they share the scaler and its skips.
         data: anything with `batch(step) -> (inputs, targets)`, such as `mpkit.Batches`.
         optimizer: any torch optimizer over the model's parameters.
         steps: total number of steps, skipped ones included.

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
-from mpkit.bench_gpu_steps import mlp, transformer
+from mpkit.course.nets.workloads import mlp, transformer
 from mpkit.plots.speed_bars import CASES, VALUES, SpeedBars, case_finding, groups
 from mpkit.plots.speed_lab import FORMATS, SpeedFigure, finding
 from mpkit.record_speed import bandwidth, matmuls, small

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from mpkit.accumulate import HOWS, How, rounder, running_totals
+from mpkit.course.arithmetic.accumulate import HOWS, How, rounder, running_totals
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.plots.stalling_sum import StallingSumFigure, SumView
 from mpkit.plots.stalling_sum_words import HOW_WORDS, describe, headline, reason

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import mpkit
 from faults import Fault, Patch, collector, swap
-from mpkit import accumulate, cast_effect, casting, rounding
+from mpkit import cast_effect, casting, rounding
 from mpkit.cast_effect import CastEffect
+from mpkit.course.arithmetic import accumulate
 from mpkit.formats import FloatFormat
 from mpkit.policy import operations
 from mpkit.widgets import cast_explorer, stalling_sum

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from faults import Fault, Patch, collector, swap
-from mpkit import casting, grid, landing, optim
+from mpkit import casting, landing, optim
+from mpkit.course.arithmetic import scalar as grid
 from mpkit.formats import FloatFormat
 from mpkit.optim import keeper as weight_keeper
 from mpkit.widgets import number_line

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import mpkit
 from faults import Fault, Patch, collector, swap
-from mpkit import casting, models
+from mpkit import casting
+from mpkit.course.nets import models
 from mpkit.formats import FloatFormat
 from mpkit.overflow import RangeReport
 from mpkit.scaling import DynamicScale, ScaleState, StaticScale

@@ -7,9 +7,9 @@ from typing import Any
 
 from faults import Fault, Patch, collector, swap
 from mpkit import memory_ledger, speed_record
+from mpkit.course.nets.resnet import ResNet, resnet50
 from mpkit.memory_ledger import WAYS, Way, ledger, saved_bytes
 from mpkit.plots import speed_bars
-from mpkit.resnet import ResNet, resnet50
 from mpkit.speed_record import SpeedRecord, amdahl, intensity
 from mpkit.widgets import memory_ledger as ledger_panel
 from mpkit.widgets import speed_lab

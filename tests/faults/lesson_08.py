@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faults import Fault, Patch, collector, swap
-from mpkit import attention, attention_trial, text
-from mpkit.accumulate import total
-from mpkit.attention import ATTENTION
+from mpkit import attention_trial
 from mpkit.casting import cast
+from mpkit.course.arithmetic.accumulate import total
+from mpkit.course.nets import attention, text
+from mpkit.course.nets.attention import ATTENTION
+from mpkit.course.nets.text import TextBatches
 from mpkit.formats import BF16, FP16, FloatFormat
 from mpkit.policy.policy import PRESETS
 from mpkit.scaling import loss_scaler
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.text import TextBatches
 from mpkit.transformer_record import TransformerRecord
 from mpkit.widgets import attention_trial as panel
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mpkit import FP16, cast
-from mpkit.attention import ATTENTION, fused, normalized, scale_after, scale_before
+from mpkit.course.nets.attention import ATTENTION, fused, normalized, scale_after, scale_before
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

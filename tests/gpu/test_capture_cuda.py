@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
-from mpkit.models import MLP
+from mpkit.course.nets.models import MLP
 from mpkit.scaling import preset
 from mpkit.training.batches import Batches
 from mpkit.training.capture import CapturedStep

@@ -12,10 +12,10 @@ from reference_models import SCALE, autoencoder, classifier, conv_net, distance,
 from torch import Tensor, nn
 
 from mpkit import BF16, FP16, TF32, DynamicScale, FloatFormat, LossScaler, Policy, cast, fit
-from mpkit.models import MLP
+from mpkit.course.nets.models import MLP
+from mpkit.course.nets.transformer import Transformer
 from mpkit.rounding import round_to
 from mpkit.training.batches import Batches
-from mpkit.transformer import Transformer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 PRESETS = ["fp32", "tf32", "fp16-true", "fp16-master", "fp16-mixed", "bf16-true", "bf16-mixed", "article"]

@@ -14,7 +14,7 @@ from reference_models import SCALE, autoencoder, classifier, conv_net, distance,
 from torch import Tensor, nn
 
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
-from mpkit.models import MLP, Autoencoder
+from mpkit.course.nets.models import MLP, Autoencoder
 from mpkit.policy.emulation import is_low
 from mpkit.training.batches import Batches
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpkit.attention import ATTENTION, Attention
-from mpkit.text import IGNORED as IGNORED
+from mpkit.course.nets.attention import ATTENTION, Attention
+from mpkit.course.nets.text import IGNORED as IGNORED
 
 
 class Block(nn.Module):
@@ -39,7 +39,7 @@ class Transformer(nn.Module):
         width, layers, heads: of the blocks; `width` is a multiple of `heads`.
         context: the longest sequence.
         causal: True lets a place see only those before it (GPT); False all of them (BERT).
-        attention: a name from `mpkit.attention.ATTENTION`: the fused kernel, or one that is written out.
+        attention: a name from `mpkit.course.nets.attention.ATTENTION`: the fused kernel, or one that is written out.
         seed: of the first weights: normal, standard deviation 0.02 (Radford et al. 2019, section 2.3), zero bias.
 
     Raises:

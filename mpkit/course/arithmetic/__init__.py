@@ -1,0 +1,1 @@
+"""Single numbers and sums in a format, exactly."""

@@ -1,0 +1,1 @@
+"""What the lessons train, and the data that needs no network."""
