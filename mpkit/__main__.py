@@ -24,8 +24,8 @@ def doctor(argv: Sequence[str]) -> int:
 
 
 def bench(argv: Sequence[str]) -> int:
-    """Run the benchmarks; mpkit.bench knows its own options."""
-    return int(importlib.import_module("mpkit.bench").main(list(argv)) or 0)
+    """Run the benchmarks; mpkit.bench.table knows its own options."""
+    return int(importlib.import_module("mpkit.bench.table").main(list(argv)) or 0)
 
 
 def record(argv: Sequence[str]) -> int:

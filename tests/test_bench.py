@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpkit import bench, bench_cpu, bench_gpu
-from mpkit.bench_measure import Case, Row, line, measure, timed
+from mpkit.bench import cpu as bench_cpu
+from mpkit.bench import gpu as bench_gpu
+from mpkit.bench import table as bench
+from mpkit.bench.measure import Case, Row, line, measure, timed
 
 FIELDS = {"name", "ours_ms", "peer", "peer_ms", "ratio", "ratio_quartiles", "bar", "met", "note"}
 TINY = ["--device", "cpu", "--elements", "4096", "--repeats", "1"]

@@ -219,7 +219,7 @@ def test_command_bench_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> 
     class Bench:
         main: Callable[[list[str]], None] = staticmethod(seen.append)
 
-    monkeypatch.setitem(sys.modules, "mpkit.bench", Bench)
+    monkeypatch.setitem(sys.modules, "mpkit.bench.table", Bench)
     assert command.main(["bench", "--only", "cast"]) == 0
     assert seen == [["--only", "cast"]]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mpkit import DynamicScale, LossScaler, Policy, fit
-from mpkit.bench_gpu import resnet50_shapes
+from mpkit.bench.gpu import resnet50_shapes
 from mpkit.course.nets.resnet import ResNet, resnet50
 
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
-from mpkit import bench_cpu, bench_gpu, bench_gpu_steps
-from mpkit.bench_measure import Case, Row, line, measure
+from mpkit.bench import cpu as bench_cpu
+from mpkit.bench import gpu as bench_gpu
+from mpkit.bench import gpu_steps as bench_gpu_steps
+from mpkit.bench.measure import Case, Row, line, measure
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # more than any cache holds
 REPEATS = 9

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.bench_cpu import E5M7, parameters, scalers, step_pair, unscale_pair
-from mpkit.bench_measure import Case, Sampler, timed
+from mpkit.bench.cpu import E5M7, parameters, scalers, step_pair, unscale_pair
+from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.casting import cast
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpkit.bench_measure import Case, Sampler, timed
+from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.course.nets.workloads import Model, mlp, ours, peers_step, resnet, transformer
 from mpkit.tracing.watch import trace
 from mpkit.training.capture import CapturedStep

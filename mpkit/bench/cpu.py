@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpkit.bench_measure import Case, Sampler, timed
+from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.casting import cast
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat
 

@@ -1,0 +1,1 @@
+"""The library timed against named peers, side by side in one run."""
