@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
-from mpkit.experiments import Outcome, Variant
+from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
 from mpkit.scaling.loss_scaler import LossScaler

@@ -9,9 +9,9 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor
 
+from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.policy.policy import Policy
 from mpkit.race import Lap
-from mpkit.record_traces import RECIPES, Recipe
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.loop import StepRecord, fit
@@ -77,7 +77,7 @@ class LiveScales:
     """Every rule trains the recipe `name` in FP16, with the policy "fp16-mixed" and seed 0; so does FP32 beside them.
 
     Args:
-        name: one of `mpkit.record_traces.RECIPES`.
+        name: one of `mpkit.course.runs.recipes.RECIPES`.
         rules: by name. Rules that take a step although it overflowed are refused: the weights would become Inf.
         steps: length; at most that of the recipe.
 

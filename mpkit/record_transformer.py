@@ -18,9 +18,9 @@ import torch
 
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
-from mpkit.energy import joules
+from mpkit.course.runs.energy import joules
+from mpkit.course.runs.timing import seconds_of
 from mpkit.policy.policy import Policy
-from mpkit.record_speed import seconds_of
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.loop import fit

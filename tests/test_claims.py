@@ -9,7 +9,7 @@ import torch
 from mpkit import DynamicScale, Policy, StaticScale
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
-from mpkit.experiments import Outcome, Variant, as_good_as, compare
+from mpkit.course.runs.experiments import Outcome, Variant, as_good_as, compare
 
 SEEDS = range(5)
 FP32, FP16 = Policy.preset("fp32"), Policy.preset("fp16-mixed")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mpkit.equivalence import equivalence
+from mpkit.course.runs.equivalence import equivalence
 
 
 @pytest.mark.parametrize("seed", range(20))

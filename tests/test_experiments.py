@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mpkit import DynamicScale, LossScaler, NoScaling, Policy, StaticScale, StepRecord, fit
 from mpkit.course.nets.models import MLP, SeedsNet
-from mpkit.experiments import Outcome, Variant, as_good_as, compare, train_each
+from mpkit.course.runs.experiments import Outcome, Variant, as_good_as, compare, train_each
 from mpkit.training.batches import Batches
 
 FP32, MIXED = Policy.preset("fp32"), Policy.preset("fp16-mixed")

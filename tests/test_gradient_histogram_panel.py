@@ -13,8 +13,8 @@ from PIL import Image
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat, tally
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
+from mpkit.course.runs.snapshots import GradientRecording, WhatIf, record_gradients
 from mpkit.plots.gradient_histogram import SIZE
-from mpkit.recording import GradientRecording, WhatIf, record_gradients
 from mpkit.widgets.gradient_histogram import GradientHistogramPanel, consequence, describe, headline
 
 
@@ -226,7 +226,7 @@ def test_bad_settings_are_refused_and_change_nothing(panel: GradientHistogramPan
 
 
 def test_a_panel_is_not_made_with_bad_settings(recording: GradientRecording) -> None:
-    with pytest.raises(TypeError, match=r"a GradientRecording is asked for, but a dict came; make one with mpkit\.rec"):
+    with pytest.raises(TypeError, match=r"a GradientRecording is asked for, but a dict came; make one with mpkit"):
         GradientHistogramPanel({})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="step 7 was not recorded; use one of 0, 10, 60"):
         GradientHistogramPanel(recording, step=7)

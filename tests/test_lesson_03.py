@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from mpkit import BF16, FP16, Policy, cast, fit
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, SeedsNet
-from mpkit.experiments import Outcome, Variant, compare
+from mpkit.course.runs.experiments import Outcome, Variant, compare
 from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 
 SEEDS = range(5)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mpkit import Policy, StepRecord
-from mpkit.experiments import Outcome, Variant
+from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.widgets import live_comparison
 from mpkit.widgets.live_comparison import LiveComparison, Results, watch
 

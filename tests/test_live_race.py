@@ -14,7 +14,7 @@ import torch
 from mpkit import LossScaler, StepRecord, fit
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder
-from mpkit.experiments import Outcome, Variant
+from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
 from mpkit.policy.policy import Policy
 from mpkit.widgets import background

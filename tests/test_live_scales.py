@@ -13,10 +13,10 @@ import torch
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
+from mpkit.course.runs.recipes import falling_weight
 from mpkit.gradient_trace import GradientTrace
 from mpkit.live_scales import LiveScales
 from mpkit.plots.scaler_race_words import live_finding, numbers, row
-from mpkit.record_traces import falling_weight
 from mpkit.scaling import preset
 from mpkit.widgets.scaler_race import ScalerRacePanel
 

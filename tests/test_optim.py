@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import mpkit
 from mpkit import BF16, E4M3, FP16, FP32, FloatFormat, Policy
 from mpkit.course.nets.models import MLP
-from mpkit.experiments import Variant, compare
+from mpkit.course.runs.experiments import Variant, compare
 from mpkit.optim.keeper import WeightKeeper
 from mpkit.optim.wrappers import Kahan, MasterWeights, Rounded
 from mpkit.training.batches import Batches

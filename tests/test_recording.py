@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat, Policy, fit, tally
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
-from mpkit.recording import GradientRecording, LayerGradients, cosine, layer_gradients, record_gradients
+from mpkit.course.runs.snapshots import GradientRecording, LayerGradients, cosine, layer_gradients, record_gradients
 from mpkit.training.batches import Batches
 
 

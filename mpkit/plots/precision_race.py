@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 from matplotlib.axes import Axes
 
-from mpkit.experiments import Outcome
+from mpkit.course.runs.experiments import Outcome
 from mpkit.live_race import COMPETITORS, REFERENCE, LiveRace
 from mpkit.plots.canvas import Canvas, Dash, Frame
 from mpkit.plots.comparison import RUNS

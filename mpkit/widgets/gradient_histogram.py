@@ -9,10 +9,10 @@ import ipywidgets as widgets
 import numpy as np
 from torch import Tensor
 
+from mpkit.course.runs.snapshots import GradientRecording, WhatIf
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat, require_format
 from mpkit.plots.gradient_histogram import GradientHistogramFigure
 from mpkit.plots.style import percent, power
-from mpkit.recording import GradientRecording, WhatIf
 from mpkit.widgets.panel import Panel, Picture, guarded
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, E5M2, E4M3)}
@@ -26,7 +26,7 @@ class GradientHistogramPanel(Panel):
     `log2_scale`, `step` and `format` can be read and set; the picture follows. `view` holds the numbers.
 
     Args:
-        recording: from `mpkit.recording.record_gradients`.
+        recording: from `mpkit.course.runs.snapshots.record_gradients`.
         step: the recorded step shown first (default: the middle one).
         log2_scale: 0 to 36.
 
@@ -39,7 +39,7 @@ class GradientHistogramPanel(Panel):
         if not isinstance(recording, GradientRecording):
             raise TypeError(
                 f"a GradientRecording is asked for, but a {type(recording).__name__} came; "
-                "make one with mpkit.recording.record_gradients(model, data, optimizer, at=(0, 60))."
+                "make one with mpkit.course.runs.snapshots.record_gradients(model, data, optimizer, at=(0, 60))."
             )
         self.recording = recording
         steps = recording.steps

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
-from mpkit.experiments import Outcome
+from mpkit.course.runs.experiments import Outcome
 from mpkit.plots.comparison import comparison
 from mpkit.plots.display import to_png
 from mpkit.widgets.panel import Panel, Picture

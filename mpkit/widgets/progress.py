@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import ipywidgets as widgets
 from IPython.display import display
 
-from mpkit.experiments import Outcome
+from mpkit.course.runs.experiments import Outcome
 from mpkit.widgets.panel import Panel
 
 

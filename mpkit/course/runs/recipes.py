@@ -1,0 +1,55 @@
+"""The runs whose gradients the scaler race is shown on: what trains, on what, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mpkit.course.nets.digits import digits
+from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet, WideAutoencoder
+from mpkit.training.batches import StepData
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run in FP32, one seed: what it is in a sentence, its steps, and how model, data and optimizer are made.
+
+    `weight(step)`: factor of the loss at that step; the learning rate is divided by it, so that with plain SGD the run
+    itself stays the same in exact arithmetic.
+    """
+
+    about: str
+    steps: int
+    model: Callable[[], SeedsNet]
+    data: Callable[[], StepData]
+    optimizer: Callable[[SeedsNet], torch.optim.Optimizer]
+    weight: Callable[[int], float] | None = None
+
+
+def falling_weight(step: int, steps: int = 420) -> float:
+    """From 1e2 to 1e-8, evenly on a logarithmic axis."""
+    return float(10 ** (2 - 10 * step / (steps - 1)))
+
+
+RECIPES: dict[str, Recipe] = {
+    "classifier": Recipe(
+        "digits classifier 64-128-64-10, SGD 0.1, batch 64", 1500, lambda: MLP(seeds=[0]),
+        lambda: digits().classification(), lambda net: torch.optim.SGD(net.parameters(), lr=0.1),
+    ),
+    "autoencoder": Recipe(
+        "sigmoid autoencoder on digits, Adam 2e-3, batch 256", 1000, lambda: Autoencoder(seeds=[0]),
+        lambda: digits().reconstruction(), lambda net: torch.optim.Adam(net.parameters(), lr=2e-3),
+    ),
+    "bad-start": Recipe(
+        "ReLU autoencoder with weights six times too large at the start, Adam 3e-3", 1000,
+        lambda: WideAutoencoder(seeds=[0]),
+        lambda: digits().reconstruction(), lambda net: torch.optim.Adam(net.parameters(), lr=3e-3),
+    ),
+    "falling-loss": Recipe(
+        "digits classifier, SGD, loss times a weight that falls from 1e2 to 1e-8, learning rate divided by it", 420,
+        lambda: MLP(seeds=[0]), lambda: digits().classification(),
+        lambda net: torch.optim.SGD(net.parameters(), lr=0.1), falling_weight,
+    ),
+}  # fmt: skip
