@@ -29,18 +29,18 @@ def bench(argv: Sequence[str]) -> int:
 
 
 def record(argv: Sequence[str]) -> int:
-    """Record the gradient traces of lesson 05; mpkit.record_traces knows its own options."""
-    return int(importlib.import_module("mpkit.record_traces").main(list(argv)))
+    """Record the gradient traces of lesson 05; mpkit.course.record.gradients knows its own options."""
+    return int(importlib.import_module("mpkit.course.record.gradients").main(list(argv)))
 
 
 def record_speed(argv: Sequence[str]) -> int:
-    """Record the GPU figures of lesson 07; mpkit.record_speed knows its own options."""
-    return int(importlib.import_module("mpkit.record_speed").main(list(argv)))
+    """Record the GPU figures of lesson 07; mpkit.course.record.speed knows its own options."""
+    return int(importlib.import_module("mpkit.course.record.speed").main(list(argv)))
 
 
 def record_transformer(argv: Sequence[str]) -> int:
-    """Record the GPU figures of lesson 08; mpkit.record_transformer knows its own options."""
-    return int(importlib.import_module("mpkit.record_transformer").main(list(argv)))
+    """Record the GPU figures of lesson 08; mpkit.course.record.transformer knows its own options."""
+    return int(importlib.import_module("mpkit.course.record.transformer").main(list(argv)))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

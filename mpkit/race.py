@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mpkit.course.recorded.history import GradientTrace
 from mpkit.formats import FP16, FloatFormat
-from mpkit.gradient_trace import GradientTrace
 from mpkit.scaling import DynamicScale, ScaleExhausted, ScaleRule
 
 

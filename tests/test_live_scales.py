@@ -13,8 +13,8 @@ import torch
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
+from mpkit.course.recorded.history import GradientTrace
 from mpkit.course.runs.recipes import falling_weight
-from mpkit.gradient_trace import GradientTrace
 from mpkit.live_scales import LiveScales
 from mpkit.plots.scaler_race_words import live_finding, numbers, row
 from mpkit.scaling import preset

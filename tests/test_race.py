@@ -16,14 +16,14 @@ import torch
 import mpkit
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
+from mpkit.course.record.gradients import record
+from mpkit.course.recorded.history import BINS, FOLDER, GradientTrace, recorded, synthetic
 from mpkit.course.runs.recipes import RECIPES, falling_weight
 from mpkit.course.runs.snapshots import layer_gradients
 from mpkit.formats import FP16
-from mpkit.gradient_trace import BINS, FOLDER, GradientTrace, recorded, synthetic
 from mpkit.plots.scaler_race_words import finding
 from mpkit.policy.policy import Policy
 from mpkit.race import race, sweep
-from mpkit.record_traces import record
 from mpkit.scaling import DynamicScale, HistogramScale, StaticScale, preset
 
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 
 def test_the_record_says_where_when_and_how_it_was_made() -> None:
-    record = json.loads((files("mpkit") / "recorded" / "nvidia_h200.json").read_text(encoding="utf-8"))
+    record = json.loads((files("mpkit") / "course" / "recorded" / "nvidia_h200.json").read_text(encoding="utf-8"))
     assert "H200" in record["device"]
     assert record["command"].startswith("python -m mpkit bench --device cuda")
     assert "/" not in record["command"]  # no folder of the machine it was made on

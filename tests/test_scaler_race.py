@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpkit.gradient_trace import GradientTrace, synthetic
+from mpkit.course.recorded.history import GradientTrace, synthetic
 from mpkit.plots.scaler_race_words import finding, log2_text, row
 from mpkit.plots.settings_grid import settings_grid
 from mpkit.race import Lap, race

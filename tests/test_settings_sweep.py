@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpkit.gradient_trace import GradientTrace
+from mpkit.course.recorded.history import GradientTrace
 from mpkit.plots.settings_sweep import SIZE, does_well, finding
 from mpkit.race import Lap, race
 from mpkit.scaling import DynamicScale, NoScaling

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
 from mpkit.memory_ledger import KINDS, ledger, saved_bytes
 from mpkit.plots.memory_ledger import finding as ledger_finding
 from mpkit.plots.speed_bars import CASES, case_finding, groups
 from mpkit.plots.speed_lab import finding
-from mpkit.speed_record import SpeedRecord, amdahl, intensity
 from mpkit.widgets.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
 from mpkit.widgets.speed_lab import PRESETS, SpeedLabPanel
 

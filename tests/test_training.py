@@ -343,7 +343,9 @@ def test_one_seed_s_weights_do_not_touch_another_s_losses(policy: str) -> None:
 
 def test_bad_input_is_refused() -> None:
     model = net()
-    match = r"data is asked to have batch\(step\) -> \(inputs, targets\), but a list came; wrap tensors as mpkit\.Batches"
+    match = (
+        r"data is asked to have batch\(step\) -> \(inputs, targets\), but a list came; wrap tensors as mpkit\.Batches"
+    )
     with pytest.raises(TypeError, match=match):
         fit(model, [1, 2], optimizer=sgd(model), steps=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps=-1; use 0 or more"):

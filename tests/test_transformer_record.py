@@ -13,9 +13,9 @@ import torch
 from mpkit import DynamicScale, LossScaler, NoScaling, Policy, fit
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
+from mpkit.course.record.transformer import POLICIES, RUNS, SEEDS, SIZES, main
+from mpkit.course.recorded.transformer import TransformerRecord
 from mpkit.course.runs.experiments import Outcome, Variant, train_seeds
-from mpkit.record_transformer import POLICIES, RUNS, SEEDS, SIZES, main
-from mpkit.transformer_record import TransformerRecord
 
 
 def test_the_record_is_complete() -> None:

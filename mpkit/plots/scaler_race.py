@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mpkit.gradient_trace import GradientTrace
+from mpkit.course.recorded.history import GradientTrace
 from mpkit.plots.canvas import Canvas, Frame
 from mpkit.plots.comparison import RUNS
 from mpkit.plots.scaler_race_words import numbers

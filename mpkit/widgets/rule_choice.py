@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit.gradient_trace import GradientTrace, synthetic
+from mpkit.course.recorded.history import GradientTrace, synthetic
 from mpkit.plots.style import power
 from mpkit.scaling import LogMaxScale, ScaleRule, StaticScale, preset
 from mpkit.widgets.panel import BadInput

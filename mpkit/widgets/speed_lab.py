@@ -9,10 +9,10 @@ import ipywidgets as widgets
 import torch
 
 from mpkit.course.nets.workloads import mlp, transformer
+from mpkit.course.recorded.speed import SpeedRecord
 from mpkit.course.runs.timing import bandwidth, matmuls, small
 from mpkit.plots.speed_bars import CASES, VALUES, SpeedBars, case_finding, groups
 from mpkit.plots.speed_lab import FORMATS, SpeedFigure, finding
-from mpkit.speed_record import SpeedRecord
 from mpkit.widgets.panel import Panel, Picture, guarded
 from mpkit.widgets.rule_choice import offered
 

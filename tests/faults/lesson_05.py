@@ -9,7 +9,7 @@ from torch import Tensor
 
 import mpkit
 from faults import Fault, Patch, collector, swap
-from mpkit.gradient_trace import GradientTrace
+from mpkit.course.recorded.history import GradientTrace
 from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LogMaxScale, ScaleState
 from mpkit.scaling.gradient_plan import GradientPlan, step_fused
 from mpkit.scaling.rule import as_float32

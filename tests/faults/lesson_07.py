@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 from faults import Fault, Patch, collector, swap
-from mpkit import memory_ledger, speed_record
+from mpkit import memory_ledger
 from mpkit.course.nets.resnet import ResNet, resnet50
+from mpkit.course.recorded import speed as speed_record
+from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
 from mpkit.memory_ledger import WAYS, Way, ledger, saved_bytes
 from mpkit.plots import speed_bars
-from mpkit.speed_record import SpeedRecord, amdahl, intensity
 from mpkit.widgets import memory_ledger as ledger_panel
 from mpkit.widgets import speed_lab
 

@@ -16,11 +16,11 @@ from mpkit.course.arithmetic.accumulate import total
 from mpkit.course.nets import attention, text
 from mpkit.course.nets.attention import ATTENTION
 from mpkit.course.nets.text import TextBatches
+from mpkit.course.recorded.transformer import TransformerRecord
 from mpkit.formats import BF16, FP16, FloatFormat
 from mpkit.policy.policy import PRESETS
 from mpkit.scaling import loss_scaler
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.transformer_record import TransformerRecord
 from mpkit.widgets import attention_trial as panel
 
 FAULTS: dict[str, Fault] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "recorded"
+FOLDER = Path(__file__).parent
 BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2}
 
 
@@ -16,8 +16,8 @@ class SpeedRecord:
     """One machine's figures.
 
     `resnet50[policy]`: a row of `mpkit.course.runs.timing.resnet_row`; `parts`: milliseconds of forward, backward,
-    update; `losses[policy][seed]`: training losses; `matmul[format][n]`: TFLOP/s of an n x n product; `bandwidth[format]`: GB/s
-    of a large addition; `small[model][way]`: milliseconds of a step.
+    update; `losses[policy][seed]`: training losses; `matmul[format][n]`: TFLOP/s of an n x n product;
+    `bandwidth[format]`: GB/s of a large addition; `small[model][way]`: milliseconds of a step.
     """
 
     gpu: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "recorded"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mpkit.formats import FP16, FloatFormat
 from mpkit.histogram import LOWEST, ExponentHistogram
 from mpkit.scaling import GradientStats
 
-FOLDER = Path(__file__).parent / "recorded" / "traces"
+FOLDER = Path(__file__).parent / "traces"
 BINS = 255  # those of ExponentHistogram
 
 

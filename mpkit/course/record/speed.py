@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mpkit.course.nets.workloads import mlp, ours, resnet, transformer
+from mpkit.course.recorded.speed import FOLDER
 from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, seconds_of, small
 from mpkit.policy.policy import Policy
 
-FOLDER = Path(__file__).parent / "recorded"
 POLICIES = ("fp32", "tf32", "article", "fp16-mixed", "bf16-mixed")
 SEEDS = 5
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--batch", type=int, default=256, help="images a step; default 256")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each precision runs; default 4")
-    parser.add_argument("--out", type=Path, help="file; default: named after the GPU, in mpkit/recorded")
+    parser.add_argument("--out", type=Path, help="file; default: named after the GPU, in mpkit/course/recorded")
     chosen = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.error("this needs a CUDA device, and there is none here.")

@@ -18,6 +18,7 @@ import torch
 
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
+from mpkit.course.recorded.transformer import FOLDER
 from mpkit.course.runs.energy import joules
 from mpkit.course.runs.timing import seconds_of
 from mpkit.policy.policy import Policy
@@ -25,7 +26,6 @@ from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.loop import fit
 from mpkit.training.step import TrainStep
-from mpkit.transformer_record import FOLDER
 
 POLICIES = ("fp32", "tf32", "fp16-mixed", "bf16-mixed")
 # Devlin et al. 2019, section 3 (BERT base), and Radford et al. 2019, table 2 (GPT-2 small), in layers, width and heads.
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mpkit record-transformer", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each precision runs; default 4")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each character model; default 2000")
-    parser.add_argument("--out", type=Path, help="file; default: named after the GPU, in mpkit/recorded")
+    parser.add_argument("--out", type=Path, help="file; default: named after the GPU, in mpkit/course/recorded")
     chosen = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.error("this needs a CUDA device, and there is none here.")

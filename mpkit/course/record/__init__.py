@@ -1,0 +1,1 @@
+"""The commands that measure what the lessons show as recorded."""

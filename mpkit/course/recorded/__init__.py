@@ -1,0 +1,1 @@
+"""Figures that were measured on a named machine, and their readers."""
