@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 def doctor(argv: Sequence[str]) -> int:
     """Print the doctor's report. Exit status 1 if something needs a cure."""
-    from mpkit.doctor import examine
+    from mpkit.course.doctor.report import examine
 
     parser = argparse.ArgumentParser(prog="python -m mpkit doctor", description=SUMMARY["doctor"])
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where there is one")

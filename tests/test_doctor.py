@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import mpkit.__main__ as command
-from mpkit import doctor, environment, format_speed
-from mpkit.environment import Finding
-from mpkit.format_speed import FormatSpeed
+from mpkit.course.doctor import environment, format_speed
+from mpkit.course.doctor import report as doctor
+from mpkit.course.doctor.environment import Finding
+from mpkit.course.doctor.format_speed import FormatSpeed
 from mpkit.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32, TF32
 from mpkit.widgets.doctor import doctor_panel
 

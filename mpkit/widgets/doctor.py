@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import doctor
+from mpkit.course.doctor import report as doctor
 from mpkit.widgets.panel import Panel, guarded
 
 

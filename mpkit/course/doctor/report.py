@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from mpkit import environment, markup
-from mpkit.environment import Finding
-from mpkit.format_speed import SIZE, FormatSpeed, speeds
+from mpkit import markup
+from mpkit.course.doctor import environment
+from mpkit.course.doctor.environment import Finding
+from mpkit.course.doctor.format_speed import SIZE, FormatSpeed, speeds
 from mpkit.formats import FP32
 
 MARK = {"good": "✓", "note": "·", "bad": "✗"}
