@@ -35,7 +35,7 @@ class Entry:
 
 
 READY = frozenset({"00", "01", "02", "03", "04", "05", "06", "07", "08"})
-STYLE_SHEET = Path(__file__).parent / "plots" / "mpkit.mplstyle"
+STYLE_SHEET = Path(__file__).parent / "course" / "pictures" / "mpkit.mplstyle"
 DEVICE = "cpu"  # where every lesson computes: the small formats are emulated on CPU tensors
 
 LESSONS = (

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from mpkit.plots.canvas import Canvas, Frame, font, palette
-from mpkit.plots.style import look
+from mpkit.course.pictures.canvas import Canvas, Frame, font, palette
+from mpkit.course.pictures.style import look
 
 RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
 

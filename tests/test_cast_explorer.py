@@ -14,9 +14,9 @@ from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, cast, tally
 from mpkit.cast_effect import CastEffect, effect, largest_error
+from mpkit.course.pictures.style import ZONE
 from mpkit.plots.cast_explorer import HIGH, KEYS, LOW, SIZE, CastExplorerFigure
 from mpkit.plots.cast_explorer_words import HOW, describe, headline
-from mpkit.plots.style import ZONE
 from mpkit.rounding import Overflow, Rounding
 from mpkit.widgets.cast_explorer import FORMATS, MOST, CastExplorerPanel, drawn
 

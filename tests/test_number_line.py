@@ -14,8 +14,8 @@ from PIL import Image
 import mpkit
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
 from mpkit.course.arithmetic.scalar import dense, gap, marks, nearest, neighbours
+from mpkit.course.pictures.canvas import Frame, font
 from mpkit.landing import KEEPERS, Keeper, Trail, land, repeat
-from mpkit.plots.canvas import Frame, font
 from mpkit.plots.number_line import SIZE
 from mpkit.plots.number_line_words import headline, number, spacings, surroundings, update_label, waiting
 from mpkit.plots.one_update import LOOK
@@ -461,7 +461,7 @@ def test_every_control_has_a_name_and_a_tooltip(panel: NumberLinePanel) -> None:
 
 
 def test_keepers_look_as_in_the_picture_of_the_real_runs() -> None:
-    from mpkit.plots.comparison import RUNS
+    from mpkit.course.pictures.comparison import RUNS
 
     assert list(LOOK.values()) == list(RUNS[:4])
     assert list(LOOK) == list(KEEPERS)

@@ -102,7 +102,9 @@ def test_importing_mpkit_and_its_library_is_light() -> None:
 
 
 def test_that_check_would_see_each_of_them() -> None:
-    seen = heavy_modules_after("import mpkit.plots.style, mpkit.plots.display, mpkit.widgets.panel, sklearn, PIL")
+    seen = heavy_modules_after(
+        "import mpkit.course.pictures.style, mpkit.course.pictures.still, mpkit.widgets.panel, sklearn, PIL"
+    )
     assert sorted(seen) == sorted(HEAVY)
 
 
@@ -186,8 +188,9 @@ def test_the_rule_of_imports(module: str, other: str, verdict: bool) -> None:
 
 
 def test_those_checks_can_fail_too() -> None:
-    source = "from mpkit import casting\ndef f():\n    from mpkit.plots import style\n    import mpkit.formats\n"
-    assert imports_of(source) == {"mpkit.casting", "mpkit.plots.style", "mpkit.formats"}
+    inside = "    from mpkit.course.pictures import style\n    import mpkit.formats\n"
+    source = f"from mpkit import casting\ndef f():\n{inside}"
+    assert imports_of(source) == {"mpkit.casting", "mpkit.course.pictures.style", "mpkit.formats"}
     assert wrong_way("mpkit.histogram", {"mpkit.formats", "mpkit.bench.table"}) == [
         "mpkit.histogram imports mpkit.bench.table"
     ]

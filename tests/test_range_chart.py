@@ -17,11 +17,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from mpkit import FloatFormat
+from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.style import PRECISION
 from mpkit.formats import FORMATS
-from mpkit.plots.display import Picture
 from mpkit.plots.range_chart import range_chart
 from mpkit.plots.ruler import ruler
-from mpkit.plots.style import PRECISION
 
 BAND = (2.0**-43, 2.0**-34, 2.0**-13, 2.0**-11)
 # log2 of the smallest subnormal and the smallest normal number, and the largest: from the formats' definitions.

@@ -8,10 +8,21 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mpkit.attention_trial import KEYS, QUERIES, AttentionTrial
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.style import (
+    FAINT,
+    GRADIENT,
+    GRADIENT_EDGE,
+    INK,
+    PRECISION,
+    ZONE,
+    ZONE_TEXT,
+    look,
+    percent,
+    power,
+)
+from mpkit.course.pictures.zones import draw_zones
 from mpkit.formats import FP16
-from mpkit.plots.canvas import Canvas, Frame
-from mpkit.plots.style import FAINT, GRADIENT, GRADIENT_EDGE, INK, PRECISION, ZONE, ZONE_TEXT, look, percent, power
-from mpkit.plots.zones import draw_zones
 
 SIZE = (1040, 500)  # pixels
 LOW, HIGH, BIN = -12.0, 24.0, 0.5  # powers of two on the axis of scores, and the width of a bar

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mpkit import markup
 from mpkit.bits import Stored
-from mpkit.plots.style import power
+from mpkit.course.pictures.style import power
 
 # Fill and text of a 0 and of a 1, with the same look in both themes. Groups are told apart by hue, lightness, a gap
 # and the name over their column; 0 and 1 by lightness and the digit itself.

@@ -8,9 +8,20 @@ from functools import cache
 import numpy as np
 
 from mpkit.cast_effect import CastEffect, largest_error
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.style import (
+    FAINT,
+    GRADIENT,
+    GRADIENT_EDGE,
+    INK,
+    WEIGHT,
+    ZONE,
+    ZONE_TEXT,
+    look,
+    percent,
+    power,
+)
 from mpkit.formats import FloatFormat
-from mpkit.plots.canvas import Canvas, Frame
-from mpkit.plots.style import FAINT, GRADIENT, GRADIENT_EDGE, INK, WEIGHT, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.rounding import Rounding
 
 LOW, HIGH = -46, 24  # the axis of magnitudes, in powers of two

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from mpkit.cast_effect import CastEffect
+from mpkit.course.pictures.style import percent, power
 from mpkit.formats import FloatFormat
-from mpkit.plots.style import percent, power
 from mpkit.rounding import Rounding
 
 HOW: dict[Rounding, str] = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from mpkit.plots.display import Picture
-from mpkit.plots.style import INK, PRECISION, look
+from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.style import INK, PRECISION, look
 
 SECOND = {"linestyle": ":", "markerfacecolor": "white"}  # of a precision that has a line already
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.style import INK, look
 from mpkit.landing import KEEPERS, Keeper, Landing, Trail
-from mpkit.plots.canvas import Canvas, Frame
 from mpkit.plots.number_line_words import far, waiting
 from mpkit.plots.one_update import AHEAD, BEHIND, CATCH, CATCH_TEXT, FAINT, GRID, LOOK, OneUpdate
-from mpkit.plots.style import INK, look
 
 SIZE = (1040, 560)  # pixels
 TALLEST = 2.15  # the lower picture ends here: more than twice as far as it should be

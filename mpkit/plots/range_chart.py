@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.style import GRADIENT_EDGE, INK, PRECISION, look, power
 from mpkit.formats import FORMATS, FloatFormat
-from mpkit.plots.display import Picture
-from mpkit.plots.style import GRADIENT_EDGE, INK, PRECISION, look, power
 
 SIZE = (10.4, 7.2)  # inches, 100 pixels each
 MARGIN = 9  # powers of two beyond the widest format, for its labels
@@ -29,7 +29,7 @@ def range_chart(
         gradients: four magnitudes: smallest, 1st percentile, 99th percentile, largest; positive and ascending.
         source: whose gradients they are, for the label.
         title: what the picture shows.
-        formats: each needs its colour in `mpkit.plots.style.PRECISION`.
+        formats: each needs its colour in `mpkit.course.pictures.style.PRECISION`.
 
     Raises:
         ValueError: not four positive, ascending, finite magnitudes.

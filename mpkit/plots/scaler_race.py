@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.comparison import RUNS
+from mpkit.course.pictures.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.course.recorded.history import GradientTrace
-from mpkit.plots.canvas import Canvas, Frame
-from mpkit.plots.comparison import RUNS
 from mpkit.plots.scaler_race_words import numbers
-from mpkit.plots.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.race import Lap
 
 SIZE = (1040, 560)  # pixels

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mpkit.course.pictures.style import percent, power
 from mpkit.live_scales import LiveScales
-from mpkit.plots.style import percent, power
 from mpkit.race import Lap
 
 FEW_STEPS, FEW_LOST = 0.01, 0.05  # of all steps; of the gradients: below both, a rule counts as doing well

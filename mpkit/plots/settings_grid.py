@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from mpkit.plots.style import look
+from mpkit.course.pictures.style import look
 
 
 def settings_grid(

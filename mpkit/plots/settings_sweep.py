@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from mpkit.plots.canvas import Canvas, Frame
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.style import FAINT, INK, look, percent, power
 from mpkit.plots.scaler_race_words import FEW_LOST, FEW_STEPS
-from mpkit.plots.style import FAINT, INK, look, percent, power
 from mpkit.race import Lap
 
 SIZE = (1040, 420)  # pixels

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.style import FAINT, INK, PRECISION, look
 from mpkit.course.recorded.speed import BYTES, SpeedRecord
-from mpkit.plots.canvas import Canvas, Frame
-from mpkit.plots.style import FAINT, INK, PRECISION, look
 
 SIZE = (1040, 470)  # pixels
 CASES = ("launch-bound", "memory-bound", "sync every step")

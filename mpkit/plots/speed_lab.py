@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.style import FAINT, INK, PRECISION, look, percent
 from mpkit.course.recorded.speed import SpeedRecord, intensity
-from mpkit.plots.canvas import Canvas, Frame
-from mpkit.plots.style import FAINT, INK, PRECISION, look, percent
 
 SIZE = (1040, 470)  # pixels
 FORMATS = ("FP32", "TF32", "FP16", "BF16")

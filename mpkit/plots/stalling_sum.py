@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpkit.course.arithmetic.accumulate import How
+from mpkit.course.pictures.canvas import Canvas
+from mpkit.course.pictures.style import FAINT, INK, PRECISION, ZONE, ZONE_TEXT, look
 from mpkit.formats import FloatFormat
-from mpkit.plots.canvas import Canvas
-from mpkit.plots.style import FAINT, INK, PRECISION, ZONE, ZONE_TEXT, look
 
 SIZE = (1040, 470)  # pixels
 TOP = 1.3  # height of the axes, in true totals

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from mpkit.course.arithmetic.accumulate import How
+from mpkit.course.pictures.style import power
 from mpkit.plots.stalling_sum import SumView, number
-from mpkit.plots.style import power
 
 HOW_WORDS: dict[How, str] = {
     "sequential": "one by one",

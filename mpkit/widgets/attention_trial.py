@@ -7,9 +7,9 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit.attention_trial import SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.pictures.style import percent
 from mpkit.formats import BF16, FP16
 from mpkit.plots.attention_trial import AttentionFigure, Trials, count, finding
-from mpkit.plots.style import percent
 from mpkit.widgets.panel import Panel, Picture, guarded
 from mpkit.widgets.rule_choice import offered
 

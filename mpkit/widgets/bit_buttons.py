@@ -8,8 +8,8 @@ import ipywidgets as widgets
 
 from mpkit import markup
 from mpkit.bits import Stored
+from mpkit.course.pictures.style import power
 from mpkit.plots.bit_table import BIT
-from mpkit.plots.style import power
 
 SIZES = {"sign": 1, "exponent": 8, "mantissa": 23}  # of the widest format
 # Jupyter's own mark of the focus is too faint on coloured bits. This one has the text's colour, in either theme.

@@ -10,9 +10,9 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
+from mpkit.course.pictures.comparison import comparison
+from mpkit.course.pictures.still import to_png
 from mpkit.course.runs.experiments import Outcome
-from mpkit.plots.comparison import comparison
-from mpkit.plots.display import to_png
 from mpkit.widgets.panel import Panel, Picture
 
 Results = dict[str, Outcome]

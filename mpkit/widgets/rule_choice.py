@@ -9,8 +9,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.pictures.style import power
 from mpkit.course.recorded.history import GradientTrace, synthetic
-from mpkit.plots.style import power
 from mpkit.scaling import LogMaxScale, ScaleRule, StaticScale, preset
 from mpkit.widgets.panel import BadInput
 

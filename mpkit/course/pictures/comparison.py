@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from mpkit.course.pictures.style import INK, look
 from mpkit.course.runs.experiments import Outcome
-from mpkit.plots.style import INK, look
 
 # Okabe and Ito 2008 once more, with a dash and a marker each, for runs that share one precision.
 RUNS = (

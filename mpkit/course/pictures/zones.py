@@ -6,8 +6,8 @@ import math
 
 from matplotlib.axes import Axes
 
+from mpkit.course.pictures.style import ZONE, ZONE_TEXT, power
 from mpkit.formats import FloatFormat
-from mpkit.plots.style import ZONE, ZONE_TEXT, power
 
 
 def draw_zones(axes: Axes, fmt: FloatFormat, name_y: float, limit_y: float) -> None:

@@ -21,7 +21,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D
 from PIL import Image, ImageDraw, ImageFont
 
-from mpkit.plots.style import INK
+from mpkit.course.pictures.style import INK
 
 Points = Sequence[tuple[float, float]] | np.ndarray
 POINTS = 72 / 100  # of a pixel: the renderer counts widths in points, at 100 pixels an inch
@@ -72,7 +72,7 @@ class Frame:
         self._path(axes, points, width if edge else 0.0, edge or fill, fill=fill)
 
     def line(self, axes: Axes, points: Points, color: str, width: float = 1.8, dash: Dash = "-") -> None:
-        """A line of `width` pixels through `points` (n, 2). `dash`: a linestyle of `mpkit.plots.style.PRECISION`."""
+        """A line of `width` pixels through `points` (n, 2). `dash`: a linestyle of `style.PRECISION`."""
         self._path(axes, points, width, color, dash=dash)
 
     def marks(self, axes: Axes, points: Points, marker: str, color: str, size: float = 8.0, edge: str = INK) -> None:

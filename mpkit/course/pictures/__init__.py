@@ -1,0 +1,1 @@
+"""Figures: how they look, how they are drawn fast, and the ones that several lessons share."""
