@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mpkit import Policy, StepRecord
+from mpkit.course.panels import live_comparison
+from mpkit.course.panels.live_comparison import LiveComparison, Results, watch
 from mpkit.course.runs.experiments import Outcome, Variant
-from mpkit.widgets import live_comparison
-from mpkit.widgets.live_comparison import LiveComparison, Results, watch
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import torch
 from mpkit import LossScaler, StepRecord, fit
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder
+from mpkit.course.panels import runner as background
+from mpkit.course.panels.runner import Runner
 from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
 from mpkit.policy.policy import Policy
-from mpkit.widgets import background
-from mpkit.widgets.background import Runner
 
 ALL = list(COMPETITORS.values())
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpkit.course.panels.panel import BadInput
 from mpkit.plots.precision_race import LOOK, SIZE, SMOOTH, _smooth
-from mpkit.widgets.panel import BadInput
 from mpkit.widgets.precision_race import PrecisionRacePanel
 
 

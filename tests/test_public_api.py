@@ -103,7 +103,7 @@ def test_importing_mpkit_and_its_library_is_light() -> None:
 
 def test_that_check_would_see_each_of_them() -> None:
     seen = heavy_modules_after(
-        "import mpkit.course.pictures.style, mpkit.course.pictures.still, mpkit.widgets.panel, sklearn, PIL"
+        "import mpkit.course.pictures.style, mpkit.course.pictures.still, mpkit.course.panels.panel, sklearn, PIL"
     )
     assert sorted(seen) == sorted(HEAVY)
 

@@ -9,8 +9,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit import lesson, markup, store
+from mpkit.course.panels.panel import BadInput, Panel, guarded
 from mpkit.typed import read_number
-from mpkit.widgets.panel import BadInput, Panel, guarded
 
 Value = float | str
 

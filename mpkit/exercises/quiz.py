@@ -9,8 +9,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit import lesson, markup, store
+from mpkit.course.panels.panel import Panel, guarded
 from mpkit.exercises.check import material
-from mpkit.widgets.panel import Panel, guarded
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit.attention_trial import SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.pictures.style import percent
 from mpkit.formats import BF16, FP16
 from mpkit.plots.attention_trial import AttentionFigure, Trials, count, finding
-from mpkit.widgets.panel import Panel, Picture, guarded
 from mpkit.widgets.rule_choice import offered
 
 HEAD_SIZES = (16, 32, 64, 128, 256)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from mpkit import markup
 from mpkit.cast_effect import CastEffect, effect
+from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat, require_format
 from mpkit.plots.cast_explorer import CastExplorerFigure
 from mpkit.plots.cast_explorer_words import HOW, describe, headline
 from mpkit.rounding import Overflow, Rounding
-from mpkit.widgets.panel import Panel, Picture, guarded
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, TF32, E5M2, E4M3)}
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)

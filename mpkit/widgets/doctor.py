@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit.course.doctor import report as doctor
-from mpkit.widgets.panel import Panel, guarded
+from mpkit.course.panels.panel import Panel, guarded
 
 
 class DoctorPanel(Panel):

@@ -10,8 +10,8 @@ import torch
 
 from mpkit import markup
 from mpkit.casting import cast
+from mpkit.course.panels.panel import Panel, guarded
 from mpkit.formats import BF16, FP16, FP32, FloatFormat
-from mpkit.widgets.panel import Panel, guarded
 
 SHOWN = (FP32, FP16, BF16)
 LAST_PLACE = 25  # two places behind FP32's last one, so that even FP32 loses the step

@@ -6,9 +6,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.memory_ledger import STATES, WAYS, ledger
 from mpkit.plots.memory_ledger import LedgerFigure, finding, gib
-from mpkit.widgets.panel import Panel, Picture, guarded
 from mpkit.widgets.rule_choice import offered
 
 SIZES = {"1 M": 1e6, "10 M": 1e7, "25.6 M, ResNet-50": 25_557_032, "110 M, BERT base": 1.1e8, "1.5 B, GPT-2": 1.5e9,

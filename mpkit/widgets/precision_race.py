@@ -7,14 +7,14 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.panels import runner as background
+from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
+from mpkit.course.panels.run_buttons import RaceButtons
+from mpkit.course.panels.runner import Runner
 from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace
 from mpkit.plots.precision_race import RaceFigure, description
 from mpkit.plots.precision_race_words import headline, line
 from mpkit.typed import read_number
-from mpkit.widgets import background
-from mpkit.widgets.background import Runner
-from mpkit.widgets.panel import BadInput, Panel, Picture, guarded
-from mpkit.widgets.race_buttons import RaceButtons
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 BETWEEN_PICTURES = 0.4  # seconds

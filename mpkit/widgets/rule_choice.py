@@ -9,10 +9,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.panels.panel import BadInput
 from mpkit.course.pictures.style import power
 from mpkit.course.recorded.history import GradientTrace, synthetic
 from mpkit.scaling import LogMaxScale, ScaleRule, StaticScale, preset
-from mpkit.widgets.panel import BadInput
 
 RULES: dict[str, ScaleRule] = {
     "no scaling": preset("none"),

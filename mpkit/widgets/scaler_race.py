@@ -8,14 +8,14 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
+from mpkit.course.panels.run_buttons import RaceButtons
+from mpkit.course.panels.runner import Runner
 from mpkit.live_scales import STEPS, LiveScales
 from mpkit.plots.scaler_race import ScalerRaceFigure
 from mpkit.plots.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, finding, live_finding, row
 from mpkit.race import Lap, race
 from mpkit.scaling import ScaleRule
-from mpkit.widgets.background import Runner
-from mpkit.widgets.panel import BadInput, Panel, Picture, guarded
-from mpkit.widgets.race_buttons import RaceButtons
 from mpkit.widgets.rule_choice import MOST, TRACES, RuleChoice, offered, trace_of
 
 DEFAULT = ("torch", "megatron", "LogMax", "article")

@@ -7,9 +7,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.plots.settings_sweep import Laps, SweepFigure, does_well, finding
 from mpkit.race import sweep
-from mpkit.widgets.panel import Panel, Picture, guarded
 from mpkit.widgets.rule_choice import TRACES, offered, trace_of
 
 INITS = tuple(2.0**k for k in range(0, 41, 8))

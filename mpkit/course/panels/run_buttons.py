@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit.widgets.background import Runner
+from mpkit.course.panels.runner import Runner
 
 
 class RaceButtons:

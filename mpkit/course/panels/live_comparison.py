@@ -10,10 +10,10 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
+from mpkit.course.panels.panel import Panel, Picture
 from mpkit.course.pictures.comparison import comparison
 from mpkit.course.pictures.still import to_png
 from mpkit.course.runs.experiments import Outcome
-from mpkit.widgets.panel import Panel, Picture
 
 Results = dict[str, Outcome]
 

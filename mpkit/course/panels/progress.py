@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import ipywidgets as widgets
 from IPython.display import display
 
+from mpkit.course.panels.panel import Panel
 from mpkit.course.runs.experiments import Outcome
-from mpkit.widgets.panel import Panel
 
 
 class Progress(Panel):

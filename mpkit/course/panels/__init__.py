@@ -1,0 +1,1 @@
+"""Interactive pictures: the base of every panel, work in the background, training that is watched."""
