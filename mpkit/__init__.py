@@ -4,6 +4,8 @@ Read the modules in this order: formats, rounding, casting, overflow, histogram,
 emulation, policy, scaling, loss_scaler, optim, training. None of them imports matplotlib or ipywidgets.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mpkit import optim as optim
 from mpkit import scaling as scaling
 from mpkit.casting import cast as cast
@@ -17,7 +19,6 @@ from mpkit.formats import FP32 as FP32
 from mpkit.formats import TF32 as TF32
 from mpkit.formats import FloatFormat as FloatFormat
 from mpkit.histogram import ExponentHistogram as ExponentHistogram
-from mpkit.lesson import start as start
 from mpkit.overflow import RangeReport as RangeReport
 from mpkit.overflow import found_inf as found_inf
 from mpkit.overflow import tally as tally
@@ -34,4 +35,16 @@ from mpkit.training import CapturedStep as CapturedStep
 from mpkit.training import StepRecord as StepRecord
 from mpkit.training import fit as fit
 
+if TYPE_CHECKING:
+    from mpkit.course.start import start as start
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`mpkit.start` belongs to the course, so it is loaded when a lesson asks for it."""
+    if name == "start":
+        from mpkit.course.start import start
+
+        return start
+    raise AttributeError(f"module 'mpkit' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpkit import lesson as course
+from mpkit.course import table
 
 KEY = re.compile(r"(\d\d)\.\w[\w.-]*")  # "04.flushed": the lesson's number, a point, a name
 STATUSES = ("pass", "not yet", "wrong")  # what the check of an exercise can say
@@ -125,7 +125,7 @@ def reset(lesson: str | None = None) -> None:
     """
     if lesson is not None:
         paths = [_path(lesson)]
-        course.find(lesson)
+        table.find(lesson)
     try:
         if home().exists() and not home().is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

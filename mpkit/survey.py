@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit import markup
+from mpkit.course import markup
 from mpkit.formats import FP16
 from mpkit.policy.operations import MATRIX, WIDE
 from mpkit.survey_trials import BY_HAND, TRIALS, Trial

@@ -23,7 +23,7 @@ import nbformat
 import torch
 
 import mpkit
-from mpkit import lesson
+from mpkit.course import table
 from mpkit.exercises import Feedback, check
 
 LESSONS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -58,7 +58,7 @@ class Exercise:
 
 def cells(number: str) -> list[Cell]:
     """The cells of a lesson, in order."""
-    nb = nbformat.read(LESSONS / lesson.find(number).filename, as_version=4)
+    nb = nbformat.read(LESSONS / table.find(number).filename, as_version=4)
     found: list[Cell] = []
     heading = ""
     for cell in nb.cells:

@@ -11,8 +11,8 @@ import pytest
 from lesson_cells import CARD, Exercise, exercises, judge
 
 from mpkit import store
+from mpkit.course.table import READY
 from mpkit.exercises import Feedback
-from mpkit.lesson import READY
 
 HERE = Path(__file__).parent / "answers"
 BANKS: dict[str, ModuleType] = {

@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from mpkit import lesson
+from mpkit.course import start as lesson
+from mpkit.course import table
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def test_lessons_are_numbered_from_00_to_12_and_named_by_a_verb() -> None:
-    assert [entry.number for entry in lesson.LESSONS] == [f"{n:02d}" for n in range(13)]
-    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", entry.filename) for entry in lesson.LESSONS)
-    assert all(entry.question.endswith("?") for entry in lesson.LESSONS)
+    assert [entry.number for entry in table.LESSONS] == [f"{n:02d}" for n in range(13)]
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", entry.filename) for entry in table.LESSONS)
+    assert all(entry.question.endswith("?") for entry in table.LESSONS)
 
 
 def test_ready_lessons_are_those_that_exist() -> None:
     there = {path.name for path in NOTEBOOKS.glob("*.ipynb")}
-    assert there == {entry.filename for entry in lesson.LESSONS if entry.ready}
+    assert there == {entry.filename for entry in table.LESSONS if entry.ready}
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -82,7 +83,7 @@ def test_wrong_arguments_name_the_cure() -> None:
 
 def test_importing_the_lesson_table_and_the_doctor_costs_no_notebook_library() -> None:
     code = (
-        "import sys, mpkit.lesson, mpkit.store, mpkit.course.doctor.report\n"
+        "import sys, mpkit.course.start, mpkit.store, mpkit.course.doctor.report\n"
         "print([name for name in ('matplotlib', 'ipywidgets', 'IPython') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

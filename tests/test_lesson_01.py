@@ -13,7 +13,8 @@ import pytest
 import torch
 from lesson_cells import cells
 
-from mpkit import BF16, FP16, lesson, tally
+from mpkit import BF16, FP16, tally
+from mpkit.course import table
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
 from mpkit.course.runs.snapshots import record_gradients
@@ -132,9 +133,9 @@ def test_no_format_has_a_tenth_and_whether_the_sum_shows_it_differs() -> None:
 def test_by_hand_comes_after_subnormals_and_the_minutes_add_up() -> None:
     heads = [cell.heading for cell in cells("01")]
     assert heads.index("Explain: subnormals") < heads.index("By hand, then with mpkit")
-    assert f"About {lesson.find('01').minutes} minutes." in PROSE
+    assert f"About {table.find('01').minutes} minutes." in PROSE
     timing = PROSE[PROSE.index("**Timing:**") :].split(". ")[0]
-    assert sum(map(int, re.findall(r"\d+", timing))) == lesson.find("01").minutes
+    assert sum(map(int, re.findall(r"\d+", timing))) == table.find("01").minutes
     cards = sum(
         int(minutes) for minutes in re.findall(r"^(?:Code|Debug|Explain) · .* (\d+) minutes$", PROSE, re.MULTILINE)
     )

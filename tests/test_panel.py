@@ -9,7 +9,7 @@ import ipywidgets as widgets
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from mpkit import markup
+from mpkit.course import markup
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput, Panel, guarded
 from mpkit.widgets.first_look import finding, first_look, picture
 

@@ -20,7 +20,7 @@ from mpkit.course.pictures.still import Picture
 from mpkit.course.pictures.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.course.runs.snapshots import WhatIf
-from mpkit.lesson import STYLE_SHEET
+from mpkit.course.start import STYLE_SHEET
 from mpkit.plots.bit_table import BIT
 from mpkit.plots.gradient_histogram import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
 

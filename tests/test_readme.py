@@ -7,7 +7,7 @@ import io
 import re
 from pathlib import Path
 
-from mpkit import lesson
+from mpkit.course import table
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def test_the_code_prints_what_its_comments_say() -> None:
 
 
 def test_the_table_lists_the_lessons_that_exist() -> None:
-    ready = [entry for entry in lesson.LESSONS if entry.ready]
+    ready = [entry for entry in table.LESSONS if entry.ready]
     rows = re.findall(r"\| \[(\d\d) ([^\]]+)\]\(notebooks/([^)]+)\) \| ([^|]+) \| (\d+) \|", TEXT)
     assert rows == [(e.number, e.title, e.filename, e.question, str(e.minutes)) for e in ready]
 

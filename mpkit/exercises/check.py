@@ -23,7 +23,8 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, Literal
 
-from mpkit import lesson, markup, store
+from mpkit import store
+from mpkit.course import markup, table
 
 Status = Literal["pass", "not yet", "wrong"]
 
@@ -105,7 +106,7 @@ def checker(key: str, *, returns_nothing: bool = False) -> Callable[[Checker], C
 
 def material(number: str) -> ModuleType | None:
     """The module mpkit.exercises.lesson_NN, imported on demand; None for a lesson without exercises."""
-    name = f"mpkit.exercises.lesson_{lesson.find(number).number}"
+    name = f"mpkit.exercises.lesson_{table.find(number).number}"
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 

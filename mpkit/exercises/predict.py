@@ -8,9 +8,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import lesson, markup, store
+from mpkit import store
+from mpkit.course import markup, table
 from mpkit.course.panels.panel import BadInput, Panel, guarded
-from mpkit.typed import read_number
+from mpkit.course.read_number import read_number
 
 Value = float | str
 
@@ -141,7 +142,7 @@ def predict(
     Raises:
         ValueError: unknown lesson in the key, a default that is no possible answer, or fewer than two choices.
     """
-    lesson.find(store.lesson_of(key))
+    table.find(store.lesson_of(key))
     if choices is not None and (len(set(choices)) < 2 or len(set(choices)) != len(choices)):
         raise ValueError(f"prediction {key}: choices must be two or more different texts, but {choices!r} came.")
     possible = default in choices if choices is not None else _between(default, low, high)

@@ -8,7 +8,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import lesson, markup, store
+from mpkit import store
+from mpkit.course import markup, table
 from mpkit.course.panels.panel import Panel, guarded
 from mpkit.exercises.check import material
 
@@ -130,7 +131,7 @@ def quiz(key: str, items: Sequence[Item] | None = None, *, record: bool = True) 
         ValueError: unknown lesson, or no items given and none in the lesson's module.
     """
     number = key[:2] if len(key) == 2 else store.lesson_of(key)
-    lesson.find(number)
+    table.find(number)
     full = f"{number}.quiz" if key == number else key
     if items is None:
         items = getattr(material(number), "QUIZ", None)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpkit import lesson, markup, store
+from mpkit import store
+from mpkit.course import markup, table
 from mpkit.exercises.check import MARK, exercises, material
 from mpkit.exercises.predict import Value, asked
 
@@ -43,7 +44,7 @@ def score_card(number: str, measured: Mapping[str, Value] | None = None) -> Tabl
     Raises:
         ValueError: unknown lesson, or a key of another lesson.
     """
-    lesson.find(number)
+    table.find(number)
     outcomes = dict(measured or {})
     for key in outcomes:
         if store.lesson_of(key) != number:
@@ -104,7 +105,7 @@ def course_map() -> Table:
     """All lessons with their question, minutes, and how far the learner is."""
     rows = [("", "Lesson", "Question", "Minutes", "You")]
     links = []
-    for entry in lesson.LESSONS:
+    for entry in table.LESSONS:
         progress = _progress(entry.number) if entry.ready else "in preparation"
         rows.append((entry.number, entry.title, entry.question, str(entry.minutes), progress))
         links.append(entry.filename if entry.ready else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mpkit import markup
+from mpkit.course import markup
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from mpkit import markup
 from mpkit.bits import Stored
+from mpkit.course import markup
 from mpkit.course.pictures.style import power
 from mpkit.plots.bit_table import BIT
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import markup
 from mpkit.bits import Stored, is_pattern, read_pattern, store, store_pattern
+from mpkit.course import markup
 from mpkit.course.panels.panel import BadInput, Panel, guarded
+from mpkit.course.read_number import read_number
 from mpkit.formats import FORMATS, FloatFormat, require_format
 from mpkit.plots.bit_table import bit_table, error_of, finding, show, value_of
-from mpkit.typed import read_number
 from mpkit.widgets.bit_buttons import FOCUS, SIZES, BitButtons
 
 PRESETS = ("0.1", "1/3", "2048+1", "65504", "65520", "1e-8", "inf")

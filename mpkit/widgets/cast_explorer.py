@@ -9,8 +9,8 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from mpkit import markup
 from mpkit.cast_effect import CastEffect, effect
+from mpkit.course import markup
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat, require_format
 from mpkit.plots.cast_explorer import CastExplorerFigure

@@ -8,8 +8,8 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
-from mpkit import markup
 from mpkit.casting import cast
+from mpkit.course import markup
 from mpkit.course.panels.panel import Panel, guarded
 from mpkit.formats import BF16, FP16, FP32, FloatFormat
 

@@ -11,10 +11,10 @@ from mpkit.course.panels import runner as background
 from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
 from mpkit.course.panels.run_buttons import RaceButtons
 from mpkit.course.panels.runner import Runner
+from mpkit.course.read_number import read_number
 from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace
 from mpkit.plots.precision_race import RaceFigure, description
 from mpkit.plots.precision_race_words import headline, line
-from mpkit.typed import read_number
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 BETWEEN_PICTURES = 0.4  # seconds

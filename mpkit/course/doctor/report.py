@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mpkit import markup
+from mpkit.course import markup
 from mpkit.course.doctor import environment
 from mpkit.course.doctor.environment import Finding
 from mpkit.course.doctor.format_speed import SIZE, FormatSpeed, speeds

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import ipywidgets as widgets
 import traitlets
 
-from mpkit import markup
+from mpkit.course import markup
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
