@@ -24,7 +24,7 @@ import torch
 
 import mpkit
 from mpkit.course import table
-from mpkit.exercises import Feedback, check
+from mpkit.course.exercises import Feedback, check
 
 LESSONS = Path(__file__).resolve().parent.parent / "notebooks"
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL)

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from mpkit import store
+from mpkit.course.exercises import Feedback, check, course_map, predict, quiz, score_card, store
+from mpkit.course.exercises import check as check_function
+from mpkit.course.exercises.check import _CHECKERS, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.predict import parse
+from mpkit.course.exercises.quiz import Item
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput
-from mpkit.exercises import Feedback, check, course_map, predict, quiz, score_card
-from mpkit.exercises import check as check_function
-from mpkit.exercises.check import _CHECKERS, checker, not_yet, passed, require, wrong
-from mpkit.exercises.predict import parse
-from mpkit.exercises.quiz import Item
 
 ITEMS = (
     Item("Which <one>?", ("a", "b", "c"), 1, ("a is not it", "b it is", "c is not it")),

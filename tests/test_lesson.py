@@ -83,7 +83,7 @@ def test_wrong_arguments_name_the_cure() -> None:
 
 def test_importing_the_lesson_table_and_the_doctor_costs_no_notebook_library() -> None:
     code = (
-        "import sys, mpkit.course.start, mpkit.store, mpkit.course.doctor.report\n"
+        "import sys, mpkit.course.start, mpkit.course.doctor.report\n"
         "print([name for name in ('matplotlib', 'ipywidgets', 'IPython') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

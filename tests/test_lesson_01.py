@@ -15,10 +15,10 @@ from lesson_cells import cells
 
 from mpkit import BF16, FP16, tally
 from mpkit.course import table
+from mpkit.course.lesson_01.exercises import JOBS, QUIZ
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
 from mpkit.course.runs.snapshots import record_gradients
-from mpkit.exercises.lesson_01 import JOBS, QUIZ
 from mpkit.formats import FORMATS
 
 PEER: dict[str, Any] = {"FP16": np.float16, "BF16": ml_dtypes.bfloat16, "E4M3": ml_dtypes.float8_e4m3fn,

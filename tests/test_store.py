@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mpkit import store
+from mpkit.course.exercises import store
 
 
 def test_a_value_comes_back_and_is_plain_json() -> None:
@@ -92,7 +92,7 @@ def test_odd_values_are_ignored_with_one_warning_and_stay_in_the_file() -> None:
     assert [str(w.message) for w in caught] == [
         "predictions 04.a, predictions 04.b, predictions 04.c, predictions 04.d, predictions 04.e, exercises 04.1, "
         f"exercises 04.2, quizzes 04.quiz, quizzes 04.other, quizzes 04.third in {path} could not be understood and is "
-        'ignored; answer again, or forget the lesson\'s answers with mpkit.store.reset("04").'
+        'ignored; answer again, or forget the lesson\'s answers with mpkit.course.exercises.reset("04").'
     ]
     store.put("exercises", "04.2", "pass")
     kept = json.loads(path.read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpkit.exercises import verdict
+from mpkit.course.exercises import verdict
 
 
 def test_a_verdict_holds_only_if_all_of_its_evidence_does() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_02 import LISTS, OPERATIONS
+from mpkit.course.lesson_02.exercises import LISTS, OPERATIONS
 
 FOUR = '"A": "FP16", "B": "either: never rounds", "C": "FP32: leaves the range", "D": "FP32: adds many terms"'
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_03 import CHOICES, RUNS
+from mpkit.course.lesson_03.exercises import CHOICES, RUNS
 
 FOUR = '"A": "needs a master copy", "B": "has one already", "C": "does without", "D": "needs a master copy"'
 

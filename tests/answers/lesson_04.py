@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_04 import CURES, PATIENTS
+from mpkit.course.lesson_04.exercises import CURES, PATIENTS
 
 FOUR = '"A": "raise the scale", "B": "lower the scale", "C": "scaling cannot help", "D": "leave it"'
 

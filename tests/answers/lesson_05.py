@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_05 import CAUSES, LOGS
+from mpkit.course.lesson_05.exercises import CAUSES, LOGS
 
 FOUR = '"A": "healthy", "B": "not the scale", "C": "cannot grow back", "D": "first scale too high"'
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_06 import LINES, VERDICTS
+from mpkit.course.lesson_06.exercises import LINES, VERDICTS
 
 RIGHT_LINES = {line: right for line, (right, _) in LINES.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_07 import CASES, CAUSES
+from mpkit.course.lesson_07.exercises import CASES, CAUSES
 
 FOUR = '"A": "tensor cores idle", "B": "launch-bound", "C": "memory-bound", "D": "waits for data"'
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.exercises.lesson_08 import CASES, CAUSES
+from mpkit.course.lesson_08.exercises import CASES, CAUSES
 
 FOUR = '"A": "scores overflow", "B": "clipped too early", "C": "gradients flushed", "D": "sum stalls"'
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 from mpkit.scaling import StaticScale
 from mpkit.scaling.loss_scaler import LossScaler
 

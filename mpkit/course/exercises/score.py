@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpkit import store
 from mpkit.course import markup, table
-from mpkit.exercises.check import MARK, exercises, material
-from mpkit.exercises.predict import Value, asked
+from mpkit.course.exercises import store
+from mpkit.course.exercises.check import MARK, exercises, material
+from mpkit.course.exercises.predict import Value, asked
 
 CLOSE = 0.1  # a prediction within 10 % of the measurement is called close
 KIND_OF_EXERCISE = {"pass": "passed", "not yet": "not yet", "wrong": "not right yet"}

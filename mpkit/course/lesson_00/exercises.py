@@ -5,8 +5,8 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-from mpkit.exercises.check import Feedback, checker, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 
 
 @checker("00.1")

@@ -8,10 +8,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import store
 from mpkit.course import markup, table
+from mpkit.course.exercises import store
+from mpkit.course.exercises.check import material
 from mpkit.course.panels.panel import Panel, guarded
-from mpkit.exercises.check import material
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def quiz(key: str, items: Sequence[Item] | None = None, *, record: bool = True) 
 
     Args:
         key: "04" for the lesson's quiz, or "04.name" for another one.
-        items: the questions. Default: `QUIZ` of mpkit/exercises/lesson_NN.py.
+        items: the questions. Default: `QUIZ` of mpkit/course/lesson_NN/exercises.py.
         record: False neither reads nor stores (for probe cells, which must not touch the learner's answers).
 
     Raises:

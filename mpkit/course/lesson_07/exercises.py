@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 from mpkit.course.recorded.speed import amdahl
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
 
 TIMES = ((30.0, 60.0, 10.0, 3.0), (80.0, 160.0, 1.0, 4.0), (10.0, 0.0, 0.0, 2.0), (5.0, 5.0, 0.0, 1.0))
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from mpkit.casting import cast
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 from mpkit.formats import FP16
 
 # Gradients whose largest scale lies well inside a factor of two, so that 65504 and 65520 give the same answer.

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 
 # x and spacing. Not 1, so that a forgotten spacing shows; one negative, one on the grid.
 NUMBERS = ((0.4, 0.25), (1.6, 0.5), (-0.3, 0.25), (0.75, 0.25))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 from mpkit.formats import BF16, FORMATS, FP16
 
 # Values of FP16: on a power of two and between two, large, small, and below the smallest normal number.

@@ -8,8 +8,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import store
 from mpkit.course import markup, table
+from mpkit.course.exercises import store
 from mpkit.course.panels.panel import BadInput, Panel, guarded
 from mpkit.course.read_number import read_number
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 from mpkit.formats import BF16
 from mpkit.policy.policy import Policy
 

@@ -97,7 +97,7 @@ def load(lesson: str) -> dict[str, Any]:
     if odd:
         _warn_once(
             f"{', '.join(odd)} in {_path(lesson)} could not be understood and is ignored; answer again, "
-            f'or forget the lesson\'s answers with mpkit.store.reset("{lesson}").'
+            f'or forget the lesson\'s answers with mpkit.course.exercises.reset("{lesson}").'
         )
     return understood
 

@@ -1,6 +1,6 @@
 """`check`: look at a learner's answer and say, kindly and precisely, what is right or missing. Never the solution.
 
-The checkers of lesson NN live in `mpkit/exercises/lesson_NN.py`:
+The checkers of lesson NN live in `mpkit/course/lesson_NN/exercises.py`:
 
     @checker("04.1")
     def scale_rule(answer):
@@ -23,8 +23,8 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, Literal
 
-from mpkit import store
 from mpkit.course import markup, table
+from mpkit.course.exercises import store
 
 Status = Literal["pass", "not yet", "wrong"]
 
@@ -36,7 +36,7 @@ NO_RESULT = "Not yet: your function returns nothing. Its last line should `retur
 # Frames of these folders are not the learner's: this package, the standard library, installed packages.
 OURS = tuple(
     str(folder) + os.sep
-    for folder in (Path(__file__).parents[1], *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    for folder in (Path(__file__).parents[2], *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 )
 
 
@@ -105,9 +105,9 @@ def checker(key: str, *, returns_nothing: bool = False) -> Callable[[Checker], C
 
 
 def material(number: str) -> ModuleType | None:
-    """The module mpkit.exercises.lesson_NN, imported on demand; None for a lesson without exercises."""
-    name = f"mpkit.exercises.lesson_{table.find(number).number}"
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+    """The module mpkit.course.lesson_NN.exercises, imported on demand; None for a lesson that is not there yet."""
+    entry = table.find(number)
+    return importlib.import_module(f"mpkit.course.lesson_{entry.number}.exercises") if entry.ready else None
 
 
 def exercises(number: str) -> list[str]:
@@ -119,8 +119,8 @@ def exercises(number: str) -> list[str]:
 def check(key: str, answer: Any, *, record: bool = True) -> Feedback:
     """Check an answer: a number, a text, or a function of the learner's.
 
-    A pass is stored for the score card and stays until `mpkit.store.reset`, so that running a fresh copy of the
-    lesson takes nothing away. `record=False` stores nothing (for solutions and tests).
+    A pass is stored for the score card and stays until `mpkit.course.exercises.reset`, so that running a fresh copy
+    of the lesson takes nothing away. `record=False` stores nothing (for solutions and tests).
 
     Raises:
         ValueError: there is no exercise of that key.

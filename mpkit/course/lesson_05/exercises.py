@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mpkit.exercises.check import Feedback, checker, not_yet, passed, require, wrong
-from mpkit.exercises.quiz import Item
+from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.quiz import Item
 from mpkit.scaling import DynamicScale, ScaleState
 
 INTERVAL, FLOOR = 3, 512.0
