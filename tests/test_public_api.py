@@ -31,7 +31,9 @@ PUBLIC = {
 LIBRARY = frozenset(
     "formats rounding casting extremes overflow histogram trees scaling policy optim tracing training".split()
 )
-SHARED = frozenset("start table markup read_number arithmetic nets runs recorded pictures panels exercises".split())
+SHARED = frozenset(
+    "start table markup read_number arithmetic nets runs recorded doctor pictures panels exercises".split()
+)
 HEAVY = ("matplotlib", "ipywidgets", "IPython", "sklearn", "PIL")
 
 
@@ -129,21 +131,21 @@ def imports_of(source: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """Where a module lives: library, bench, shared (what lessons share), lesson_NN, record, doctor, main, or ""."""
+    """Where a module lives: library, bench, shared (what lessons share), lesson_NN, record, main, or ""."""
     first, *rest = module.split(".")[1:] or ["__init__"]
     if first != "course":
         own = {"bench": "bench", "__main__": "main"}
         return "library" if first in LIBRARY | {"__init__"} else own.get(first, "")
     if not rest or rest[0] in SHARED:
         return "shared"
-    return rest[0] if rest[0] in ("record", "doctor") or rest[0].startswith("lesson_") else ""
+    return rest[0] if rest[0] == "record" or rest[0].startswith("lesson_") else ""
 
 
 def allowed(module: str, other: str) -> bool:
     """The rule of imports.
 
     The library imports neither course nor bench. What lessons share imports the library. A lesson imports the library
-    and what is shared, never another lesson; record and doctor the same. bench imports the library and course/nets;
+    and what is shared, never another lesson; record the same. bench imports the library and course/nets;
     only `__main__` may import all. (`mpkit.start` is the course's, loaded at the call; a test of its own sees to that.)
     """
     here, there = room(module), room(other)
