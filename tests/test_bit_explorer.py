@@ -18,11 +18,11 @@ import pytest
 from float_oracle import grid, round_on
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat
-from mpkit.bits import Stored, is_pattern, read_pattern, store, store_pattern
+from mpkit.course.lesson_01.bit_explorer import HINT, MESSAGE, PRESETS, BitExplorer
+from mpkit.course.lesson_01.bit_table import RAISED, bit_table, error_of, finding, formula, show, spacing_of
+from mpkit.course.lesson_01.bits import Stored, is_pattern, read_pattern, store, store_pattern
 from mpkit.course.read_number import read_number
 from mpkit.formats import FORMATS
-from mpkit.plots.bit_table import RAISED, bit_table, error_of, finding, formula, show, spacing_of
-from mpkit.widgets.bit_explorer import HINT, MESSAGE, PRESETS, BitExplorer
 
 # ---- numbers as people type them ----
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from faults import Fault, Patch, collector, swap
-from mpkit import bits, casting
+from mpkit import casting
+from mpkit.course.lesson_01 import bits
 from mpkit.formats import FORMATS, FP16, TF32, FloatFormat
 
 FAULTS: dict[str, Fault] = {}

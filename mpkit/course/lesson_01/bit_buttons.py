@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from mpkit.bits import Stored
 from mpkit.course import markup
+from mpkit.course.lesson_01.bit_table import BIT
+from mpkit.course.lesson_01.bits import Stored
 from mpkit.course.pictures.style import power
-from mpkit.plots.bit_table import BIT
 
 SIZES = {"sign": 1, "exponent": 8, "mantissa": 23}  # of the widest format
 # Jupyter's own mark of the focus is too faint on coloured bits. This one has the text's colour, in either theme.

@@ -7,13 +7,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit.bits import Stored, is_pattern, read_pattern, store, store_pattern
 from mpkit.course import markup
+from mpkit.course.lesson_01.bit_buttons import FOCUS, SIZES, BitButtons
+from mpkit.course.lesson_01.bit_table import bit_table, error_of, finding, show, value_of
+from mpkit.course.lesson_01.bits import Stored, is_pattern, read_pattern, store, store_pattern
 from mpkit.course.panels.panel import BadInput, Panel, guarded
 from mpkit.course.read_number import read_number
 from mpkit.formats import FORMATS, FloatFormat, require_format
-from mpkit.plots.bit_table import bit_table, error_of, finding, show, value_of
-from mpkit.widgets.bit_buttons import FOCUS, SIZES, BitButtons
 
 PRESETS = ("0.1", "1/3", "2048+1", "65504", "65520", "1e-8", "inf")
 # The line under the field, where a message would stand, is always there: a message must not move the table.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mpkit.bits import Stored
 from mpkit.course import markup
+from mpkit.course.lesson_01.bits import Stored
 from mpkit.course.pictures.style import power
 
 # Fill and text of a 0 and of a 1, with the same look in both themes. Groups are told apart by hue, lightness, a gap
