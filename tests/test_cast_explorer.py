@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, cast, tally
-from mpkit.cast_effect import CastEffect, effect, largest_error
+from mpkit.course.lesson_02.cast_effect import CastEffect, effect, largest_error
+from mpkit.course.lesson_02.cast_explorer import FORMATS, MOST, CastExplorerPanel, drawn
+from mpkit.course.lesson_02.cast_explorer_picture import HIGH, KEYS, LOW, SIZE, CastExplorerFigure
+from mpkit.course.lesson_02.cast_explorer_words import HOW, describe, headline
 from mpkit.course.pictures.style import ZONE
-from mpkit.plots.cast_explorer import HIGH, KEYS, LOW, SIZE, CastExplorerFigure
-from mpkit.plots.cast_explorer_words import HOW, describe, headline
 from mpkit.rounding import Overflow, Rounding
-from mpkit.widgets.cast_explorer import FORMATS, MOST, CastExplorerPanel, drawn
 
 GRADIENTS = torch.tensor([2.0**-30] * 38 + [2.0**-20] * 60 + [0.1] * 2)
 EVERY = "every size, 2⁻⁴⁰ to 2²⁰"

@@ -12,9 +12,9 @@ from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
 from mpkit.course.arithmetic.accumulate import HOWS, How
-from mpkit.plots.stalling_sum import SIZE, number
-from mpkit.plots.stalling_sum_words import headline, reason, stalled_since
-from mpkit.widgets.stalling_sum import COUNTS, RANDOM, StallingSumPanel
+from mpkit.course.lesson_02.stalling_sum import COUNTS, RANDOM, StallingSumPanel
+from mpkit.course.lesson_02.stalling_sum_picture import SIZE, number
+from mpkit.course.lesson_02.stalling_sum_words import headline, reason, stalled_since
 
 
 @pytest.fixture(scope="module")

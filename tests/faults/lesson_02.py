@@ -10,12 +10,12 @@ from torch import Tensor
 
 import mpkit
 from faults import Fault, Patch, collector, swap
-from mpkit import cast_effect, casting, rounding
-from mpkit.cast_effect import CastEffect
+from mpkit import casting, rounding
 from mpkit.course.arithmetic import accumulate
+from mpkit.course.lesson_02 import cast_effect, cast_explorer, stalling_sum
+from mpkit.course.lesson_02.cast_effect import CastEffect
 from mpkit.formats import FloatFormat
 from mpkit.policy import operations
-from mpkit.widgets import cast_explorer, stalling_sum
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from mpkit.cast_effect import CastEffect, largest_error
+from mpkit.course.lesson_02.cast_effect import CastEffect, largest_error
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import (
     FAINT,

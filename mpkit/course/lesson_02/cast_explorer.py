@@ -9,12 +9,12 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from mpkit.cast_effect import CastEffect, effect
 from mpkit.course import markup
+from mpkit.course.lesson_02.cast_effect import CastEffect, effect
+from mpkit.course.lesson_02.cast_explorer_picture import CastExplorerFigure
+from mpkit.course.lesson_02.cast_explorer_words import HOW, describe, headline
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat, require_format
-from mpkit.plots.cast_explorer import CastExplorerFigure
-from mpkit.plots.cast_explorer_words import HOW, describe, headline
 from mpkit.rounding import Overflow, Rounding
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, TF32, E5M2, E4M3)}

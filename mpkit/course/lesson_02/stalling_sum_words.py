@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from mpkit.course.arithmetic.accumulate import How
+from mpkit.course.lesson_02.stalling_sum_picture import SumView, number
 from mpkit.course.pictures.style import power
-from mpkit.plots.stalling_sum import SumView, number
 
 HOW_WORDS: dict[How, str] = {
     "sequential": "one by one",

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from mpkit.course.arithmetic.accumulate import HOWS, How, rounder, running_totals
+from mpkit.course.lesson_02.stalling_sum_picture import StallingSumFigure, SumView
+from mpkit.course.lesson_02.stalling_sum_words import HOW_WORDS, describe, headline, reason
 from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
 from mpkit.course.read_number import read_number
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, require_format
-from mpkit.plots.stalling_sum import StallingSumFigure, SumView
-from mpkit.plots.stalling_sum_words import HOW_WORDS, describe, headline, reason
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, TF32, E5M2, E4M3)}
 TERMS = ("1", "0.1", "0.001", "random, 0 to 1")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mpkit.course import markup
+from mpkit.course.lesson_02.survey_trials import BY_HAND, TRIALS, Trial
 from mpkit.formats import FP16
 from mpkit.policy.operations import MATRIX, WIDE
-from mpkit.survey_trials import BY_HAND, TRIALS, Trial
 
 SEEDS = range(5)
 HEADERS = ("operation", "runs in FP16", "error", "breaks", "autocast on CUDA", "autocast here, fed FP16")

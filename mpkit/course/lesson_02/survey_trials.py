@@ -1,4 +1,4 @@
-"""The operations that `mpkit.survey` measures: torch's own, and the same formulas written out in FP16 steps."""
+"""The operations that `survey` measures: torch's own, and the same formulas written out in FP16 steps."""
 
 from __future__ import annotations
 
