@@ -14,13 +14,13 @@ from PIL import Image
 import mpkit
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
 from mpkit.course.arithmetic.scalar import dense, gap, marks, nearest, neighbours
+from mpkit.course.lesson_03.landing import KEEPERS, Keeper, Trail, land, repeat
+from mpkit.course.lesson_03.number_line import TIMES, UPDATES, NumberLinePanel
+from mpkit.course.lesson_03.number_line_picture import SIZE
+from mpkit.course.lesson_03.number_line_words import headline, number, spacings, surroundings, update_label, waiting
+from mpkit.course.lesson_03.one_update import LOOK
 from mpkit.course.panels.panel import BadInput
 from mpkit.course.pictures.canvas import Frame, font
-from mpkit.landing import KEEPERS, Keeper, Trail, land, repeat
-from mpkit.plots.number_line import SIZE
-from mpkit.plots.number_line_words import headline, number, spacings, surroundings, update_label, waiting
-from mpkit.plots.one_update import LOOK
-from mpkit.widgets.number_line import TIMES, UPDATES, NumberLinePanel
 
 SMALL = (FP16, BF16, E5M2, E4M3)
 

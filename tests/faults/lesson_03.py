@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from faults import Fault, Patch, collector, swap
-from mpkit import casting, landing, optim
+from mpkit import casting, optim
 from mpkit.course.arithmetic import scalar as grid
+from mpkit.course.lesson_03 import landing, number_line
 from mpkit.formats import FloatFormat
 from mpkit.optim import keeper as weight_keeper
-from mpkit.widgets import number_line
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from mpkit.course.arithmetic.scalar import dense, marks
+from mpkit.course.lesson_03.landing import KEEPERS, Keeper, Landing
+from mpkit.course.lesson_03.number_line_words import number, spacings
 from mpkit.course.pictures.canvas import Frame
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import INK
-from mpkit.landing import KEEPERS, Keeper, Landing
-from mpkit.plots.number_line_words import number, spacings
 
 # As in the picture of the real runs, where FP32 is black and the four keepers come in this order.
 LOOK: dict[str, tuple[str, Any, str]] = dict(zip(KEEPERS, RUNS, strict=False))

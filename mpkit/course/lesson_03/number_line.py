@@ -7,12 +7,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.lesson_03.landing import KEEPERS, Keeper, Trail, land, repeat
+from mpkit.course.lesson_03.number_line_picture import NumberLineFigure
+from mpkit.course.lesson_03.number_line_words import far, headline, number, surroundings, update_label, waiting
 from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
 from mpkit.course.read_number import read_number
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat, require_format
-from mpkit.landing import KEEPERS, Keeper, Trail, land, repeat
-from mpkit.plots.number_line import NumberLineFigure
-from mpkit.plots.number_line_words import far, headline, number, surroundings, update_label, waiting
 
 FORMATS = {fmt.name: fmt for fmt in (BF16, FP16, E5M2, E4M3)}
 TIMES = 100

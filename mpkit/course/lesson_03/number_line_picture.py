@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mpkit.course.lesson_03.landing import KEEPERS, Keeper, Landing, Trail
+from mpkit.course.lesson_03.number_line_words import far, waiting
+from mpkit.course.lesson_03.one_update import AHEAD, BEHIND, CATCH, CATCH_TEXT, FAINT, GRID, LOOK, OneUpdate
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import INK, look
-from mpkit.landing import KEEPERS, Keeper, Landing, Trail
-from mpkit.plots.number_line_words import far, waiting
-from mpkit.plots.one_update import AHEAD, BEHIND, CATCH, CATCH_TEXT, FAINT, GRID, LOOK, OneUpdate
 
 SIZE = (1040, 560)  # pixels
 TALLEST = 2.15  # the lower picture ends here: more than twice as far as it should be
