@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat, tally
+from mpkit.course.lesson_04.gradient_histogram import GradientHistogramPanel, consequence, describe, headline
+from mpkit.course.lesson_04.gradient_histogram_picture import SIZE
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
 from mpkit.course.runs.snapshots import GradientRecording, WhatIf, record_gradients
-from mpkit.plots.gradient_histogram import SIZE
-from mpkit.widgets.gradient_histogram import GradientHistogramPanel, consequence, describe, headline
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from PIL import Image
 
 from mpkit import BF16, E4M3, FP16, FloatFormat, Policy, StepRecord, tally
 from mpkit.course.lesson_01.bit_table import BIT
+from mpkit.course.lesson_04.gradient_histogram_picture import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
 from mpkit.course.pictures.comparison import RUNS, _smooth, _styles, comparison
 from mpkit.course.pictures.still import Picture
 from mpkit.course.pictures.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.course.runs.snapshots import WhatIf
 from mpkit.course.start import STYLE_SHEET
-from mpkit.plots.gradient_histogram import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
 
 # ---- colours ----
 

@@ -12,13 +12,13 @@ from torch import Tensor
 import mpkit
 from faults import Fault, Patch, collector, swap
 from mpkit import casting
+from mpkit.course.lesson_04 import gradient_histogram
 from mpkit.course.nets import models
 from mpkit.formats import FloatFormat
 from mpkit.overflow import RangeReport
 from mpkit.scaling import DynamicScale, ScaleState, StaticScale
 from mpkit.scaling.gradient_plan import GradientPlan, reciprocal, step_fused
 from mpkit.scaling.step_result import StepResult
-from mpkit.widgets import gradient_histogram
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

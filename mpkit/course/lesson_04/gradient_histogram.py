@@ -9,11 +9,11 @@ import ipywidgets as widgets
 import numpy as np
 from torch import Tensor
 
+from mpkit.course.lesson_04.gradient_histogram_picture import GradientHistogramFigure
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.pictures.style import percent, power
 from mpkit.course.runs.snapshots import GradientRecording, WhatIf
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat, require_format
-from mpkit.plots.gradient_histogram import GradientHistogramFigure
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, E5M2, E4M3)}
 PRESETS = (("no scaling", 0), ("torch starts here", 16), ("too large", 28))
