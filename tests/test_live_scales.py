@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
+from mpkit.course.lesson_05.live_rules import LiveScales
+from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
+from mpkit.course.lesson_05.scaler_race_words import live_finding, numbers, row
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
 from mpkit.course.recorded.history import GradientTrace
 from mpkit.course.runs.recipes import falling_weight
-from mpkit.live_scales import LiveScales
-from mpkit.plots.scaler_race_words import live_finding, numbers, row
 from mpkit.scaling import preset
-from mpkit.widgets.scaler_race import ScalerRacePanel
 
 
 def run(race: LiveScales) -> LiveScales:

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import mpkit
+from mpkit.course.lesson_05.rule_race import race, sweep
+from mpkit.course.lesson_05.scaler_race_words import finding
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
 from mpkit.course.record.gradients import record
@@ -21,9 +23,7 @@ from mpkit.course.recorded.history import BINS, FOLDER, GradientTrace, recorded,
 from mpkit.course.runs.recipes import RECIPES, falling_weight
 from mpkit.course.runs.snapshots import layer_gradients
 from mpkit.formats import FP16
-from mpkit.plots.scaler_race_words import finding
 from mpkit.policy.policy import Policy
-from mpkit.race import race, sweep
 from mpkit.scaling import DynamicScale, HistogramScale, StaticScale, preset
 
 

@@ -1,4 +1,4 @@
-"""The scaler race: what it shows equals mpkit.race, what it says can be recomputed, what it refuses it says why."""
+"""The scaler race: what it shows equals `rule_race`, what it says can be recomputed, what it refuses it says why."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES
+from mpkit.course.lesson_05.rule_race import Lap, race
+from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
+from mpkit.course.lesson_05.scaler_race_words import finding, log2_text, row
+from mpkit.course.lesson_05.settings_grid import settings_grid
 from mpkit.course.recorded.history import GradientTrace, synthetic
-from mpkit.plots.scaler_race_words import finding, log2_text, row
-from mpkit.plots.settings_grid import settings_grid
-from mpkit.race import Lap, race
 from mpkit.scaling import DynamicScale, NoScaling, preset
-from mpkit.widgets.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES
-from mpkit.widgets.scaler_race import ScalerRacePanel
 
 
 @pytest.fixture(scope="module")

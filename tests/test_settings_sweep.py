@@ -1,4 +1,4 @@
-"""The sweep: thirty races as mpkit.race runs them, and a title that counts those that do well."""
+"""The sweep: thirty races as mpkit.course.lesson_05.rule_race runs them, and a title that counts those that do well."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpkit.course.lesson_05.rule_choice import TRACES
+from mpkit.course.lesson_05.rule_race import Lap, race
+from mpkit.course.lesson_05.settings_sweep import INITS, INTERVALS, SettingsSweepPanel
+from mpkit.course.lesson_05.settings_sweep_picture import SIZE, does_well, finding
 from mpkit.course.recorded.history import GradientTrace
-from mpkit.plots.settings_sweep import SIZE, does_well, finding
-from mpkit.race import Lap, race
 from mpkit.scaling import DynamicScale, NoScaling
-from mpkit.widgets.rule_choice import TRACES
-from mpkit.widgets.settings_sweep import INITS, INTERVALS, SettingsSweepPanel
 
 
 def test_the_laps_are_those_of_the_race_and_the_title_counts_them() -> None:

@@ -10,11 +10,11 @@ import torch
 
 from mpkit.course.nets.workloads import mlp, transformer
 from mpkit.course.panels.panel import Panel, Picture, guarded
+from mpkit.course.panels.setting import offered
 from mpkit.course.recorded.speed import SpeedRecord
 from mpkit.course.runs.timing import bandwidth, matmuls, small
 from mpkit.plots.speed_bars import CASES, VALUES, SpeedBars, case_finding, groups
 from mpkit.plots.speed_lab import FORMATS, SpeedFigure, finding
-from mpkit.widgets.rule_choice import offered
 
 PRESETS = {"at its best": 4096, "tensor cores idle": 4095, "too small": 64}
 PRODUCTS = "products"

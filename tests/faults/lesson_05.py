@@ -9,11 +9,11 @@ from torch import Tensor
 
 import mpkit
 from faults import Fault, Patch, collector, swap
+from mpkit.course.lesson_05 import scaler_race
 from mpkit.course.recorded.history import GradientTrace
 from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LogMaxScale, ScaleState
 from mpkit.scaling.gradient_plan import GradientPlan, step_fused
 from mpkit.scaling.rule import as_float32
-from mpkit.widgets import scaler_race
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mpkit.course.lesson_05.live_rules import LiveScales
+from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.pictures.style import percent, power
-from mpkit.live_scales import LiveScales
-from mpkit.race import Lap
 
 FEW_STEPS, FEW_LOST = 0.01, 0.05  # of all steps; of the gradients: below both, a rule counts as doing well
 LONGEST = 90  # letters of a title that fit above the picture

@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit.course.panels.panel import BadInput
+from mpkit.course.panels.setting import OWN, offered
 from mpkit.course.pictures.style import power
 from mpkit.course.recorded.history import GradientTrace, synthetic
 from mpkit.scaling import LogMaxScale, ScaleRule, StaticScale, preset
@@ -31,7 +32,6 @@ RULES: dict[str, ScaleRule] = {
 TRACES = {"made up: drifts": "synthetic", "classifier": "classifier", "autoencoder": "autoencoder",
           "bad start": "bad-start", "falling loss": "falling-loss"}  # fmt: skip
 MOST = 5
-OWN = "own"
 INITS = (OWN, *range(0, 41, 4))
 INTERVALS = (OWN, 1, 10, 50, 100, 200, 500, 1000, 2000)
 BACKOFFS = (OWN, 0.25, 0.5, 0.75, 0.9)
@@ -133,11 +133,3 @@ class RuleChoice:
 def trace_of(name: str) -> GradientTrace:
     """The gradients of that name (a value of TRACES), read once."""
     return synthetic() if name == "synthetic" else GradientTrace.load(name)
-
-
-def offered(name: str, value: Any, values: Sequence[Any]) -> Any:
-    """`value`, if it is one of `values`. ValueError: it is not; the text calls it `name`."""
-    if value not in values or value == OWN:
-        known = ", ".join(str(one) for one in values if one != OWN)
-        raise ValueError(f"{name} {value!r} is not in this panel; use one of {known}.")
-    return value

@@ -8,15 +8,16 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.lesson_05.live_rules import STEPS, LiveScales
+from mpkit.course.lesson_05.rule_choice import MOST, TRACES, RuleChoice, trace_of
+from mpkit.course.lesson_05.rule_race import Lap, race
+from mpkit.course.lesson_05.scaler_race_picture import ScalerRaceFigure
+from mpkit.course.lesson_05.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, finding, live_finding, row
 from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
 from mpkit.course.panels.run_buttons import RaceButtons
 from mpkit.course.panels.runner import Runner
-from mpkit.live_scales import STEPS, LiveScales
-from mpkit.plots.scaler_race import ScalerRaceFigure
-from mpkit.plots.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, finding, live_finding, row
-from mpkit.race import Lap, race
+from mpkit.course.panels.setting import offered
 from mpkit.scaling import ScaleRule
-from mpkit.widgets.rule_choice import MOST, TRACES, RuleChoice, offered, trace_of
 
 DEFAULT = ("torch", "megatron", "LogMax", "article")
 MADE_UP = "No network made these gradients, so there is nothing to train. Choose one of the other four first."

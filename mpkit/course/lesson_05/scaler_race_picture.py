@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mpkit.course.lesson_05.rule_race import Lap
+from mpkit.course.lesson_05.scaler_race_words import numbers
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.course.recorded.history import GradientTrace
-from mpkit.plots.scaler_race_words import numbers
-from mpkit.race import Lap
 
 SIZE = (1040, 560)  # pixels
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number

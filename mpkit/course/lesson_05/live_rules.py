@@ -9,9 +9,9 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor
 
+from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.policy.policy import Policy
-from mpkit.race import Lap
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.loop import StepRecord, fit

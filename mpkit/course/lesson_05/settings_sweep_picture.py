@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
+from mpkit.course.lesson_05.rule_race import Lap
+from mpkit.course.lesson_05.scaler_race_words import FEW_LOST, FEW_STEPS
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, INK, look, percent, power
-from mpkit.plots.scaler_race_words import FEW_LOST, FEW_STEPS
-from mpkit.race import Lap
 
 SIZE = (1040, 420)  # pixels
 SHADES = ("#FFFFFF", "#E9F1FA", "#D3E4F5", "#BDD6EF", "#A7C9EA", "#91BBE4")  # one hue: also read in print

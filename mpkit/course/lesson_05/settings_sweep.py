@@ -7,10 +7,11 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.lesson_05.rule_choice import TRACES, trace_of
+from mpkit.course.lesson_05.rule_race import sweep
+from mpkit.course.lesson_05.settings_sweep_picture import Laps, SweepFigure, does_well, finding
 from mpkit.course.panels.panel import Panel, Picture, guarded
-from mpkit.plots.settings_sweep import Laps, SweepFigure, does_well, finding
-from mpkit.race import sweep
-from mpkit.widgets.rule_choice import TRACES, offered, trace_of
+from mpkit.course.panels.setting import offered
 
 INITS = tuple(2.0**k for k in range(0, 41, 8))
 INTERVALS = (10, 50, 200, 1000, 2000)
