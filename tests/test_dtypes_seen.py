@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import mpkit
-from mpkit.dtypes_seen import dtypes_seen, format_of
+from mpkit.course.lesson_06.formats_seen import dtypes_seen, format_of
 
 KINDS = ["output of a layer", "loss", "gradient of a hidden output", "gradient of a weight", "weight after the update"]
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from mpkit import LossScaler, StepRecord, fit
+from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder
 from mpkit.course.panels import runner as background
 from mpkit.course.panels.runner import Runner
 from mpkit.course.runs.experiments import Outcome, Variant
-from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
 from mpkit.policy.policy import Policy
 
 ALL = list(COMPETITORS.values())

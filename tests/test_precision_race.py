@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpkit.course.lesson_06.precision_race import PrecisionRacePanel
+from mpkit.course.lesson_06.precision_race_picture import LOOK, SIZE, SMOOTH, _smooth
 from mpkit.course.panels.panel import BadInput
-from mpkit.plots.precision_race import LOOK, SIZE, SMOOTH, _smooth
-from mpkit.widgets.precision_race import PrecisionRacePanel
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from torch import Tensor
 import mpkit
 from faults import Fault, Patch, collector, swap
 from mpkit import casting
+from mpkit.course.lesson_06 import precision_race
 from mpkit.scaling import DynamicScale
 from mpkit.scaling.gradient_plan import GradientPlan, reciprocal
 from mpkit.scaling.step_result import StepResult
-from mpkit.widgets import precision_race
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

@@ -7,14 +7,14 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace
+from mpkit.course.lesson_06.precision_race_picture import RaceFigure, description
+from mpkit.course.lesson_06.precision_race_words import headline, line
 from mpkit.course.panels import runner as background
 from mpkit.course.panels.panel import BadInput, Panel, Picture, guarded
 from mpkit.course.panels.run_buttons import RaceButtons
 from mpkit.course.panels.runner import Runner
 from mpkit.course.read_number import read_number
-from mpkit.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace
-from mpkit.plots.precision_race import RaceFigure, description
-from mpkit.plots.precision_race_words import headline, line
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 BETWEEN_PICTURES = 0.4  # seconds
@@ -70,7 +70,7 @@ class PrecisionRacePanel(Panel):
 
     @property
     def task(self) -> str:
-        """Name of the task of the next race: one of `mpkit.live_race.TASKS`."""
+        """Name of the task of the next race: one of `mpkit.course.lesson_06.live_race.TASKS`."""
         return str(self.task_choice.value)
 
     @task.setter

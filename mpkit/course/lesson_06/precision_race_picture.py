@@ -9,12 +9,12 @@ from itertools import accumulate
 import numpy as np
 from matplotlib.axes import Axes
 
+from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, LiveRace
+from mpkit.course.lesson_06.precision_race_words import detail, headline
 from mpkit.course.pictures.canvas import Canvas, Dash, Frame
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import INK, look, power
 from mpkit.course.runs.experiments import Outcome
-from mpkit.live_race import COMPETITORS, REFERENCE, LiveRace
-from mpkit.plots.precision_race_words import detail, headline
 
 SIZE = (1040, 560)  # pixels
 SMOOTH = 5  # steps that a point of the loss is the mean of

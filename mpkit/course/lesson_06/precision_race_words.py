@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpkit.live_race import REFERENCE, LiveRace, has_yardstick, standings
+from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, has_yardstick, standings
 
 INVITATION = "Nobody has started yet: press Start"
 NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try more steps, or another learning rate"
