@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from mpkit.course.lesson_07.memory import KINDS, ledger, saved_bytes
+from mpkit.course.lesson_07.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
+from mpkit.course.lesson_07.memory_ledger_picture import finding as ledger_finding
+from mpkit.course.lesson_07.speed_bars import CASES, case_finding, groups
+from mpkit.course.lesson_07.speed_lab import PRESETS, SpeedLabPanel
+from mpkit.course.lesson_07.speed_lab_picture import finding
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
-from mpkit.memory_ledger import KINDS, ledger, saved_bytes
-from mpkit.plots.memory_ledger import finding as ledger_finding
-from mpkit.plots.speed_bars import CASES, case_finding, groups
-from mpkit.plots.speed_lab import finding
-from mpkit.widgets.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
-from mpkit.widgets.speed_lab import PRESETS, SpeedLabPanel
 
 
 def test_amdahls_law_by_hand() -> None:

@@ -6,14 +6,13 @@ import dataclasses
 from typing import Any
 
 from faults import Fault, Patch, collector, swap
-from mpkit import memory_ledger
+from mpkit.course.lesson_07 import memory as memory_ledger
+from mpkit.course.lesson_07 import memory_ledger as ledger_panel
+from mpkit.course.lesson_07 import speed_bars, speed_lab
+from mpkit.course.lesson_07.memory import WAYS, Way, ledger, saved_bytes
 from mpkit.course.nets.resnet import ResNet, resnet50
 from mpkit.course.recorded import speed as speed_record
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
-from mpkit.memory_ledger import WAYS, Way, ledger, saved_bytes
-from mpkit.plots import speed_bars
-from mpkit.widgets import memory_ledger as ledger_panel
-from mpkit.widgets import speed_lab
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

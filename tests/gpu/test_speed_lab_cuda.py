@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("ipywidgets")
 
-from mpkit.widgets.speed_lab import SpeedLabPanel
+from mpkit.course.lesson_07.speed_lab import SpeedLabPanel
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mpkit.course.lesson_07.memory import KINDS
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, INK, look
-from mpkit.memory_ledger import KINDS
 
 SIZE = (1040, 400)  # pixels
 COLORS = dict(zip(KINDS, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"), strict=True))

@@ -6,10 +6,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from mpkit.course.lesson_07.memory import STATES, WAYS, ledger
+from mpkit.course.lesson_07.memory_ledger_picture import LedgerFigure, finding, gib
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.panels.setting import offered
-from mpkit.memory_ledger import STATES, WAYS, ledger
-from mpkit.plots.memory_ledger import LedgerFigure, finding, gib
 
 SIZES = {"1 M": 1e6, "10 M": 1e7, "25.6 M, ResNet-50": 25_557_032, "110 M, BERT base": 1.1e8, "1.5 B, GPT-2": 1.5e9,
          "7 B": 7e9, "70 B": 7e10, "175 B, GPT-3": 1.75e11}  # fmt: skip

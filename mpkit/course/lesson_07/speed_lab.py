@@ -8,13 +8,13 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
+from mpkit.course.lesson_07.speed_bars import CASES, VALUES, SpeedBars, case_finding, groups
+from mpkit.course.lesson_07.speed_lab_picture import FORMATS, SpeedFigure, finding
 from mpkit.course.nets.workloads import mlp, transformer
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.panels.setting import offered
 from mpkit.course.recorded.speed import SpeedRecord
 from mpkit.course.runs.timing import bandwidth, matmuls, small
-from mpkit.plots.speed_bars import CASES, VALUES, SpeedBars, case_finding, groups
-from mpkit.plots.speed_lab import FORMATS, SpeedFigure, finding
 
 PRESETS = {"at its best": 4096, "tensor cores idle": 4095, "too small": 64}
 PRODUCTS = "products"
@@ -23,7 +23,7 @@ PRODUCTS = "products"
 class SpeedLabPanel(Panel):
     """`size`, the side of the square matrices, and `case` can be read and set. `record`: whose figures are shown.
 
-    `case` is "products", or one of `mpkit.plots.speed_bars.CASES`; to set a size returns to the products.
+    `case` is "products", or one of `mpkit.course.lesson_07.speed_bars.CASES`; to set a size returns to the products.
     On a machine with a CUDA device a button measures all of it there. ValueError: a size that was not measured, or
     an unknown case.
     """
