@@ -12,11 +12,11 @@ from reference_models import distance
 from torch import Tensor
 
 from mpkit import BF16, E4M3, FP16, FP32, Policy, cast
-from mpkit.attention_trial import KEYS, QUERIES, SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.lesson_08.attention import DEVIATIONS, HEAD_SIZES, AttentionPanel
+from mpkit.course.lesson_08.attention_picture import count, finding
+from mpkit.course.lesson_08.attention_trial import KEYS, QUERIES, SCALINGS, SOFTMAXES, attention_trial
 from mpkit.course.nets.attention import ATTENTION, fused, normalized, scale_after, scale_before
 from mpkit.course.nets.transformer import Transformer
-from mpkit.plots.attention_trial import count, finding
-from mpkit.widgets.attention_trial import DEVIATIONS, HEAD_SIZES, AttentionPanel
 
 
 def three(spread: float = 1.0, seed: int = 0, size: int = 16) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faults import Fault, Patch, collector, swap
-from mpkit import attention_trial
 from mpkit.casting import cast
 from mpkit.course.arithmetic.accumulate import total
+from mpkit.course.lesson_08 import attention as panel
+from mpkit.course.lesson_08 import attention_trial
 from mpkit.course.nets import attention, text
 from mpkit.course.nets.attention import ATTENTION
 from mpkit.course.nets.text import TextBatches
@@ -21,7 +22,6 @@ from mpkit.formats import BF16, FP16, FloatFormat
 from mpkit.policy.policy import PRESETS
 from mpkit.scaling import loss_scaler
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.widgets import attention_trial as panel
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)

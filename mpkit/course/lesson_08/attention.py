@@ -6,12 +6,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit.attention_trial import SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.lesson_08.attention_picture import AttentionFigure, Trials, count, finding
+from mpkit.course.lesson_08.attention_trial import SCALINGS, SOFTMAXES, attention_trial
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.panels.setting import offered
 from mpkit.course.pictures.style import percent
 from mpkit.formats import BF16, FP16
-from mpkit.plots.attention_trial import AttentionFigure, Trials, count, finding
 
 HEAD_SIZES = (16, 32, 64, 128, 256)
 DEVIATIONS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 45.0, 64.0, 128.0, 256.0)
@@ -37,7 +37,7 @@ def _setting(group: str, name: str, options: tuple[Any, ...]) -> property:
 
 
 class AttentionPanel(Panel):
-    """`head_size`, `deviation`, `scaling` and `softmax` can be read and set; see `mpkit.attention_trial`."""
+    """`head_size`, `deviation`, `scaling` and `softmax` can be read and set; see `attention_trial`."""
 
     head_size = _setting("sliders", "head_size", HEAD_SIZES)
     deviation = _setting("sliders", "deviation", DEVIATIONS)
