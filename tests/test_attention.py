@@ -14,7 +14,7 @@ from torch import Tensor
 from mpkit import BF16, E4M3, FP16, FP32, Policy, cast
 from mpkit.course.lesson_08.attention import DEVIATIONS, HEAD_SIZES, AttentionPanel
 from mpkit.course.lesson_08.attention_picture import count, finding
-from mpkit.course.lesson_08.attention_trial import KEYS, QUERIES, SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.lesson_08.trial import KEYS, QUERIES, SCALINGS, SOFTMAXES, attention_trial
 from mpkit.course.nets.attention import ATTENTION, fused, normalized, scale_after, scale_before
 from mpkit.course.nets.transformer import Transformer
 

@@ -19,7 +19,7 @@ from mpkit.course.doctor import environment, format_speed
 from mpkit.course.doctor import report as doctor
 from mpkit.course.doctor.environment import Finding
 from mpkit.course.doctor.format_speed import FormatSpeed
-from mpkit.course.lesson_00.doctor_panel import doctor_panel
+from mpkit.course.lesson_00.doctor import doctor_panel
 from mpkit.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32, TF32
 
 GOOD = {"python": "3.11.7", "torch": "2.13.0", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}

@@ -7,7 +7,7 @@ import torch
 
 from mpkit import BF16, E4M3, E5M2, FP16, FloatFormat, Policy, cast
 from mpkit.course.arithmetic.accumulate import dot, total
-from mpkit.course.lesson_02.survey import by_hand, survey
+from mpkit.course.lesson_02.kernel_survey import by_hand, survey
 
 SEEDS = range(5)
 

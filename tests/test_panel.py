@@ -10,7 +10,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from mpkit.course import markup
-from mpkit.course.lesson_00.first_look import finding, first_look, picture
+from mpkit.course.lesson_00.first_look_panel import finding, first_look, picture
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput, Panel, guarded
 
 PNG = b"\x89PNG not really"

@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from mpkit import FloatFormat
-from mpkit.course.lesson_01.range_chart import range_chart
-from mpkit.course.lesson_01.ruler import ruler
+from mpkit.course.lesson_01.range_chart_picture import range_chart
+from mpkit.course.lesson_01.ruler_picture import ruler
 from mpkit.course.pictures.still import Picture
 from mpkit.course.pictures.style import PRECISION
 from mpkit.formats import FORMATS
@@ -170,7 +170,7 @@ def test_the_ruler_has_a_mark_for_every_value(toy: Picture) -> None:
 
 def test_all_marks_share_one_line_style_whatever_cycle_the_style_has(monkeypatch: pytest.MonkeyPatch) -> None:
     cycle = {"axes.prop_cycle": cycler(linestyle=["-", "--", ":"])}
-    monkeypatch.setattr("mpkit.course.lesson_01.ruler.look", lambda: rc_context(cycle))
+    monkeypatch.setattr("mpkit.course.lesson_01.ruler_picture.look", lambda: rc_context(cycle))
     lines = [line for ax in ruler(FloatFormat("toy", 3, 2), 4.0).figure.axes for line in ax.get_lines()]
     assert len(lines) > 30
     assert {line.get_linestyle() for line in lines} == {"-"}

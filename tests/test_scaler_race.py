@@ -15,7 +15,7 @@ from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST,
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
 from mpkit.course.lesson_05.scaler_race_words import finding, log2_text, row
-from mpkit.course.lesson_05.settings_grid import settings_grid
+from mpkit.course.lesson_05.settings_grid_picture import settings_grid
 from mpkit.course.recorded.history import GradientTrace, synthetic
 from mpkit.scaling import DynamicScale, NoScaling, preset
 

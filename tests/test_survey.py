@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mpkit.course.lesson_02 import survey as module
-from mpkit.course.lesson_02 import survey_trials
-from mpkit.course.lesson_02.survey import Survey, by_hand, cuda_list, survey
-from mpkit.course.lesson_02.survey_trials import BY_HAND, TRIALS, Trial
+from mpkit.course.lesson_02 import kernel_survey as module
+from mpkit.course.lesson_02 import kernel_trials as survey_trials
+from mpkit.course.lesson_02.kernel_survey import Survey, by_hand, cuda_list, survey
+from mpkit.course.lesson_02.kernel_trials import BY_HAND, TRIALS, Trial
 
 NAMES = (
     "matmul", "conv", "ReLU", "max-pool", "exp", "log", "softmax", "log-softmax", "sum", "mean", "variance",

@@ -13,7 +13,7 @@ from faults import Fault, Patch, collector, swap
 from mpkit.casting import cast
 from mpkit.course.arithmetic.accumulate import total
 from mpkit.course.lesson_08 import attention as panel
-from mpkit.course.lesson_08 import attention_trial
+from mpkit.course.lesson_08 import trial as attention_trial
 from mpkit.course.nets import attention, text
 from mpkit.course.nets.attention import ATTENTION
 from mpkit.course.nets.text import TextBatches

@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mpkit.course.lesson_08.attention_picture import AttentionFigure, Trials, count, finding
-from mpkit.course.lesson_08.attention_trial import SCALINGS, SOFTMAXES, attention_trial
+from mpkit.course.lesson_08.trial import SCALINGS, SOFTMAXES, attention_trial
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.panels.setting import offered
 from mpkit.course.pictures.style import percent

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mpkit.course.lesson_08.attention_trial import KEYS, QUERIES, AttentionTrial
+from mpkit.course.lesson_08.trial import KEYS, QUERIES, AttentionTrial
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import (
     FAINT,

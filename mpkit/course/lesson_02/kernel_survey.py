@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mpkit.course import markup
-from mpkit.course.lesson_02.survey_trials import BY_HAND, TRIALS, Trial
+from mpkit.course.lesson_02.kernel_trials import BY_HAND, TRIALS, Trial
 from mpkit.formats import FP16
 from mpkit.policy.operations import MATRIX, WIDE
 

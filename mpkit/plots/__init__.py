@@ -1,1 +1,0 @@
-"""Pictures: data in, figure out. Nothing here computes what it shows."""

@@ -1,1 +1,0 @@
-"""Panels of the lessons: one file a panel, core ipywidgets only, no logic in callbacks."""
