@@ -45,7 +45,7 @@ lint: $(STAMP)
 	$(BIN)/python tools/notebooks.py check
 
 unit: $(STAMP)
-	@$(OWN_HOME) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --ignore=tests/browser tests
+	@$(OWN_HOME) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not browser" tests
 
 # Strict: each stored output must come out again. One worker takes a whole lesson, so its cells stay in order.
 # Lesson 00 shows what the learner has done in the others, so it runs by itself, in a home where nothing is done yet.
@@ -58,8 +58,8 @@ lessons: $(STAMP)
 
 # The last lessons take longest and start first, so that no worker is left alone with one of them.
 browser: $(STAMP)
-	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-	  $(shell ls -r tests/browser/test_*.py)
+	@$(OWN_HOME) $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder -m browser \
+	  $(shell ls -rd tests/*/)
 
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py run $(ARGS)
@@ -81,7 +81,7 @@ test-gpu:
 	@$(GPU_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  "$$($(GPU_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"
 	$(GPU_BIN)/python -m pip install --disable-pip-version-check -q $(FROM) -r requirements-gpu.txt
-	@$(OWN_HOME) export PYTHONPATH="$(CURDIR)" && $(GPU_BIN)/python -m pytest -q tests/gpu && \
+	@$(OWN_HOME) export PYTHONPATH="$(CURDIR)" && $(GPU_BIN)/python -m pytest -q -m gpu tests && \
 	  $(GPU_NBVAL) $(FIRST) && $(GPU_NBVAL) --ignore=$(FIRST) --durations=12 notebooks
 
 wheels:

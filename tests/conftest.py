@@ -1,12 +1,23 @@
-"""What every test shares: one thread, one seed, and a home of its own for the learner's data."""
+"""What every test shares: one thread, one seed, a home of its own for the learner's data; a lab and its browser."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from labdriver import Lab
+
+ROOT = Path(__file__).resolve().parents[1]
+# A machine that only runs the GPU tests has no Playwright.
+collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["*/test_browser*.py"]
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +28,29 @@ def one_thread_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     torch.manual_seed(0)
 
 
-def in_ci() -> bool:
-    """CI may not skip what a laptop may."""
-    return os.environ.get("CI", "").lower() in {"1", "true"}
+@pytest.fixture(scope="session")
+def notebooks_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the lab serves: a copy, so that a run leaves the stored lessons alone."""
+    folder = tmp_path_factory.mktemp("lab") / "notebooks"
+    return Path(shutil.copytree(ROOT / "notebooks", folder))
+
+
+@pytest.fixture(scope="session")
+def running(notebooks_copy: Path) -> Iterator[Lab]:
+    """One server and one browser for all tests of a worker. No Chromium: a laptop skips, CI fails."""
+    from labdriver import find_browser, running_lab
+
+    if find_browser() is None:
+        message = "no Chromium on this machine: install chromium to run the browser tests"
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(message)
+        pytest.skip(message)
+    with running_lab(notebooks_copy) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(running: Lab) -> Lab:
+    """The running lab, with no errors of an earlier test."""
+    running.errors.clear()
+    return running

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from float_oracle import around, assert_same, grid, random_patterns, special
+from oracles.float_oracle import around, assert_same, grid, random_patterns, special
 
 from mpkit.casting import cast, fake_cast
 from mpkit.formats import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat

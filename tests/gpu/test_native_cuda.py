@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_models import SCALE, autoencoder, classifier, conv_net, distance, images, labels
+from oracles.reference_models import SCALE, autoencoder, classifier, conv_net, distance, images, labels
 from torch import Tensor, nn
 
 from mpkit import BF16, FP16, TF32, DynamicScale, FloatFormat, LossScaler, Policy, cast, fit

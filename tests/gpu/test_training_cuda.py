@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 import torch.nn.functional as F
-from autocast_table import OPS, Feed
-from reference_models import SCALE, autoencoder, classifier, conv_net, distance, images, labels
+from oracles.autocast_table import OPS, Feed
+from oracles.reference_models import SCALE, autoencoder, classifier, conv_net, distance, images, labels
 from torch import Tensor, nn
 
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit

@@ -1,0 +1,126 @@
+"""Lesson 05 in a real browser: it runs, the race answers the keyboard, and everybody can read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.page_checks import PRESSES, clipped, contrasts, times_to_answer
+from labdriver import Lab
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.browser
+LESSON = "05_adapt_the_scale.ipynb"
+
+
+@pytest.fixture(scope="session")
+def after_run(running: Lab, notebooks_copy: Path) -> Iterator[tuple[Page, list[str]]]:
+    """The lesson after Run All, and the errors that came with it. Run once for all tests."""
+    running.errors.clear()
+    page = running.open(LESSON, width=1280)
+    running.run_all(page, timeout_s=240)
+    yield page, list(running.errors)
+    page.close()
+
+
+@pytest.fixture
+def page(after_run: tuple[Page, list[str]]) -> Page:
+    """The lesson, with every slider at the start."""
+    page = after_run[0]
+    for number in (0, 1, 2):
+        panel(page).locator(".noUi-handle").nth(number).focus()
+        page.keyboard.press("Home")
+    return page
+
+
+def panel(page: Page) -> Locator:
+    return page.locator(".jp-OutputArea-output", has=page.get_by_text("gradients of", exact=True))
+
+
+def status(page: Page) -> Locator:
+    return panel(page).get_by_role("status").first
+
+
+def picture(page: Page) -> Locator:
+    return panel(page).locator("img")
+
+
+def test_run_all_without_an_error(after_run: tuple[Page, list[str]]) -> None:
+    assert after_run[1] == []
+
+
+def test_the_sliders_answer_arrow_keys(lab: Lab, page: Page) -> None:
+    expect(status(page)).to_contain_text("torch and LogMax do well")
+    first = picture(page).get_attribute("src")
+    panel(page).locator(".noUi-handle").nth(1).focus()
+    page.keyboard.press("ArrowRight")  # grow after every step
+    expect(status(page)).to_contain_text(re.compile(r"megatron loses 1\d\d\d steps"))
+    assert picture(page).get_attribute("src") != first
+    assert lab.errors == []
+
+
+def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> None:
+    button = panel(page).get_by_role("button", name="popart")
+    button.focus()
+    page.keyboard.press("Space")
+    expect(status(page)).to_contain_text("popart takes 4 with Inf; torch and LogMax do well")
+    panel(page).get_by_role("button", name="falling loss").click()
+    expect(status(page)).to_contain_text("article flushes 51%")
+    panel(page).get_by_role("button", name="made up: drifts").click()
+    button.click()
+    expect(status(page)).to_contain_text("megatron loses")
+    assert lab.errors == []
+
+
+def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page: Page) -> None:
+    here = panel(page)
+    here.get_by_role("button", name="Train live").click()
+    expect(here.get_by_text("No network made these gradients")).to_be_visible()
+    here.get_by_role("button", name="bad start").click()
+    here.get_by_role("button", name="Train live").click()
+    here.get_by_role("button", name="Pause").click()  # at once: on a slow machine the training may be over soon
+    expect(here.get_by_role("button", name="Resume")).to_be_visible()
+    expect(status(page)).to_contain_text(re.compile(r"Step \d+ of 420"))
+    here.get_by_role("button", name="Stop").click()
+    expect(status(page)).to_contain_text("Stopped after")
+    assert clipped(here) == []
+    here.get_by_role("button", name="made up: drifts").click()
+    expect(status(page)).to_contain_text("torch and LogMax do well")
+    assert lab.errors == []
+
+
+def test_the_sweep_answers(lab: Lab, page: Page) -> None:
+    sweep = page.locator(".jp-OutputArea-output", has=page.get_by_text("recorded", exact=True))
+    words = sweep.get_by_role("status").first
+    expect(words).to_contain_text("classifier: 16 of 30 settings do well")
+    sweep.get_by_role("button", name="bad start").click()
+    expect(words).to_contain_text("bad start: 7 of 30 settings do well")
+    expect(words).to_contain_text("0 to 100")
+    sweep.locator(".noUi-handle").nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).not_to_contain_text("0 to 100")
+    assert clipped(sweep) == []
+    sweep.get_by_role("button", name="classifier").click()
+    page.keyboard.press("Home")
+    assert lab.errors == []
+
+
+def test_how_fast_the_picture_follows(page: Page) -> None:
+    panel(page).locator(".noUi-handle").nth(0).focus()
+    _, late = times_to_answer(page, picture(page), ["ArrowRight", "ArrowLeft"] * (PRESSES // 2))
+    assert late < 5000  # printed, not judged: only that it answers
+
+
+@pytest.mark.parametrize("width", [1280, 1000])
+def test_nothing_is_clipped(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.wait_for_timeout(500)
+    assert clipped(panel(page)) == []
+
+
+def test_words_can_be_read(page: Page) -> None:
+    labels = panel(page).locator("label, button").all()
+    found = contrasts({text.inner_text(): text for text in (status(page), *labels)})
+    assert min(found.values()) >= 4.5, found

@@ -1,0 +1,101 @@
+"""Faults that lesson 07 must notice: in the arithmetic of speed, in the memory ledger, in the recorded figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from harness.fault import Fault, Patch, collector, swap
+
+from mpkit.course.lesson_07 import memory as memory_ledger
+from mpkit.course.lesson_07 import memory_ledger as ledger_panel
+from mpkit.course.lesson_07 import speed_bars, speed_lab
+from mpkit.course.lesson_07.memory import WAYS, Way, ledger, saved_bytes
+from mpkit.course.nets.resnet import ResNet, resnet50
+from mpkit.course.recorded import speed as speed_record
+from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
+
+FAULTS: dict[str, Fault] = {}
+fault = collector(FAULTS)
+UNSEEN: set[str] = set()
+UNPAINTED = [(speed_lab, "SpeedFigure"), (speed_lab, "SpeedBars"), (ledger_panel, "LedgerFigure")]
+assert memory_ledger.WAYS is WAYS
+assert speed_record.amdahl is amdahl
+
+
+@fault
+def amdahl_forgets_the_rest(patch: Patch) -> None:
+    swap(patch, amdahl, lambda faster, rest, speedup: speedup)
+
+
+@fault
+def amdahl_speeds_up_the_other_part(patch: Patch) -> None:
+    swap(patch, amdahl, lambda faster, rest, speedup: amdahl(rest, faster, speedup))
+
+
+@fault
+def the_speedup_is_upside_down(patch: Patch) -> None:
+    honest = SpeedRecord.speedup
+    patch.setattr(SpeedRecord, "speedup", lambda self, policy: 1 / honest(self, policy))
+
+
+@fault
+def the_peak_is_the_slowest(patch: Patch) -> None:
+    patch.setattr(SpeedRecord, "peak", lambda self, fmt: min(self.matmul[fmt].values()))
+
+
+@fault
+def every_value_has_four_bytes(patch: Patch) -> None:
+    swap(patch, intensity, lambda n, fmt: 2 * n**3 / (12 * n * n))
+
+
+@fault
+def the_record_mixes_up_two_rows(patch: Patch) -> None:
+    honest = SpeedRecord.load.__func__  # type: ignore[attr-defined]
+
+    def load(cls: Any, *arguments: Any) -> SpeedRecord:
+        record = honest(cls, *arguments)
+        rows = {**record.resnet50, "fp16-mixed": record.resnet50["tf32"]}
+        return dataclasses.replace(record, resnet50=rows)
+
+    patch.setattr(SpeedRecord, "load", classmethod(load))
+
+
+@fault
+def autocast_halves_the_weights(patch: Patch) -> None:
+    patch.setitem(WAYS, "autocast", Way(2, 0, 2, 4, 2))
+
+
+@fault
+def the_master_copy_is_forgotten(patch: Patch) -> None:
+    patch.setitem(WAYS, "FP16 + master", Way(2, 0, 2, 4, 2))
+
+
+@fault
+def every_optimizer_is_adam(patch: Patch) -> None:
+    swap(patch, ledger, lambda p, a, way="FP32", optimizer="Adam": ledger(p, a, way, "Adam"))
+
+
+@fault
+def nothing_is_kept_for_the_backward_pass(patch: Patch) -> None:
+    swap(patch, saved_bytes, lambda forward, parameters: 1)
+
+
+@fault
+def weights_count_as_activations(patch: Patch) -> None:
+    swap(patch, saved_bytes, lambda forward, parameters: saved_bytes(forward, ()))
+
+
+@fault
+def resnet_has_a_block_too_few(patch: Patch) -> None:
+    swap(patch, resnet50, lambda: ResNet(1000, ((64, 3), (128, 4), (256, 5), (512, 3))))
+
+
+@fault
+def a_step_that_waits_is_shown_as_one_that_does_not(patch: Patch) -> None:
+    patch.setattr(speed_bars, "WAITING", "fp16-mixed eager")
+
+
+@fault
+def half_the_bytes_are_as_many(patch: Patch) -> None:
+    patch.setitem(speed_record.BYTES, "FP16", 4)

@@ -1,0 +1,48 @@
+"""The README is true: its code prints what it says, its tables match the project, its links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+from mpkit.course import table
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_prints_what_its_comments_say() -> None:
+    code = re.search(r"``python\n(.*?)``", TEXT, re.S)
+    assert code is not None
+    lines = [line for line in code.group(1).splitlines() if line.strip()]
+    assert len(lines) == 8
+    said = [line.split("# ", 1)[1] for line in lines if line.startswith("print(")]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile("\n".join(lines), "README", "exec"), {})
+    found = printed.getvalue().splitlines()
+    assert len(found) == len(said) >= 4
+    for claim, output in zip(said, found, strict=True):
+        start = claim.split(" …")[0]
+        assert output.startswith(start) if claim.endswith("…") else output == claim
+
+
+def test_the_table_lists_the_lessons_that_exist() -> None:
+    ready = [entry for entry in table.LESSONS if entry.ready]
+    rows = re.findall(r"\| \[(\d\d) ([^\]]+)\]\(notebooks/([^)]+)\) \| ([^|]+) \| (\d+) \|", TEXT)
+    assert rows == [(e.number, e.title, e.filename, e.question, str(e.minutes)) for e in ready]
+
+
+def test_every_link_and_picture_exists() -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert len(targets) > 5
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_first_screen_names_both_commands_and_shows_the_widget() -> None:
+    first_screen = "\n".join(TEXT.splitlines()[:12])
+    assert "make lab" in first_screen
+    assert "make test" in first_screen
+    assert re.search(r"!\[.{40,}\]\(docs/", first_screen)
