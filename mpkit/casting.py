@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mpkit.formats import FloatFormat, require_format
 from mpkit.rounding import Overflow, Rounding, convert, raise_if_too_large, round_to
+from mpkit.trees import map_tensors
 
 # torch's own conversions round to nearest even and are faster than arithmetic. E4M3 is not here: torch 2.11 turns
 # what is too large into NaN, torch 2.12 and later into 448.
@@ -121,15 +122,7 @@ def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
 
     Integer and bool tensors and everything else are returned as they are.
     """
-    if isinstance(tree, Tensor):
-        return tree.to(dtype) if tree.is_floating_point() else tree
-    if isinstance(tree, dict):
-        return {key: cast_floating(value, dtype) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(cast_floating(value, dtype) for value in tree))
-    if isinstance(tree, list | tuple):
-        return type(tree)(cast_floating(value, dtype) for value in tree)
-    return tree
+    return map_tensors(lambda x: x.to(dtype) if x.is_floating_point() else x, tree)
 
 
 def _check_tensor(x: Any) -> None:

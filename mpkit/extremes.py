@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit.trees import tensors_in
+
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
 FEW = 4  # tensors that are read faster one by one than by one call for all
 IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
@@ -105,21 +107,7 @@ def reads_at_once(device: torch.device) -> bool:
 
 def floating_tensors(tree: Any) -> list[Tensor]:
     """All floating-point tensors that hold anything, in nested lists, tuples and dicts."""
-    found: list[Tensor] = []
-    _collect(tree, found)
-    return found
-
-
-def _collect(tree: Any, found: list[Tensor]) -> None:
-    if isinstance(tree, Tensor):
-        if tree.is_floating_point() and not tree.is_meta and tree.numel():
-            found.append(tree)
-    elif isinstance(tree, list | tuple):
-        for branch in tree:
-            _collect(branch, found)
-    elif isinstance(tree, dict):
-        for branch in tree.values():
-            _collect(branch, found)
+    return [t for t in tensors_in(tree) if t.is_floating_point() and not t.is_meta and t.numel()]
 
 
 def others(tensors: list[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:

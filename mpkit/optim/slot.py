@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mpkit.formats import FloatFormat
+from mpkit.trees import map_tensors
 
 
 @dataclass
@@ -50,9 +51,7 @@ def shape_of(tensor: Tensor | None) -> torch.Size | None:
 
 def widened(value: Any) -> Any:
     """16-bit state in FP32, in lists too; anything else as it is."""
-    if isinstance(value, list):
-        return [widened(one) for one in value]
-    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+    return map_tensors(lambda x: x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, value)
 
 
 def require_dtypes(groups: list[dict[str, Any]], fmt: FloatFormat) -> None:

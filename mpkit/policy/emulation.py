@@ -8,7 +8,7 @@ else in the widest format among its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from mpkit.casting import NATIVE, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
 from mpkit.policy.meter import Meter
 from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
+from mpkit.trees import map_tensors, tensors_in
 
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
 
@@ -91,18 +92,14 @@ class Emulation(TorchFunctionMode):
 
     def _round_parameters(self, tree: Any) -> Any:
         """A model that is stored in the low format reads low weights, whatever the operation."""
-        if isinstance(tree, torch.nn.Parameter):
-            return self._round_all(tree, True)
-        if isinstance(tree, dict):
-            return {key: self._round_parameters(value) for key, value in tree.items()}
-        return tuple(self._round_parameters(value) for value in tree) if type(tree) is tuple else tree
+        return map_tensors(lambda x: self._low(x, True) if isinstance(x, torch.nn.Parameter) else x, tree)
 
     def _follow(self, func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
         """Everything else runs in the widest format among its inputs."""
         out = func(*args, **kwargs)
-        inputs = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
+        inputs = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
         if isinstance(out, list | tuple) and any(isinstance(part, Tensor) for part in out):  # chunk, max(dim), …
-            return _rebuild(out, [self._settle(part, name, inputs) for part in out])
+            return map_tensors(lambda part: self._settle(part, name, inputs), out)
         if name == "__setitem__":
             self._settle(inputs[0] if inputs else None, name, inputs)
         elif isinstance(out, Tensor) and _asks_for_wide(name, args, kwargs):
@@ -140,15 +137,12 @@ class Emulation(TorchFunctionMode):
 
     def _round_all(self, tree: Any, stored: bool) -> Any:
         """Round every floating tensor in args or kwargs that is not in the format yet."""
-        if isinstance(tree, Tensor):
-            if not tree.is_floating_point() or is_low(tree, self.forward):
-                return tree
-            return self._round(tree, self.forward, self.backward if stored else None)
-        if isinstance(tree, dict):
-            return {key: self._round_all(value, stored) for key, value in tree.items()}
-        if isinstance(tree, list | tuple):
-            return type(tree)(self._round_all(value, stored) for value in tree)
-        return tree
+        return map_tensors(lambda x: self._low(x, stored), tree)
+
+    def _low(self, x: Tensor, stored: bool) -> Tensor:
+        if not x.is_floating_point() or is_low(x, self.forward):
+            return x
+        return self._round(x, self.forward, self.backward if stored else None)
 
     def _round(self, x: Tensor, forward: FloatFormat | None, backward: FloatFormat | None) -> Tensor:
         backward = None if backward == FP32 else backward
@@ -186,18 +180,3 @@ def _asks_for_wide(name: str, args: Any, kwargs: Any) -> bool:
         return name in ("float", "double")
     wanted = (*args[1:], *kwargs.values())
     return any(not is_low(w) if isinstance(w, Tensor) else w in (torch.float32, torch.float64) for w in wanted)
-
-
-def _rebuild(like: Any, parts: list[Any]) -> Any:
-    """A list, tuple or named tuple of `like`'s type."""
-    return like._make(parts) if hasattr(like, "_make") else type(like)(parts)
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        yield from _tensors(tuple(tree.values()))
-    elif isinstance(tree, list | tuple):
-        for item in tree:
-            yield from _tensors(item)

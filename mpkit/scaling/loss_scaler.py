@@ -29,6 +29,7 @@ from mpkit.scaling.gradient_plan import (
 )
 from mpkit.scaling.saved import read_state
 from mpkit.scaling.step_result import StepResult
+from mpkit.trees import map_leaves
 
 
 class LossScaler:
@@ -70,14 +71,9 @@ class LossScaler:
             if (result := held()) is not None:
                 result.release()
         self._results.clear()
-        return self._scaled(outputs)
+        return map_leaves(self._scaled, outputs)
 
-    def _scaled(self, outputs: Any) -> Any:
-        if isinstance(outputs, dict):
-            return {key: self._scaled(value) for key, value in outputs.items()}
-        if isinstance(outputs, (list, tuple)):
-            build = getattr(outputs, "_make", type(outputs))  # named tuples take their fields one by one
-            return build([self._scaled(value) for value in outputs])
+    def _scaled(self, outputs: Any) -> Tensor:
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
             got = f"a tensor of {outputs.dtype}" if isinstance(outputs, Tensor) else type(outputs).__name__
             raise TypeError(misuse.NOT_FLOATING.format(got=got))

@@ -15,6 +15,7 @@ from mpkit.extremes import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
 from mpkit.tracing.event import CONSEQUENCE, TraceEvent, Where, condition, judge
+from mpkit.trees import leaves_in
 
 # On a GPU looks wait until there are this many of them, or until their results hold this share of its memory: then
 # one wait serves all.
@@ -164,8 +165,4 @@ def _held_limit(device: torch.device) -> float:
 
 def deliberate(given: Any) -> bool:
     """True if a scalar among the arguments is Inf or NaN: then the code asked for such a result."""
-    if isinstance(given, dict):
-        given = list(given.values())
-    if isinstance(given, list | tuple):
-        return any(deliberate(item) for item in given)
-    return isinstance(given, float) and not math.isfinite(given)
+    return any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves_in(given))

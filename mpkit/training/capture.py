@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mpkit.training.record import StepRecord
 from mpkit.training.step import TrainStep
+from mpkit.trees import tensors_in
 
 WARM_UP = 3  # steps before the capture: cuBLAS, cuDNN and the optimizer set themselves up in them; they are undone
 
@@ -106,7 +107,7 @@ class _Undone:
 
 
 def _state(optimizer: Any) -> list[Tensor]:
-    return [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+    return list(tensors_in(dict(optimizer.state)))
 
 
 def _rates(optimizer: Any) -> list[float | None]:

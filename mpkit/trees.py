@@ -1,0 +1,44 @@
+"""The one walk over nested tensors: dicts, lists, tuples and named tuples, as models take and give them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
+    """`tree` with every leaf replaced by `change(leaf)`. A leaf is all that is no dict, list or tuple.
+
+    Containers are made anew and keep their type: a named tuple its fields, a subclass of dict all that it holds besides
+    (the factory of a defaultdict, the attributes of a transformers ModelOutput). Their order stays.
+    """
+    if isinstance(tree, dict):
+        made = {} if type(tree) is dict else copy.copy(tree)
+        made.update({key: map_leaves(change, value) for key, value in tree.items()})
+        return made
+    if isinstance(tree, list | tuple):
+        build = getattr(tree, "_make", type(tree))  # named tuples take their fields one by one
+        return build([map_leaves(change, value) for value in tree])
+    return change(tree)
+
+
+def map_tensors(change: Callable[[Tensor], Any], tree: Any) -> Any:
+    """`tree` with every tensor replaced by `change(tensor)`; other leaves stay as they are."""
+    return map_leaves(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def leaves_in(tree: Any) -> Iterator[Any]:
+    """Every leaf of `tree`, in order; one that is there twice comes twice."""
+    if isinstance(tree, dict | list | tuple):
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            yield from leaves_in(branch)
+    else:
+        yield tree
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """Every tensor in `tree`, as `leaves_in` gives them."""
+    return (leaf for leaf in leaves_in(tree) if isinstance(leaf, Tensor))
