@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 from mpkit.formats import FloatFormat, require_format
 from mpkit.rounding import Overflow, Rounding, convert, raise_if_too_large, round_to
@@ -55,6 +56,8 @@ def cast(
         overflow = "inf" if fmt.has_inf else "saturate"
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
+    if _asked_by_a_mode():
+        return handle_torch_function(cast, (x,), x, fmt, rounding, overflow, generator)
     if x.requires_grad and torch.is_grad_enabled():
         return FakeCast.apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
     wide = x.detach().resolve_neg() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
@@ -87,6 +90,8 @@ def fake_cast(
     _check_tensor(x)
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
+    if _asked_by_a_mode():
+        return handle_torch_function(fake_cast, (x,), x, forward, backward, rounding, overflow, observe)
     plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
     plain = plain and not torch.compiler.is_compiling()  # a compiler removes such a pair, and the rounding with it
     if plain and (fmt := forward) is not None and fmt == backward and fmt.dtype in NATIVE:
@@ -110,7 +115,7 @@ class FakeCast(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Round the gradient."""
         backward, *how = ctx.settings
-        with torch._C.DisableTorchFunction():  # an active mode must not see the arithmetic of a rounding
+        with torch._C.DisableTorchFunction():  # the trace sees gradients through hooks, and names this one itself
             rounded = grads[0] if backward is None else cast(grads[0], backward, *how)
         if ctx.observe is not None:
             ctx.observe(grads[0], rounded)
@@ -123,6 +128,11 @@ def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
     Integer and bool tensors and everything else are returned as they are.
     """
     return map_tensors(lambda x: x.to(dtype) if x.is_floating_point() else x, tree)
+
+
+def _asked_by_a_mode() -> bool:
+    """Is a torch function mode active? It is told of one operation, the cast with its format, and not of its steps."""
+    return not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled()
 
 
 def _check_tensor(x: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mpkit.extremes import require_floating
 from mpkit.formats import FloatFormat, require_format
+from mpkit.unwatched import unwatched
 
 # Measured on 4M values, one thread: blocks of this size and scratch used again take 3x of x.clone(), no blocks 7x.
 BLOCK = 2**17
@@ -35,6 +36,7 @@ class ExponentHistogram:
     nan: int
 
     @classmethod
+    @unwatched
     def of(cls, x: Tensor) -> ExponentHistogram:
         """Count `x`: floating-point, any shape, dtype and device. float64 is rounded to float32 first.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mpkit.extremes import extremes, memory_of, require_floating
 from mpkit.formats import FloatFormat, require_format
+from mpkit.unwatched import unwatched
 
 # Blocks of this many values stay in a core's cache, so that six comparisons read memory once.
 BLOCK = 2**17
@@ -90,6 +91,7 @@ class RangeReport:
     __repr__ = __str__
 
 
+@unwatched
 def found_inf(tensors: Iterable[Tensor | None]) -> Tensor:
     """1.0 if any element of any tensor is Inf or NaN, else 0.0.
 
@@ -116,6 +118,7 @@ def found_inf(tensors: Iterable[Tensor | None]) -> Tensor:
     return torch.stack(flags).all().logical_not().float() if flags else torch.zeros((), device=home)
 
 
+@unwatched
 def tally(x: Tensor, fmt: FloatFormat) -> RangeReport:
     """Count exactly what rounding `x` to `fmt` would lose. Waits for the device.
 

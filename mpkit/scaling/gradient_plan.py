@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mpkit import overflow
 from mpkit.scaling.gradient_stats import GradientStats
+from mpkit.unwatched import unwatched
 
 ParamGroups = list[dict[str, Any]]
 LARGE_SHARE = 0.5  # of the values: a GPU starts on these while Python collects the many small gradients
@@ -86,6 +87,7 @@ class GradientPlan:
         self.stage, self.gathered = Stage.READY, []
         self.found_inf.zero_()
 
+    @unwatched
     @torch.no_grad()
     def check_and_unscale(self, inv_scale: Tensor) -> bool:
         """Multiply the gradients by `inv_scale` in place; set `found_inf` if one was not finite before that.

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mpkit.histogram import ExponentHistogram
+from mpkit.unwatched import unwatched
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class GradientStats:
     histogram: ExponentHistogram | None = None
 
     @classmethod
+    @unwatched
     def of(cls, tensors: Iterable[Tensor], histogram: bool = False) -> GradientStats:
         """Measure `tensors` (floating-point, any shapes) as one; reads them on the host. Nothing in: all zero."""
         values = [t.detach().coalesce().values() if t.is_sparse else t.detach() for t in tensors]

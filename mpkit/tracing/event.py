@@ -19,7 +19,7 @@ class Where:
     module: str
     operation: str
     line: str
-    inside_cast: bool = False  # scratch values of mpkit.casting are not results, so no format applies to them
+    is_cast: bool = False  # to a format of its own, so that no other is asked of the result
     tainted: bool = False  # its forward result was Inf, NaN or too large, so its gradient cannot be blamed
 
 

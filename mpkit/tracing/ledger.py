@@ -80,7 +80,7 @@ class Ledger:
                     self._judge(look, after)
 
     def _limits(self, look: Look) -> FloatFormat | None:
-        return None if look.where.inside_cast else self.fmt
+        return None if look.where.is_cast else self.fmt
 
     def _judge(self, look: Look, after: list[float]) -> None:
         if look.phase == "input":
@@ -89,7 +89,7 @@ class Ledger:
         kind = judge(after, before, self._limits(look), self._explained)
         wild = not all(math.isfinite(amax) for amax in after)
         large = wild or any(condition(amax, self._limits(look)) == "over" for amax in after)
-        if wild and not look.where.inside_cast and (look.given is True or deliberate(look.given)):
+        if wild and not look.where.is_cast and (look.given is True or deliberate(look.given)):
             return None
         if large and look.phase == "forward":
             look.where.tainted = True

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mpkit import casting, rounding
+from mpkit.casting import cast, fake_cast
 from mpkit.tracing.event import Where
 
-TORCH = str(Path(torch.__file__).parent) + os.sep
-MPKIT = str(Path(__file__).parents[1]) + os.sep
-# Parts of mpkit that look at values which the trace has judged already, or will.
-SILENT = frozenset({"overflow.py", "histogram.py", "gradient_plan.py", "snapshots.py", "ledger.py", "extremes.py"})
+NOT_THE_USERS = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parents[1]) + os.sep)
 
 # Fine in, fine out: these neither make values larger nor invent NaN, so without a format they need no look.
 NEVER_WORSE = frozenset(
@@ -42,29 +38,24 @@ def operation_name(func: Callable[..., Any]) -> str | None:
     return name
 
 
-def readable_name(name: str) -> str:
-    """`__matmul__` and `__rmatmul__` are matmul."""
-    if not name.startswith("__"):
-        return name
-    name = name.strip("_")
-    return name[1:] if name in ("rdiv", "rtruediv", "rsub", "rpow", "rmatmul", "radd", "rmul") else name
+def operation(func: Callable[..., Any], name: str, args: Any) -> Where:
+    """What is done, still without where: a cast with its format, `__matmul__` and `__rmatmul__` as matmul."""
+    if func in (cast, fake_cast):
+        return Where("", f"cast to {args[1] or 'its own format'}", "", is_cast=True)
+    if name.startswith("__"):
+        name = name.strip("_")
+        name = name[1:] if name in ("rdiv", "rtruediv", "rsub", "rpow", "rmatmul", "radd", "rmul") else name
+    return Where("", name, "")
 
 
-def locate() -> tuple[Place, str | None, bool]:
-    """Walk up the stack: (user's line, format if mpkit.casting is at work, whether to keep silent)."""
+def locate() -> Place:
+    """The line of the user's code that is at work: the innermost that is neither torch's, nor mpkit's, nor a mode's."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _owner(frame.f_code.co_filename) in ("torch", "trace"):
-        frame = frame.f_back
-    nearest = _owner(frame.f_code.co_filename)
-    fmt = None
     while frame.f_back is not None and (
-        _owner(frame.f_code.co_filename) != "user" or frame.f_code.co_name == "__torch_function__"
-    ):  # another function mode that calls torch is not the line that a user looks for
-        if nearest == "casting" and fmt is None and _owner(frame.f_code.co_filename) == "casting":
-            fmt = frame.f_locals.get("fmt")
+        frame.f_code.co_filename.startswith(NOT_THE_USERS) or frame.f_code.co_name == "__torch_function__"
+    ):
         frame = frame.f_back
-    cast_format = (str(fmt) if fmt else "another format") if nearest == "casting" else None
-    return (frame.f_code.co_filename, frame.f_lineno), cast_format, nearest == "silent"
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def readable_line(place: Place) -> str:
@@ -76,21 +67,6 @@ def readable_line(place: Place) -> str:
 
 
 CONVERSIONS = frozenset({"to", "type", "half", "float", "double", "bfloat16"})
-
-
-@cache
-def _owner(filename: str) -> str:
-    """Whose file it is: torch, trace, casting, silent, mpkit or user."""
-    if filename.startswith(TORCH):
-        return "torch"
-    if not filename.startswith(MPKIT):
-        return "user"
-    if filename in (casting.__file__, rounding.__file__):
-        return "casting"
-    name = os.path.basename(filename)
-    if name in SILENT:
-        return "silent"
-    return "trace" if name in ("watch.py", "names.py") else "mpkit"
 
 
 def where_of(node: Any, where: Where) -> Where:

@@ -148,7 +148,7 @@ class Trace:
         with torch._C.DisableTorchFunction():
             named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
             if named:
-                where = Where(name or "(model)", "", names.readable_line(names.locate()[0]))
+                where = Where(name or "(model)", "", names.readable_line(names.locate()))
                 self._ledger.add(Look(where, "input", [t for _, t in named], [], given=[what for what, _ in named]))
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
@@ -170,19 +170,15 @@ class Trace:
                 inputs = others(floating_tensors((args, kwargs)), overwritten)
                 if (inputs or overwritten) and name not in names.UNINITIALISED:
                     new = overwritten or [t for t in others(results, inputs) if not t._is_view()]
-                    where = Where("", names.readable_name(name), "")
+                    where = names.operation(func, name, args)
                     look = Look(where, "forward", new if reads else [], inputs, before, (args, kwargs))
                     self._inspect(look, results)
         return out
 
     def _inspect(self, look: Look, results: list[Tensor]) -> None:
-        place, cast_format, silent = names.locate()
-        if silent:
-            return
         where = look.where
-        where.operation = f"cast to {cast_format}" if cast_format else where.operation
         where.module = self._path[-1] if self._path else "(outside the model)"
-        where.line, where.inside_cast = names.readable_line(place), cast_format is not None
+        where.line = names.readable_line(names.locate())
         if look.outputs:
             self._ledger.add(look)
         for tensor in results:

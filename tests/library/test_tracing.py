@@ -18,12 +18,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from mpkit import extremes as reading
-from mpkit.casting import fake_cast
-from mpkit.formats import E4M3, FP16
+from mpkit.casting import cast, fake_cast
+from mpkit.formats import E4M3, FP16, FloatFormat
+from mpkit.histogram import ExponentHistogram
+from mpkit.overflow import found_inf, tally
 from mpkit.policy.policy import Policy
+from mpkit.scaling import GradientStats
+from mpkit.scaling.gradient_plan import GradientPlan
 from mpkit.tracing import ledger as trace_ledger
 from mpkit.tracing.event import TraceEvent, judge
 from mpkit.tracing.watch import Trace, trace
+from mpkit.trees import tensors_in
 
 INF, NAN = math.inf, math.nan
 
@@ -533,3 +538,78 @@ def test_misuse_is_explained() -> None:
 )
 def test_judgement(outputs: list[float], inputs: list[float], kind: str | None) -> None:
     assert judge(outputs, inputs, FP16, known=True) == kind
+
+
+# ---- what is no step of the training ----
+
+
+class Calls(TorchFunctionMode):
+    """Notes the name of every torch function that gives new values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.__name__ != "__get__" and any(t.is_floating_point() for t in tensors_in(out)):
+            self.names.append(func.__name__)
+        return out
+
+
+LOOKS: dict[str, Callable[[Tensor], object]] = {
+    "tally": lambda x: tally(x, FP16),
+    "found_inf": lambda x: found_inf([x, x.detach()]),
+    "histogram": ExponentHistogram.of,
+    "statistics": lambda x: GradientStats.of([x], histogram=True),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_at_values_is_no_operation(look: str) -> None:
+    x = torch.tensor([1e30, INF, NAN, 1e-30])
+    with Calls() as calls:
+        LOOKS[look](x)
+    assert set(calls.names) <= {"detach"}, "only what the caller itself did"
+    with trace(Step(lambda x: x)) as watched:
+        LOOKS[look](x)
+    assert watched.first is None
+
+
+def test_unscaling_is_no_operation() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([INF, 1.0])
+    plan, half = GradientPlan([{"params": [weight]}], torch.device("cpu")), torch.tensor(0.5)
+    with Calls() as calls:
+        assert plan.check_and_unscale(half)
+    assert calls.names == []
+
+
+@pytest.mark.parametrize("fmt", [FP16, E4M3, FloatFormat("own", 3, 2)])
+def test_a_cast_is_one_operation_that_names_its_format(fmt: FloatFormat) -> None:
+    plain, leaf = torch.ones(3), torch.ones(3, requires_grad=True)
+    with Calls() as calls:
+        cast(plain, fmt)
+        fake_cast(leaf, fmt, fmt)
+        cast(leaf, fmt, "stochastic")
+    assert calls.names == ["cast", "fake_cast", "cast"]
+    x = torch.tensor([1e9, 1.0])
+    with trace(Step(lambda x: x)) as watched:
+        mine(x, fmt)
+    assert watched.first is not None
+    assert (watched.first.operation, watched.first.kind) == (f"cast to {fmt}", "overflow" if fmt.has_inf else "invalid")
+    assert watched.first.line.endswith(f":{inspect.getsourcelines(mine)[1] + 3}")
+
+
+def mine(x: Tensor, wanted: FloatFormat) -> Tensor:
+    """A user's function; what it calls `fmt` is not what it casts to."""
+    fmt = "unrelated"
+    return cast(x, wanted, overflow="inf") if fmt else x
+
+
+def test_nested_modes_are_told_of_a_cast_one_after_the_other() -> None:
+    x = torch.tensor([1.0 + 2**-12])
+    with Calls() as outer, Calls() as inner:
+        out = cast(x, FP16)
+    assert (outer.names, inner.names) == (["cast"], ["cast"])
+    assert out.item() == 1.0
