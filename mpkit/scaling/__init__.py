@@ -7,6 +7,7 @@ from mpkit.scaling.dynamic import DynamicScale as DynamicScale
 from mpkit.scaling.gradient_rules import HistogramScale as HistogramScale
 from mpkit.scaling.gradient_rules import LogMaxScale as LogMaxScale
 from mpkit.scaling.gradient_stats import GradientStats as GradientStats
+from mpkit.scaling.library import LibraryScale as LibraryScale
 from mpkit.scaling.presets import PRESETS as PRESETS
 from mpkit.scaling.presets import preset as preset
 from mpkit.scaling.rule import ScaleExhausted as ScaleExhausted

@@ -10,6 +10,7 @@ from mpkit.scaling.article import ArticleRule
 from mpkit.scaling.constant import NoScaling
 from mpkit.scaling.dynamic import DynamicScale
 from mpkit.scaling.gradient_rules import HistogramScale, LogMaxScale
+from mpkit.scaling.library import LibraryScale
 from mpkit.scaling.rule import ScaleRule
 
 PRESETS: dict[str, ScaleRule] = {
@@ -19,22 +20,22 @@ PRESETS: dict[str, ScaleRule] = {
     "article-scaled-norm": ArticleRule(norm="scaled"),
     # torch/amp/grad_scaler.py, aten/src/ATen/native/cpu/AmpGradScalerKernels.cpp: only the scaled gradients are
     # tested, so that with a scale below 2^-127 (144 overflows from the start) Inf and NaN reach the weights.
-    "torch": DynamicScale(min_scale=None, exact_interval=True, check_unscaled=False),
+    "torch": LibraryScale(min_scale=None, exact_interval=True, check_unscaled=False),
     # torch/distributed/fsdp/sharded_grad_scaler.py: on CPU it updates in Python, without torch's guard against Inf.
-    "torch-fsdp": DynamicScale(min_scale=None, exact_interval=True, grow_to_inf=True, check_unscaled=False),
+    "torch-fsdp": LibraryScale(min_scale=None, exact_interval=True, grow_to_inf=True, check_unscaled=False),
     # apex/amp/scaler.py, until May 2025
-    "apex-amp": DynamicScale(min_scale=None, max_scale=2.0**24, exact_interval=True, check_unscaled=False),
+    "apex-amp": LibraryScale(min_scale=None, max_scale=2.0**24, exact_interval=True, check_unscaled=False),
     # apex/fp16_utils/loss_scaler.py: the scale is a Python float and may leave float32's range; here it may not.
     "apex-fp16_utils": DynamicScale(init_scale=2.0**32, growth_interval=1000, check_unscaled=False),
     # deepspeed/runtime/fp16/loss_scaler.py with the defaults of deepspeed/runtime/precision_config.py (ZeRO)
-    "deepspeed": DynamicScale(growth_interval=1000, hysteresis=2, late_growth=1, at_floor="stop", check_unscaled=False),
+    "deepspeed": LibraryScale(growth_interval=1000, hysteresis=2, late_growth=1, at_floor="stop", check_unscaled=False),
     # fairseq/optim/dynamic_loss_scaler.py: --fp16-init-scale 2^7; window 2^14 / workers / update_freq, here 1 and 1;
     # --fp16-scale-tolerance 0, which shrinks at every overflow.
-    "fairseq": DynamicScale(
+    "fairseq": LibraryScale(
         init_scale=2.0**7, growth_interval=2**14, min_scale=1e-4, at_floor="stop before", check_unscaled=False
     ),
     # megatron/core/optimizer/grad_scaler.py
-    "megatron": DynamicScale(
+    "megatron": LibraryScale(
         init_scale=2.0**32,
         growth_interval=1000,
         hysteresis=2,
@@ -45,7 +46,7 @@ PRESETS: dict[str, ScaleRule] = {
     # jmp/_src/loss_scale.py; the first scale is the user's choice, 2^15 in its documentation
     "jmp": DynamicScale(init_scale=2.0**15),
     # keras/src/optimizers/loss_scale_optimizer.py: neither floor nor cap
-    "keras": DynamicScale(
+    "keras": LibraryScale(
         init_scale=2.0**15, min_scale=None, exact_interval=True, grow_to_inf=True, check_unscaled=False
     ),
     # tensorflow/python/training/experimental/loss_scale.py
@@ -56,7 +57,7 @@ PRESETS: dict[str, ScaleRule] = {
     # willow/src/popx/op/lossscaleupdatex.cpp; the first scale is the user's choice
     "popart": HistogramScale(),
     # python/paddle/amp/grad_scaler.py, GradScaler: decr_every_n_nan_or_inf = 1
-    "paddle": DynamicScale(
+    "paddle": LibraryScale(
         min_scale=None, refill="shrink", exact_interval=True, grow_to_inf=True, check_unscaled=False
     ),
     # mindspore/python/mindspore/amp.py; start and window are required there: those of its documentation

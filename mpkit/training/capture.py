@@ -130,4 +130,4 @@ def _require_capturable(work: TrainStep) -> None:
         raise ValueError("dampening treats the first step differently, which a graph cannot; use dampening=0.")
     if not work.scaler.rule.on_device:
         name = type(work.scaler.rule).__name__
-        raise ValueError(f"{name} decides on the host; use NoScaling, StaticScale or DynamicScale without hysteresis.")
+        raise ValueError(f"{name} decides on the host; use NoScaling, StaticScale or DynamicScale.")

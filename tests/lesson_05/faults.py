@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 import mpkit
 from mpkit.course.lesson_05 import scaler_race
 from mpkit.course.recorded.history import GradientTrace
-from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LogMaxScale, ScaleState
+from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LibraryScale, LogMaxScale, ScaleState
 from mpkit.scaling.gradient_plan import GradientPlan, step_fused
 from mpkit.scaling.rule import as_float32
 
@@ -20,7 +21,7 @@ fault = collector(FAULTS)
 UNSEEN: set[str] = set()
 UNPAINTED = [(scaler_race, "ScalerRaceFigure")]
 
-UPDATE, TENSORS = DynamicScale.update, DynamicScale.update_tensors
+PATIENT, TENSORS = LibraryScale.update, DynamicScale.update_tensors
 
 
 @fault
@@ -44,18 +45,22 @@ def a_dynamic_scale_never_backs_off(patch: Patch) -> None:
 
 @fault
 def a_dynamic_rule_never_grows(patch: Patch) -> None:
-    def update(rule: DynamicScale, state: ScaleState, found_inf: bool, seen: Any = None) -> ScaleState:
-        return UPDATE(rule, ScaleState(state.scale), found_inf, seen) if rule.hysteresis == 1 else state
+    def forgetful(honest: Any) -> Any:
+        def update(rule: DynamicScale, state: ScaleState, found_inf: bool, seen: Any = None) -> ScaleState:
+            return honest(rule, dataclasses.replace(state, growth_tracker=0), found_inf, seen)
 
-    patch.setattr(DynamicScale, "update", update)
+        return update
+
+    for kind in (DynamicScale, LibraryScale):
+        patch.setattr(kind, "update", forgetful(kind.update))
 
 
 @fault
 def hysteresis_is_ignored(patch: Patch) -> None:
     def update(rule: DynamicScale, state: ScaleState, found_inf: bool, seen: Any = None) -> ScaleState:
-        return UPDATE(rule, ScaleState(state.scale, state.growth_tracker), found_inf, seen)
+        return PATIENT(rule, ScaleState(state.scale, state.growth_tracker), found_inf, seen)
 
-    patch.setattr(DynamicScale, "update", update)
+    patch.setattr(LibraryScale, "update", update)
 
 
 @fault

@@ -14,6 +14,7 @@ import torch
 from mpkit.scaling import (
     PRESETS,
     DynamicScale,
+    LibraryScale,
     NoScaling,
     ScaleRule,
     ScaleState,
@@ -69,7 +70,7 @@ def test_first_growth_of_the_default_is_at_clean_step_2000() -> None:
 
 
 def test_with_an_exact_interval_a_tracker_beyond_it_never_grows() -> None:
-    rule = DynamicScale(init_scale=4.0, growth_interval=3, exact_interval=True)
+    rule = LibraryScale(init_scale=4.0, growth_interval=3, exact_interval=True)
     assert rule.update(ScaleState(4.0, 25), False) == ScaleState(4.0, 26)
     scale, tracker = on_device(ScaleState(4.0, 25))
     rule.update_tensors(scale, tracker, torch.tensor(0.0))

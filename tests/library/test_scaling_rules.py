@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from mpkit.scaling import (
     DynamicScale,
     GradientStats,
     HistogramScale,
+    LibraryScale,
     LogMaxScale,
     ScaleExhausted,
     ScaleRule,
@@ -47,7 +48,7 @@ def scales(rule: ScaleRule, flags: list[int], seen: GradientStats | None = None)
 
 # --- golden traces: ../research tables 1.1 and 1.2 -------------------------------------------------------------------
 
-APEX_KERNEL = DynamicScale(init_scale=1024.0, hysteresis=2, refill="clean step")
+APEX_KERNEL = LibraryScale(init_scale=1024.0, hysteresis=2, refill="clean step")
 TABLE_1_1 = [
     ("torch", dynamic("torch"), [512, 512, 256, 256, 128, 64, 32, 32, 16]),
     ("megatron", dynamic("megatron"), [1024, 1024, 512, 512, 256, 128, 64, 64, 32]),
@@ -208,7 +209,29 @@ def test_lowering_the_interval_stops_torchs_growth_and_not_mpkits() -> None:
 ])  # fmt: skip
 def test_new_options_that_make_no_sense(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        DynamicScale(**options)
+        LibraryScale(**options)
+
+
+def test_the_simple_rule_has_six_fields_and_the_libraries_rule_with_them_is_the_same() -> None:
+    assert [field.name for field in fields(DynamicScale)] == [
+        "check_unscaled", "init_scale", "growth_factor", "backoff_factor", "growth_interval", "min_scale", "max_scale",
+    ]  # fmt: skip
+    flags = random.Random(3).choices([0, 1], weights=[5, 1], k=500)
+    for options in ({}, {"growth_interval": 3}, {"growth_interval": 2, "min_scale": None, "max_scale": 2.0**18}):
+        assert scales(LibraryScale(**options), flags) == scales(DynamicScale(**options), flags)
+
+
+@pytest.mark.parametrize("name", ["mpkit", "torch", "apex-amp", "jmp", "tf-legacy", "mindspore", "openseq2seq-backoff"])
+def test_these_presets_never_wait_for_the_host(name: str) -> None:
+    """Their update is torch's kernel: a CUDA graph can hold it, and a tensor without a value (meta) is enough."""
+    rule = dynamic(name)
+    assert rule.on_device
+    flags = [0] * 2100 + [1, 1, 0, 1]
+    state, scale, tracker = rule.init(), torch.tensor(rule.init().scale), torch.tensor(0, dtype=torch.int32)
+    for flag in flags:
+        state = rule.update(state, bool(flag))
+        rule.update_tensors(scale, tracker, torch.tensor(float(flag)))
+        assert (scale.item(), tracker.item()) == (state.scale, state.growth_tracker)
 
 
 # --- the article -----------------------------------------------------------------------------------------------------
@@ -381,7 +404,7 @@ def test_every_preset_is_documented_by_a_distinct_rule() -> None:
 def test_after_a_rule_gave_up_the_next_iteration_is_clean() -> None:
     p = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([p], lr=1.0)
-    scaler = mpkit.LossScaler(DynamicScale(init_scale=1.0, at_floor="stop"))
+    scaler = mpkit.LossScaler(LibraryScale(init_scale=1.0, at_floor="stop"))
     for gradient in (math.inf, 1.0):
         optimizer.zero_grad()
         scaler.scale((p * gradient).sum()).backward()
