@@ -174,26 +174,6 @@ def _kernel_supports(device_type: str, dtype: torch.dtype) -> bool:
     return True
 
 
-def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> None:
-    """Step as `torch.amp.GradScaler` does: the kernel reads both tensors. A user's own grad_scale multiplies in.
-
-    Fused SGD makes its momentum from uninitialized memory, and a skipped first step does not write it. GradScaler lets
-    the second step add what lay there, NaN perhaps; here it becomes 0.
-    """
-    own = getattr(optimizer, "grad_scale", None)
-    without = [p for group in optimizer.param_groups if group.get("momentum") for p in group["params"]]
-    without = [p for p in without if optimizer.state.get(p, {}).get("momentum_buffer") is None]
-    optimizer.grad_scale = own if grad_scale is None else grad_scale if own is None else grad_scale * own
-    optimizer.found_inf = found_inf
-    try:
-        optimizer.step()
-    finally:
-        del optimizer.grad_scale, optimizer.found_inf
-    fresh = [buffer for p in without if (buffer := optimizer.state.get(p, {}).get("momentum_buffer")) is not None]
-    for buffer in fresh:
-        buffer.copy_(torch.where(found_inf.to(buffer.device) > 0, torch.zeros_like(buffer), buffer))
-
-
 def several_ranks() -> bool:
     """Do several processes train together through torch.distributed?"""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

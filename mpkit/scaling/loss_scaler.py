@@ -18,15 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mpkit.scaling import DynamicScale, GradientStats, ScaleRule, misuse
-from mpkit.scaling.gradient_plan import (
-    GradientPlan,
-    Stage,
-    describe,
-    parameter_ids,
-    reciprocal,
-    several_ranks,
-    step_fused,
-)
+from mpkit.scaling.divider import Divider, divider_of, skips_by_itself, step_fused
+from mpkit.scaling.gradient_plan import GradientPlan, Stage, describe, parameter_ids, reciprocal, several_ranks
 from mpkit.scaling.saved import read_state
 from mpkit.scaling.step_result import StepResult
 from mpkit.trees import map_leaves
@@ -64,8 +57,7 @@ class LossScaler:
     def scale(self, outputs: Any) -> Any:
         """Multiply a loss by the scale; a list, tuple or dict of tensors has each of them multiplied.
 
-        Float16 input gives a float32 result, whatever its shape: 1.0 times 2**16 is Inf in float16. TypeError: a
-        tensor of integers or bools, or anything else.
+        Float16 gives float32, whatever its shape: 1.0 times 2**16 is Inf in float16. TypeError: no floating tensor.
         """
         for held in self._results:
             if (result := held()) is not None:
@@ -101,7 +93,7 @@ class LossScaler:
         _, plan = self._plan(optimizer, "unscale_()")
         if plan.stage is not Stage.READY:
             raise RuntimeError(misuse.UNSCALED_TWICE if plan.stage is Stage.UNSCALED else misuse.UNSCALED_LATE)
-        self._check(plan, optimizer, self._inv_scale, "unscale_()")
+        self._check(plan, optimizer, Divider.SCALER, "unscale_()")
         plan.stage = Stage.UNSCALED
 
     def step(self, optimizer: torch.optim.Optimizer, closure: object = None) -> StepResult:
@@ -115,18 +107,15 @@ class LossScaler:
         scale, plan = self._plan(optimizer, "step()")
         if plan.stage is Stage.STEPPED:
             raise RuntimeError(misuse.STEPPED_TWICE)
-        fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-        grad_scale = None
+        divider = Divider.SCALER  # in unscale_, if that was called
         if plan.stage is Stage.READY:
-            # A fused optimizer divides by the scale itself, unless the quotient has to be tested as well.
-            divided_here = self._check_again or bool(self.rule.reads)
-            grad_scale = scale if fused and not divided_here else None
-            self._check(plan, optimizer, self._inv_scale if grad_scale is None else self._one, "step()")
+            divider = divider_of(optimizer, self._check_again or bool(self.rule.reads))
+            self._check(plan, optimizer, divider, "step()")
         gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
         known: bool | None = None
-        if fused:
+        if skips_by_itself(optimizer):
             flag = plan.found_inf if self.rule.skips else torch.zeros_like(plan.found_inf)
-            step_fused(optimizer, grad_scale, flag)
+            step_fused(optimizer, None if divider is Divider.SCALER else scale, flag)
         elif not self.rule.skips or not (known := bool(plan.found_inf)):
             optimizer.step()
         outcome = torch.stack((scale, plan.found_inf))  # a copy: both tensors go on changing
@@ -176,9 +165,7 @@ class LossScaler:
         return self._start.scale if self._scale is None else float(self._scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to resume exactly, as plain values: the rule, and all that it remembers.
-
-        That is the scale, the growth_tracker, and for rules with more state, such as LogMaxScale, their other fields.
+        """Return the rule and all that it remembers, as plain values: enough to resume exactly.
 
         Waits for the device. RuntimeError: between unscale_ or step and update.
         """
@@ -215,15 +202,14 @@ class LossScaler:
             self._plans[ids] = plan
         return self._scale, plan
 
-    def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, inv_scale: Tensor, verb: str) -> None:
-        divides_itself = inv_scale is self._one and getattr(optimizer, "_divides_in_float32", False)
-        if not divides_itself and (narrow := plan.first_float16()) is not None:
+    def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, divider: Divider, verb: str) -> None:
+        if divider is not Divider.KEEPER and (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
         unscaled = [ids for ids, p in self._plans.items() if p is not plan and p.stage is not Stage.READY]
         if unscaled and (shared := plan.first_shared(unscaled)) is not None:
             raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
-        if not plan.check_and_unscale(inv_scale):
+        if not plan.check_and_unscale(self._inv_scale if divider is Divider.SCALER else self._one):
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
         if self.rule.reads:
             seen = plan.stats(histogram=self.rule.reads == "histogram")

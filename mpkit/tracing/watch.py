@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -100,11 +99,9 @@ class Trace:
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._mode is not None:
-            self._mode.__exit__(kind, error, where)  # type: ignore[no-untyped-call]
+            self._mode.__exit__(*error)  # type: ignore[no-untyped-call]
             self._mode = None
         for handle in [*self._handles, *self._node_handles]:
             handle.remove()

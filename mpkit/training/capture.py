@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit.scaling.divider import skips_by_itself
 from mpkit.training.record import StepRecord
 from mpkit.training.step import TrainStep
 from mpkit.trees import tensors_in
@@ -120,7 +121,7 @@ def _require_capturable(work: TrainStep) -> None:
     device = next((p.device.type for group in groups for p in group["params"]), "cpu")
     if device != "cuda":
         raise ValueError(f"a CUDA graph needs a CUDA device, and this model is on the {device}; leave capture away.")
-    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+    if not skips_by_itself(optimizer):
         raise ValueError(
             f"{type(optimizer).__name__} asks the host whether to skip; use a fused one, such as SGD(…, fused=True)."
         )

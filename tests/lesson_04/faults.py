@@ -17,7 +17,8 @@ from mpkit.course.nets import models
 from mpkit.formats import FloatFormat
 from mpkit.overflow import RangeReport
 from mpkit.scaling import DynamicScale, ScaleState, StaticScale
-from mpkit.scaling.gradient_plan import GradientPlan, reciprocal, step_fused
+from mpkit.scaling.divider import step_fused
+from mpkit.scaling.gradient_plan import GradientPlan, reciprocal
 from mpkit.scaling.step_result import StepResult
 
 FAULTS: dict[str, Fault] = {}

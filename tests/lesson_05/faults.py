@@ -13,7 +13,8 @@ import mpkit
 from mpkit.course.lesson_05 import scaler_race
 from mpkit.course.recorded.history import GradientTrace
 from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LibraryScale, LogMaxScale, ScaleState
-from mpkit.scaling.gradient_plan import GradientPlan, step_fused
+from mpkit.scaling.divider import step_fused
+from mpkit.scaling.gradient_plan import GradientPlan
 from mpkit.scaling.rule import as_float32
 
 FAULTS: dict[str, Fault] = {}

@@ -1,0 +1,49 @@
+"""Who divides an optimizer's gradients by the loss scale: decided here, once for each check."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Divider(Enum):
+    """Each gradient is divided once, by one of these."""
+
+    SCALER = "the scaler, in place, while it tests them"
+    KERNEL = "a fused optimizer, inside its step"
+    KEEPER = "a wrapper of mpkit.optim, inside its step and in float32, so that its gradients may be float16"
+
+
+def skips_by_itself(optimizer: object) -> bool:
+    """True for an optimizer that takes found_inf and grad_scale on the device: torch's fused ones, mpkit.optim's."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def divider_of(optimizer: object, quotient_is_needed: bool) -> Divider:
+    """Leave the division to the optimizer if it can, unless the scaler has to look at the quotient before the step."""
+    if quotient_is_needed or not skips_by_itself(optimizer):
+        return Divider.SCALER
+    return Divider.KEEPER if getattr(optimizer, "_divides_in_float32", False) else Divider.KERNEL
+
+
+def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> None:
+    """Step as `torch.amp.GradScaler` does: the kernel reads both tensors. A user's own grad_scale multiplies in.
+
+    Fused SGD makes its momentum from uninitialized memory, and a skipped first step does not write it. GradScaler lets
+    the second step add what lay there, NaN perhaps; here it becomes 0.
+    """
+    own = getattr(optimizer, "grad_scale", None)
+    without = [p for group in optimizer.param_groups if group.get("momentum") for p in group["params"]]
+    without = [p for p in without if optimizer.state.get(p, {}).get("momentum_buffer") is None]
+    optimizer.grad_scale = own if grad_scale is None else grad_scale if own is None else grad_scale * own
+    optimizer.found_inf = found_inf
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.grad_scale, optimizer.found_inf
+    fresh = [buffer for p in without if (buffer := optimizer.state.get(p, {}).get("momentum_buffer")) is not None]
+    for buffer in fresh:
+        buffer.copy_(torch.where(found_inf.to(buffer.device) > 0, torch.zeros_like(buffer), buffer))
