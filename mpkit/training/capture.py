@@ -8,14 +8,12 @@ reads found_inf on the device.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mpkit.scaling.divider import skips_by_itself
-from mpkit.training.record import StepRecord
 from mpkit.training.step import TrainStep
 from mpkit.trees import tensors_in
 
@@ -25,7 +23,7 @@ WARM_UP = 3  # steps before the capture: cuBLAS, cuDNN and the optimizer set the
 class CapturedStep:
     """`step(inputs, targets)` replays the graph on this batch and returns `numbers`, on the device.
 
-    `numbers`: losses, loss scale, found_inf, gradient norm, as float32. It is one tensor: the next step overwrites it.
+    `numbers`: see `StepTensors.numbers`. It is one tensor: the next step overwrites it.
 
     Args:
         work: the step; its optimizer must be fused, and "capturable" where it offers that (Adam).
@@ -50,8 +48,7 @@ class CapturedStep:
             torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            losses, norm, result = work(self.inputs, self.targets)
-            self.numbers = torch.cat([losses.detach().float().reshape(-1), result.outcome, norm.reshape(1)])
+            self.numbers = work(self.inputs, self.targets).numbers
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Train on this batch; returns `numbers`. No wait for the device, if the batch is there already."""
@@ -71,13 +68,6 @@ class CapturedStep:
                 fixed.copy_(given, non_blocking=True)
         self.graph.replay()
         return self.numbers
-
-
-def record_of(step: int, numbers: Sequence[float], skips: bool, seconds: float) -> StepRecord:
-    """A `StepRecord` from one row of `numbers`; `skips`: the rule leaves a step with found_inf out."""
-    *losses, scale, found_inf, norm = numbers
-    skipped = skips and bool(found_inf)
-    return StepRecord(step, sum(losses) / len(losses), tuple(losses), scale, skipped, 0.0, norm, seconds)
 
 
 class _Undone:

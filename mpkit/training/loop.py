@@ -15,7 +15,7 @@ from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.batches import StepData
-from mpkit.training.capture import CapturedStep, record_of
+from mpkit.training.capture import CapturedStep
 from mpkit.training.record import StepRecord as StepRecord
 from mpkit.training.step import LossFunction as LossFunction
 from mpkit.training.step import TrainStep
@@ -23,30 +23,28 @@ from mpkit.training.step import total_norm as total_norm
 
 
 class Run:
-    """A training run in progress; made by `fit`. Iterate over it to train."""
+    """A training run in progress; made by `fit`. Iterate over it to train.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: StepData,
-        optimizer: torch.optim.Optimizer,
-        steps: int,
-        policy: Policy,
-        scaler: LossScaler,
-        loss_fn: LossFunction,
-        measure_flushed: bool,
-        engine: str,
-        read_every: int,
-    ) -> None:
-        self.model, self.data, self.optimizer, self.steps = model, data, optimizer, steps
-        self.policy, self.scaler = policy, scaler
+    `read_every`: 0 trains step by step; from 1 on the step is captured, and so many are trained between two reads.
+    """
+
+    def __init__(self, work: TrainStep, data: StepData, steps: int, read_every: int = 0) -> None:
+        self.work, self.data, self.steps = work, data, steps
         self.step = 0
-        self._meter = Meter() if measure_flushed else None
-        self._work = TrainStep(model, optimizer, policy, scaler, loss_fn, engine, self._meter)
         self._stopped = False
-        self._every = read_every  # 0: not captured
+        self._every = read_every
         self._captured: CapturedStep | None = None
         self._waiting: list[StepRecord] = []
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.work.model
+
+    @property
+    def scaler(self) -> LossScaler:
+        """The scaler that is driven."""
+        return self.work.scaler
 
     def __iter__(self) -> Run:
         return self
@@ -67,37 +65,26 @@ class Run:
         self._stopped = True
 
     def _train_one_step(self) -> StepRecord:
-        start = time.perf_counter()
-        inputs, targets = self.data.batch(self.step)
-        if self._meter:
-            self._meter.reset()
-        losses, grad_norm, result = self._work(inputs, targets)
-        values = tuple(losses.detach().reshape(-1).tolist())
-        return StepRecord(
-            step=self.step,
-            loss=sum(values) / len(values),
-            losses=values,
-            scale=result.scale,
-            skipped=not result.stepped,
-            flushed=self._meter.flushed if self._meter else 0.0,
-            grad_norm=float(grad_norm),
-            seconds=time.perf_counter() - start,
-        )
+        start, meter = time.perf_counter(), self.work.meter
+        if meter:
+            meter.reset()
+        numbers = self.work(*self.data.batch(self.step)).numbers.tolist()
+        flushed = meter.flushed if meter else 0.0
+        return StepRecord.of(self.step, numbers, self.scaler.rule.skips, time.perf_counter() - start, flushed)
 
     def _replay(self) -> StepRecord:
         """One record of a captured run; when none waits, train `read_every` steps and wait for the device once."""
         if not self._waiting:
-            start = time.perf_counter()
-            batches = (self.data.batch(step) for step in range(self.step, min(self.step + self._every, self.steps)))
-            rows = []
-            for inputs, targets in batches:
+            start, rows = time.perf_counter(), []
+            for step in range(self.step, min(self.step + self._every, self.steps)):
+                batch = self.data.batch(step)
                 if self._captured is None:
-                    self._captured = CapturedStep(self._work, inputs, targets)
-                rows.append(self._captured(inputs, targets).clone())
+                    self._captured = CapturedStep(self.work, *batch)
+                rows.append(self._captured(*batch).clone())
             numbers = torch.stack(rows).tolist()
             seconds = (time.perf_counter() - start) / len(rows)
             skips = self.scaler.rule.skips
-            self._waiting = [record_of(self.step + n, row, skips, seconds) for n, row in enumerate(numbers)]
+            self._waiting = [StepRecord.of(self.step + n, row, skips, seconds) for n, row in enumerate(numbers)]
         return self._waiting.pop(0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,7 +92,7 @@ class Run:
         state = {
             "step": self.step + len(self._waiting),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.work.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -116,7 +103,7 @@ class Run:
         """Continue where `state` was saved; the records from here on equal those of an uninterrupted run."""
         state = copy.deepcopy(state)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.work.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and torch.cuda.is_available():
@@ -180,17 +167,22 @@ def fit(
         raise TypeError(
             "LBFGS needs a closure, which fit does not make; use an optimizer that steps once, such as SGD."
         )
-    policy = policy or Policy()
-    scaler = scaler or LossScaler(NoScaling())
-    loss_fn = loss_fn or getattr(model, "loss", None) or F.cross_entropy
     if read_every < 1 or (read_every > 1 and not capture):
         raise ValueError(f"read_every={read_every} needs capture=True and a number of 1 or more.")
     can_measure = engine == "emulated" and not capture
     if measure_flushed and not can_measure:
         raise ValueError("flushed gradients are counted by emulation, uncaptured; leave measure_flushed away here.")
     measure = can_measure if measure_flushed is None else measure_flushed
-    every = read_every if capture else 0
-    return Run(model, data, optimizer, steps, policy, scaler, loss_fn, measure, engine, every)
+    work = TrainStep(
+        model,
+        optimizer,
+        policy or Policy(),
+        scaler or LossScaler(NoScaling()),
+        loss_fn or getattr(model, "loss", None) or F.cross_entropy,
+        engine,
+        Meter() if measure else None,
+    )
+    return Run(work, data, steps, read_every if capture else 0)
 
 
 def _require_kind(name: str, value: Any, kind: type, example: str) -> None:

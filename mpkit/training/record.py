@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
@@ -32,6 +33,13 @@ class StepRecord:
     flushed: float
     grad_norm: float
     seconds: float
+
+    @classmethod
+    def of(cls, step: int, numbers: Sequence[float], skips: bool, seconds: float, flushed: float = 0.0) -> StepRecord:
+        """A record from one row of `StepTensors.numbers`; `skips`: the rule leaves a step with found_inf out."""
+        *losses, scale, found_inf, norm = numbers
+        loss = sum(losses) / len(losses)
+        return cls(step, loss, tuple(losses), scale, skips and bool(found_inf), flushed, norm, seconds)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StepRecord) and self._bits() == other._bits()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from mpkit.policy.meter import Meter
 from mpkit.policy.policy import Policy
@@ -24,10 +25,17 @@ class StepTensors(NamedTuple):
     grad_norm: Tensor
     result: StepResult
 
+    @property
+    def numbers(self) -> Tensor:
+        """All of it in one float32 tensor, which one wait reads: losses, loss scale, found_inf, gradient norm."""
+        losses = self.losses.detach().float().reshape(-1)
+        others = (self.result.outcome, self.grad_norm.reshape(1))  # perhaps elsewhere, if the model is on two devices
+        return torch.cat([losses, *(other.to(losses.device) for other in others)])
+
 
 @dataclass(frozen=True)
 class TrainStep:
-    """Call it with a batch; the parts are those of `mpkit.fit`."""
+    """The description of a run, and its step: call it with a batch. The parts are those of `mpkit.fit`."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -54,7 +62,7 @@ class TrainStep:
 
 
 def total_norm(optimizer: torch.optim.Optimizer) -> Tensor:
-    """Euclidean norm of all gradients that the optimizer uses, on the device: a 0-dim tensor."""
+    """Euclidean norm of all gradients that the optimizer uses, on the device: a 0-dim tensor; 0 if there are none."""
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    return norms
+    norm: Tensor = get_total_norm(grads)
+    return norm
