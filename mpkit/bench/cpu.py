@@ -103,9 +103,7 @@ def parameters(device: str, shapes: list[tuple[int, ...]]) -> list[nn.Parameter]
     return params
 
 
-def unscale_pair(
-    device: str, shapes: list[tuple[int, ...]], sync: Callable[[], None] = lambda: None
-) -> tuple[Sampler, Sampler]:
+def unscale_pair(device: str, shapes: list[tuple[int, ...]]) -> tuple[Sampler, Sampler]:
     """Time `unscale_` alone: both scalers forget between two calls that they have unscaled, which costs nothing.
 
     The scale is 1, so that the gradients stay what they are however often they are unscaled.
@@ -124,7 +122,7 @@ def unscale_pair(
         theirs.unscale_(optimizer)
         theirs._per_optimizer_states.clear()
 
-    return timed(our_call, sync), timed(their_call, sync)
+    return timed(our_call), timed(their_call)
 
 
 def mlp(device: str) -> tuple[nn.Module, Tensor, Tensor]:
@@ -134,7 +132,7 @@ def mlp(device: str) -> tuple[nn.Module, Tensor, Tensor]:
     return model, torch.randn(256, 256, device=device), torch.randint(10, (256,), device=device)
 
 
-def step_pair(device: str, fused: bool, sync: Callable[[], None] = lambda: None) -> tuple[Sampler, Sampler]:
+def step_pair(device: str, fused: bool) -> tuple[Sampler, Sampler]:
     """Time a whole step (forward, scale, backward, unscale_, step, update) of a small MLP under either scaler.
 
     On a GPU the forward pass runs under autocast to float16; on a CPU in FP32, where float16 would hide the scaler.
@@ -156,7 +154,7 @@ def step_pair(device: str, fused: bool, sync: Callable[[], None] = lambda: None)
         return call
 
     ours, theirs = scalers(device, 2.0**10)
-    return timed(step(ours), sync), timed(step(theirs), sync)
+    return timed(step(ours)), timed(step(theirs))
 
 
 def _policy_pair(peer: str) -> tuple[Sampler, Sampler]:

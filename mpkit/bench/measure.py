@@ -7,11 +7,11 @@ quartiles. When the quartiles lie far apart, the machine was not quiet and the r
 from __future__ import annotations
 
 import gc
-import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from mpkit.timer import WARM_UP, calls_in, seconds_of
 
 Sampler = Callable[[], float]  # runs something and returns its seconds
 
@@ -51,24 +51,14 @@ class Row:
     note: str = ""
 
 
-def timed(call: Callable[[], object], sync: Callable[[], None] = lambda: None) -> Sampler:
+def timed(call: Callable[[], object]) -> Sampler:
     """Return a sampler that gives the mean seconds of one call.
 
-    `call` runs three times as a warm-up. A sample is as many calls as fill SHORTEST_SAMPLE, with `sync` (such as
-    `torch.cuda.synchronize`) before the first and after the last.
+    `call` runs three times as a warm-up. A sample is as many calls as fill SHORTEST_SAMPLE, from an idle device to an
+    idle device.
     """
-
-    def batch(calls: int) -> float:
-        sync()
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        sync()
-        return (time.perf_counter() - start) / calls
-
-    once = min(batch(1) for _ in range(3))
-    calls = max(1, min(1000, math.ceil(SHORTEST_SAMPLE / max(once, 1e-9))))
-    return lambda: batch(calls)
+    calls = calls_in(SHORTEST_SAMPLE, min(seconds_of(call) for _ in range(WARM_UP)))
+    return lambda: seconds_of(call, calls)
 
 
 def measure(case: Case, repeats: int) -> Row:

@@ -90,17 +90,6 @@ def test_the_median_of_paired_samples_decides() -> None:
     assert line(row).split()[-2:] == ["1", "yes"]
 
 
-def test_a_sample_is_the_time_of_one_call() -> None:
-    calls: list[int] = []
-    syncs: list[int] = []
-    sample = timed(lambda: calls.append(1), lambda: syncs.append(1))
-    before, waited = len(calls), len(syncs)
-    seconds = sample()
-    assert len(syncs) - waited == 2
-    assert len(calls) - before > 10
-    assert 0 < seconds < 1e-3
-
-
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -29,7 +29,8 @@ PUBLIC = {
 
 # Which rooms a module may import from; within its own room it may import anything.
 LIBRARY = frozenset(
-    "formats rounding casting extremes overflow histogram trees unwatched scaling policy optim tracing training".split()
+    "formats rounding casting extremes overflow histogram trees unwatched timer "
+    "scaling policy optim tracing training".split()
 )
 SHARED = frozenset(
     "start table markup read_number arithmetic nets runs recorded doctor pictures panels exercises".split()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 from torch import Tensor
 
 from mpkit.casting import cast
 from mpkit.formats import E4M3, E5M2, FORMATS, FP32, TF32, FloatFormat
+from mpkit.timer import median_seconds
 
 SIZE = {"cpu": 256, "cuda": 4096}  # n of an n x n x n matrix product; a GPU needs a large one to be busy
-BUDGET = 0.1  # seconds for one measurement, after one run to warm up
+BUDGET = 0.1  # seconds for one measurement
 TENSOR_FLOAT = (8, 0)  # compute capability from which CUDA devices have TF32
 FLOAT8 = (8, 9)  # and from which they have FP8 (CUDA programming guide, table of compute capabilities)
 
@@ -39,7 +38,7 @@ def speeds(device: str) -> tuple[FormatSpeed, ...]:
     try:
         generator = torch.Generator().manual_seed(0)
         a, b = (torch.randn(SIZE[device], SIZE[device], generator=generator).to(device) for _ in range(2))
-        base = _seconds(lambda: a @ b, device)
+        base = median_seconds(lambda: a @ b, BUDGET)
         return tuple(_speed(fmt, a, b, base) for fmt in FORMATS.values())
     finally:
         torch.set_num_threads(threads)
@@ -48,8 +47,8 @@ def speeds(device: str) -> tuple[FormatSpeed, ...]:
 def _speed(fmt: FloatFormat, a: Tensor, b: Tensor, base: float) -> FormatSpeed:
     device = a.device.type
     product = native(fmt, a, b)
-    ratio = None if product is None else _seconds(product, device) / base
-    emulated = _seconds(lambda: cast(cast(a, fmt) @ cast(b, fmt), fmt), device) / base
+    ratio = None if product is None else median_seconds(product, BUDGET) / base
+    emulated = median_seconds(lambda: cast(cast(a, fmt) @ cast(b, fmt), fmt), BUDGET) / base
     # On a CPU even a native product stays out: the lessons must tell the same story on every machine.
     own = fmt == FP32 or (device == "cuda" and ratio is not None)
     return FormatSpeed(fmt, 1.0 if fmt == FP32 else ratio, emulated, "native" if own else "emulate")
@@ -88,22 +87,3 @@ def _float8(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor]:
     x, y = a.to(fmt.dtype), b.t().contiguous().to(torch.float8_e4m3fn).t()
     one = torch.ones((), device=a.device)
     return lambda: torch._scaled_mm(x, y, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
-
-
-def _seconds(call: Callable[[], Tensor], device: str) -> float:
-    """Median time of a call within the budget; three calls at least, one hundred at most."""
-    call()
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < 3 or (time.perf_counter() - began < BUDGET and len(times) < 100):
-        _wait(device)
-        start = time.perf_counter()
-        call()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return median(times)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

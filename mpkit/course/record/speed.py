@@ -19,8 +19,9 @@ from torch import Tensor
 
 from mpkit.course.nets.workloads import mlp, ours, resnet, transformer
 from mpkit.course.recorded.speed import FOLDER
-from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, seconds_of, small
+from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, small
 from mpkit.policy.policy import Policy
+from mpkit.timer import seconds_of
 
 POLICIES = ("fp32", "tf32", "article", "fp16-mixed", "bf16-mixed")
 SEEDS = 5

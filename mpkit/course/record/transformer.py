@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,7 @@ import torch
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
 from mpkit.course.recorded.transformer import FOLDER
-from mpkit.course.runs.energy import joules
-from mpkit.course.runs.timing import seconds_of
+from mpkit.course.runs.timing import repeated
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
 from mpkit.scaling.loss_scaler import LossScaler
@@ -100,13 +98,11 @@ def speed(model: str, policy: str, seconds: float) -> dict[str, Any]:
         step(*tokens)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    times, before, start = [], joules(), time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        times.append(seconds_of(lambda: step(*tokens)))
-    after, count = joules(), size["batch"] * size["context"]
+    times, energy = repeated(lambda: step(*tokens), seconds)
+    count = size["batch"] * size["context"]
     row = {
         "ms": 1000 * statistics.median(times), "tokens_per_s": count / statistics.median(times),
-        "joules_per_million": None if before is None or after is None else (after - before) / len(times) / count * 1e6,
+        "joules_per_million": None if energy is None else energy / len(times) / count * 1e6,
         "peak_GiB": torch.cuda.max_memory_allocated() / 2**30,
     }  # fmt: skip
     print(f"{model}, {policy}: {row['ms']:.1f} ms, {row['tokens_per_s']:,.0f} tokens/s", flush=True)  # noqa: T201

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from mpkit.course.nets.workloads import ours, peers_step, resnet
 from mpkit.course.runs.energy import joules
+from mpkit.timer import median_seconds, seconds_of
 from mpkit.training.capture import CapturedStep
+from mpkit.trees import tensors_in
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 ODD = (1023, 2047, 4095)  # not a multiple of 8
@@ -38,23 +40,29 @@ def resnet_row(policy: str, batch: int, seconds: float) -> dict[str, Any]:
         loss = step.loss_fn(model(images), targets)
     activations = torch.cuda.memory_allocated() - before
     del loss
-    times, energy, start = [], joules(), time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        times.append(seconds_of(lambda: step(images, targets)))
-    used, took = joules(), time.perf_counter() - start
-    steps = len(times)
+    times, energy = repeated(lambda: step(images, targets), seconds)
     low, middle, high = statistics.quantiles(times, n=4)
     row = {
-        "ms": 1000 * middle, "quartiles_ms": [1000 * low, 1000 * high], "images_per_s": batch / middle, "steps": steps,
-        "joules_per_image": None if energy is None or used is None else (used - energy) / (steps * batch),
-        "watts": None if energy is None or used is None else (used - energy) / took,
+        "ms": 1000 * middle, "quartiles_ms": [1000 * low, 1000 * high], "images_per_s": batch / middle,
+        "steps": len(times), "joules_per_image": None if energy is None else energy / (len(times) * batch),
+        "watts": None if energy is None else energy / sum(times),
         "weights_MiB": weights / MIB, "activations_MiB": activations / MIB,
-        "optimizer_MiB": sum(_bytes(v) for s in step.optimizer.state.values() for v in s.values()) / MIB,
-        "gradients_MiB": sum(_bytes(p.grad) for p in model.parameters()) / MIB,
+        "optimizer_MiB": sum(t.nbytes for t in tensors_in(dict(step.optimizer.state))) / MIB,
+        "gradients_MiB": sum(t.nbytes for t in tensors_in([p.grad for p in model.parameters()])) / MIB,
         "peak_MiB": torch.cuda.max_memory_allocated() / MIB,
     }  # fmt: skip
     print(f"{policy}: {row['ms']:.1f} ms, {row['images_per_s']:.0f} images/s", flush=True)  # noqa: T201
     return row
+
+
+def repeated(step: Callable[[], object], seconds: float) -> tuple[list[float], float | None]:
+    """Times of a step again and again for so many seconds, and the joules of all together, where they are counted."""
+    times: list[float] = []
+    before, start = joules(), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        times.append(seconds_of(step))
+    after = joules()
+    return times, None if before is None or after is None else after - before
 
 
 def matmuls() -> dict[str, dict[str, float]]:
@@ -64,7 +72,7 @@ def matmuls() -> dict[str, dict[str, float]]:
         torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
         for n in sorted((*SIZES, *ODD)):
             a, b = torch.randn(2, n, n, device="cuda").to(dtype).unbind(0)
-            found.setdefault(name, {})[str(n)] = 2 * n**3 / many(lambda a=a, b=b: a @ b) / 1e12  # type: ignore[misc]
+            found.setdefault(name, {})[str(n)] = 2 * n**3 / median_seconds(lambda a=a, b=b: a @ b) / 1e12  # type: ignore[misc]
     torch.backends.cuda.matmul.allow_tf32 = False
     return found
 
@@ -74,7 +82,7 @@ def bandwidth(n: int) -> dict[str, float]:
     found = {}
     for name in ("FP32", "FP16"):
         x = torch.randn(n, device="cuda").to(DTYPES[name])
-        found[name] = 2 * n * x.element_size() / many(lambda x=x: x + x) / 1e9  # type: ignore[misc]
+        found[name] = 2 * n * x.element_size() / median_seconds(lambda x=x: x + x) / 1e9  # type: ignore[misc]
     return found
 
 
@@ -84,41 +92,11 @@ def small(make: Callable[[], tuple[nn.Module, Tensor, Tensor]]) -> dict[str, flo
     for policy in ("fp32", "fp16-mixed"):
         model, inputs, targets = make()
         step = ours(model, policy)
-        found[f"{policy} eager"] = 1000 * many(lambda s=step, i=inputs, t=targets: s(i, t))  # type: ignore[misc]
+        found[f"{policy} eager"] = 1000 * median_seconds(lambda s=step, i=inputs, t=targets: s(i, t))  # type: ignore[misc]
         captured = CapturedStep(step, inputs, targets)
-        found[f"{policy} captured"] = 1000 * many(lambda c=captured, i=inputs, t=targets: c(i, t))  # type: ignore[misc]
+        found[f"{policy} captured"] = 1000 * median_seconds(lambda c=captured, i=inputs, t=targets: c(i, t))  # type: ignore[misc]
         if policy == "fp16-mixed":
             waiting = lambda s=step, i=inputs, t=targets: s(i, t).losses.sum().item()  # noqa: E731
-            found[f"{policy} eager, loss.item() every step"] = 1000 * many(waiting)
-    found["torch.amp eager"] = 1000 * many(peers_step(*make()))
+            found[f"{policy} eager, loss.item() every step"] = 1000 * median_seconds(waiting)
+    found["torch.amp eager"] = 1000 * median_seconds(peers_step(*make()))
     return found
-
-
-def seconds_of(call: Callable[[], object]) -> float:
-    """Seconds of one call, by the device's own clock."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1000
-
-
-def many(call: Callable[[], object], seconds: float = 0.15) -> float:
-    """Median seconds of a call, from five rounds of as many as fill `seconds`."""
-    for _ in range(3):
-        call()
-    torch.cuda.synchronize()
-    once = max(seconds_of(call), 1e-6)
-    count, rounds = max(3, min(2000, int(seconds / 5 / once))), []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        torch.cuda.synchronize()
-        rounds.append((time.perf_counter() - start) / count)
-    return statistics.median(rounds)
-
-
-def _bytes(tensor: Any) -> int:
-    return tensor.numel() * tensor.element_size() if isinstance(tensor, Tensor) else 0
