@@ -6,7 +6,6 @@ What lesson 07 shows to those without a GPU is what this command wrote on one.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mpkit.course.nets.workloads import mlp, ours, resnet, transformer
-from mpkit.course.recorded.speed import FOLDER
+from mpkit.course.recorded.machine import write
 from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, small
 from mpkit.policy.policy import Policy
 from mpkit.timer import seconds_of
@@ -50,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
     record["matmul"] = matmuls()
     record["add"] = {str(n): bandwidth(n) for n in (2**14, 2**18, 2**22, 2**26)}
     record["small"] = {"mlp": small(mlp), "transformer": small(transformer)}
-    slug = name.lower().replace(" ", "_")
-    path = chosen.out or FOLDER / f"speed_{slug}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path = write("speed", record, chosen.out)
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
     return 0
 

@@ -6,7 +6,6 @@ What lesson 08 shows to those without a GPU is what this command wrote on one.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ import torch
 
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
-from mpkit.course.recorded.transformer import FOLDER
+from mpkit.course.recorded.machine import write
 from mpkit.course.runs.timing import repeated
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
@@ -67,8 +66,7 @@ def main(argv: Sequence[str]) -> int:
         "speed": {m: {policy: speed(m, policy, chosen.seconds) for policy in POLICIES} for m in SIZES},
         "losses": losses, "curves": curves,
     }  # fmt: skip
-    path = chosen.out or FOLDER / f"transformer_{name.lower().replace(' ', '_')}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path = write("transformer", record, chosen.out)
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
     return 0
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-FOLDER = Path(__file__).parent
+from mpkit.course.recorded.machine import MachineRecord
+
 BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
-class SpeedRecord:
+class SpeedRecord(MachineRecord):
     """One machine's figures.
 
     `resnet50[policy]`: a row of `mpkit.course.runs.timing.resnet_row`; `parts`: milliseconds of forward, backward,
@@ -20,10 +19,7 @@ class SpeedRecord:
     `bandwidth[format]`: GB/s of a large addition; `small[model][way]`: milliseconds of a step.
     """
 
-    gpu: str
-    torch: str
-    date: str
-    command: str
+    KIND: ClassVar[str] = "speed"
     batch: int
     resnet50: dict[str, dict[str, Any]]
     parts: dict[str, float]
@@ -33,22 +29,11 @@ class SpeedRecord:
     small: dict[str, dict[str, float]]
 
     @classmethod
-    def load(cls, name: str = "speed_nvidia_h200", folder: Path = FOLDER) -> SpeedRecord:
-        """Read a record. ValueError: there is none of that name; the text lists the known."""
-        path = folder / f"{name}.json"
-        if not path.exists():
-            known = ", ".join(sorted(one.stem for one in folder.glob("speed_*.json"))) or "none"
-            raise ValueError(f"there is no record {name!r}; known: {known}. To make one: python -m mpkit record-speed.")
-        data = json.loads(path.read_text(encoding="utf-8"))
+    def figures(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Sizes of matrices become numbers again, and of the additions the largest is kept."""
         matmul = {fmt: {int(n): v for n, v in row.items()} for fmt, row in data["matmul"].items()}
         largest = data["add"][max(data["add"], key=int)]
-        keys = ("gpu", "torch", "date", "command", "batch", "resnet50", "parts", "losses", "small")
-        return cls(matmul=matmul, bandwidth=largest, **{key: data[key] for key in keys})
-
-    @property
-    def source(self) -> str:
-        """Where the figures come from, in a line."""
-        return f"Recorded on an {self.gpu}, torch {self.torch}, {self.date}: {self.command}"
+        return super().figures({**data, "matmul": matmul, "bandwidth": largest})
 
     def speedup(self, policy: str) -> float:
         """How many times as many images a second as FP32."""
