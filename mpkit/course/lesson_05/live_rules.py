@@ -10,13 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from mpkit.course.lesson_05.rule_race import Lap
+from mpkit.course.runs.experiments import Variant, start
 from mpkit.course.runs.recipes import RECIPES, Recipe
+from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
-from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training.loop import StepRecord, fit
+from mpkit.training.loop import StepRecord
 
 STEPS = 420
+REFERENCE = "FP32"
 LAST = 10  # steps over which a final loss is averaged
 
 
@@ -37,21 +39,13 @@ class Learner:
         def loss(output: Tensor, target: Tensor) -> Tensor:
             return model.loss(output, target) * self.weight(self.run.step)
 
-        self.run = fit(
-            model, recipe.data(), optimizer=optimizer, steps=steps, policy=policy, scaler=LossScaler(rule),
-            loss_fn=loss, measure_flushed=measure_flushed,
-        )  # fmt: skip
+        variant = Variant(recipe.about, policy, rule)
+        self.run = start(variant, model, recipe.data(), optimizer, steps, loss, measure_flushed)
 
-    def step(self) -> None:
-        """Train one step, unless the rule gave up before."""
-        if self.gave_up is not None:
-            return
+    def follow_the_weight(self) -> None:
+        """Divide the learning rate by the weight of the step to come."""
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate / self.weight(self.run.step)
-        try:
-            self.records.append(next(self.run))
-        except ScaleExhausted:
-            self.gave_up = len(self.records)
 
     @property
     def loss(self) -> float:
@@ -73,7 +67,7 @@ class Learner:
         return self.recipe.weight(step) if self.recipe.weight else 1.0
 
 
-class LiveScales:
+class LiveScales(SideBySide):
     """Every rule trains the recipe `name` in FP16, with the policy "fp16-mixed" and seed 0; so does FP32 beside them.
 
     Args:
@@ -98,30 +92,26 @@ class LiveScales:
                 f"{takes[0]} takes every step, also one that overflowed, and Inf would reach the weights. "
                 "Leave it out to train the others."
             )
-        self.name, self.about, self.steps, self.step, self.stopped = name, recipe.about, steps, 0, False
+        self.name, self.about = name, recipe.about
         policy = Policy.preset("fp16-mixed")
         self.learners = {key: Learner(recipe, policy, rule, steps, True) for key, rule in rules.items()}
         self.reference = Learner(recipe, Policy(), NoScaling(), steps, False)
-
-    @property
-    def over(self) -> bool:
-        """Have all taken all their steps?"""
-        return self.step == self.steps
+        self._all = {REFERENCE: self.reference, **self.learners}
+        super().__init__({key: learner.run for key, learner in self._all.items()})
+        for key, learner in self._all.items():
+            learner.records = self.records[key]
 
     @property
     def laps(self) -> dict[str, Lap]:
         """Each rule's steps so far."""
         return {key: learner.lap(self.step) for key, learner in self.learners.items()}
 
-    def advance(self) -> bool:
-        """One step of everybody; returns whether there is more to do."""
-        if self.over or self.stopped:
-            return False
-        for learner in (self.reference, *self.learners.values()):
-            learner.step()
-        self.step += 1
-        return not self.over
-
-    def stop(self) -> None:
-        """End the race where it is. What was recorded stays."""
-        self.stopped = True
+    def _train(self, name: str) -> None:
+        """A rule that has given up rests from then on."""
+        learner = self._all[name]
+        if learner.gave_up is None:
+            learner.follow_the_weight()
+            try:
+                super()._train(name)
+            except ScaleExhausted:
+                learner.gave_up = len(learner.records)

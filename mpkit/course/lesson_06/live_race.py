@@ -9,16 +9,15 @@ from functools import cache
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
-from mpkit.course.runs.experiments import Outcome, Variant
+from mpkit.course.runs.experiments import Outcome, Variant, require_different, start, weighted
+from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
-from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.batches import Batches
-from mpkit.training.loop import Run, StepRecord, fit
+from mpkit.training.loop import Run, StepRecord
 
 SEEDS, REFERENCE = range(5), "FP32"
 STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck
@@ -100,7 +99,7 @@ def _digits() -> Digits:
     return digits()
 
 
-class LiveRace:
+class LiveRace(SideBySide):
     """One race. `outcomes` holds what every competitor has done so far, by name; scores come at the end.
 
     Args:
@@ -120,68 +119,25 @@ class LiveRace:
         if len(names) < 2:
             came = f"{names[0]} alone came" if names else "none came"
             raise ValueError(f"A race needs two competitors or more, but {came}; add one.")
-        if len(set(names)) < len(names):
-            raise ValueError(f"Competitors need different names, but these came: {', '.join(names)}.")
-        self.task, self.lr, self.steps = task, task.lr if lr is None else lr, task.steps if steps is None else steps
+        require_different(names, "Competitors")
+        self.task, self.lr, length = task, task.lr if lr is None else lr, task.steps if steps is None else steps
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"A learning rate of {self.lr:g} cannot be used; use a number above 0, such as 1e-3.")
-        if self.steps < 1:
-            raise ValueError(f"A race of {self.steps} steps has no end to look at; use 1 or more.")
-        self.outcomes = {variant.name: Outcome(variant, []) for variant in competitors}
-        self.stopped = False
-        self._names = names
-        self._runs = [self._run(variant) for variant in competitors]
-        self._turn = 0
+        if length < 1:
+            raise ValueError(f"A race of {length} steps has no end to look at; use 1 or more.")
+        super().__init__({variant.name: self._run(variant, length) for variant in competitors})
+        self.outcomes = {variant.name: Outcome(variant, self.records[variant.name]) for variant in competitors}
 
-    @property
-    def step(self) -> int:
-        """Steps that every competitor has taken."""
-        return self._turn // len(self._runs)
-
-    @property
-    def over(self) -> bool:
-        """Have all taken all their steps?"""
-        return self.step == self.steps
-
-    def take_turn(self) -> bool:
-        """One step of the next competitor; returns whether there is another turn to take."""
-        if self.over or self.stopped:
-            return False
-        place = self._turn % len(self._runs)
-        outcome, run = self.outcomes[self._names[place]], self._runs[place]
-        outcome.records.append(next(run))
+    def _train(self, name: str) -> None:
+        super()._train(name)
+        run = self.runs[name]
         if run.step == self.steps:
-            outcome.scores = self.task.score(run.model)  # type: ignore[arg-type]
-        self._turn += 1
-        return not self.over
+            self.outcomes[name].scores = self.task.score(run.model)  # type: ignore[arg-type]
 
-    def advance(self) -> bool:
-        """One step of every competitor (the rest of a round that was begun); returns whether there is more to do."""
-        more = self.take_turn()
-        while more and self._turn % len(self._runs):
-            more = self.take_turn()
-        return more
-
-    def stop(self) -> None:
-        """End the race where it is. What was recorded stays."""
-        self.stopped = True
-        for run in self._runs:
-            run.stop()
-
-    def _run(self, variant: Variant) -> Run:
-        model, weight = self.task.model(), self.task.weight
-
-        def loss(output: Tensor, target: Tensor) -> Tensor:
-            return model.loss(output, target) * weight
-
-        stepper = self.task.optimizer(model, self.lr)
-        if variant.wrap is not None:
-            stepper = variant.wrap(stepper)
-        scaler = LossScaler(variant.rule)
-        return fit(
-            model, self.task.data(), optimizer=stepper, steps=self.steps, policy=variant.policy, scaler=scaler,
-            loss_fn=loss,
-        )  # fmt: skip
+    def _run(self, variant: Variant, steps: int) -> Run:
+        model, task = self.task.model(), self.task
+        loss = weighted(model, task.weight)
+        return start(variant, model, task.data(), task.optimizer(model, self.lr), steps, loss)
 
 
 def standings(race: LiveRace) -> dict[str, str]:

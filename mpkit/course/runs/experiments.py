@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.course.nets.models import SeedsNet
+from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.optim.keeper import WeightKeeper
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.batches import StepData
-from mpkit.training.loop import LossFunction, StepRecord, fit
+from mpkit.training.loop import LossFunction, Run, StepRecord, fit
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,28 @@ class Outcome:
         return tuple(mine / theirs - 1 for mine, theirs in zip(self.scores, reference.scores, strict=True))
 
 
+def start(
+    variant: Variant,
+    model: nn.Module,
+    data: StepData,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    loss_fn: LossFunction | None = None,
+    measure_flushed: bool | None = None,
+) -> Run:
+    """The run of one variant, as `mpkit.fit` makes it; the variant's wrapper goes around `optimizer`."""
+    return fit(
+        model, data, optimizer=optimizer if variant.wrap is None else variant.wrap(optimizer), steps=steps,
+        policy=variant.policy, scaler=LossScaler(variant.rule), loss_fn=loss_fn, measure_flushed=measure_flushed,
+    )  # fmt: skip
+
+
+def weighted(model: nn.Module, weight: float) -> LossFunction:
+    """The model's own loss times `weight`, as for an auxiliary loss."""
+    loss = cast(LossFunction, model.loss)
+    return lambda outputs, targets: weight * loss(outputs, targets)
+
+
 def train_each(
     variants: Sequence[Variant],
     model: Callable[[], SeedsNet],
@@ -97,24 +120,14 @@ def train_each(
     Raises:
         ValueError: two variants have the same name.
     """
-    names = [variant.name for variant in variants]
-    if len(set(names)) < len(names):
-        raise ValueError(f"variants need different names, but these came: {', '.join(names)}.")
-    results: dict[str, Outcome] = {}
-    for variant in variants:
+
+    def begin(variant: Variant) -> list[Run]:
         net = model()
-        outcome = results[variant.name] = Outcome(variant, [])
-        stepper = optimizer(net) if variant.wrap is None else variant.wrap(optimizer(net))
-        run = fit(
-            net, data, optimizer=stepper, steps=steps, policy=variant.policy,
-            scaler=LossScaler(variant.rule), loss_fn=loss_fn, measure_flushed=measure_flushed,
-        )  # fmt: skip
-        for record in run:
-            outcome.records.append(record)
-            if record.step == steps - 1:
-                outcome.scores = tuple(score(net).tolist())
-                outcome.lost = stepper.updates.lost_share if isinstance(stepper, WeightKeeper) else None
-            yield results
+        return [start(variant, net, data, optimizer(net), steps, loss_fn, measure_flushed)]
+
+    return _one_after_the_other(
+        variants, begin, lambda records: records[0], lambda nets: tuple(score(cast(SeedsNet, nets[0])).tolist())
+    )
 
 
 def train_seeds(
@@ -136,28 +149,45 @@ def train_seeds(
 
     ValueError: two variants have the same name.
     """
-    names = [variant.name for variant in variants]
-    if len(set(names)) < len(names):
-        raise ValueError(f"variants need different names, but these came: {', '.join(names)}.")
+
+    def begin(variant: Variant) -> list[Run]:
+        nets = [model(seed) for seed in seeds]
+        return [
+            start(variant, net, data(seed), optimizer(net), steps, weighted(net, weight), measure_flushed=False)
+            for net, seed in zip(nets, seeds, strict=True)
+        ]
+
+    return _one_after_the_other(
+        variants, begin, lambda records: _merged(records, weight), lambda nets: tuple(map(score, nets))
+    )
+
+
+def _one_after_the_other(
+    variants: Sequence[Variant],
+    begin: Callable[[Variant], list[Run]],
+    merge: Callable[[Sequence[StepRecord]], StepRecord],
+    score: Callable[[list[nn.Module]], tuple[float, ...]],
+) -> Iterator[dict[str, Outcome]]:
+    """Each variant's runs side by side; the growing results after every step."""
+    require_different([variant.name for variant in variants], "variants")
     results: dict[str, Outcome] = {}
     for variant in variants:
-        nets = [model(seed) for seed in seeds]
+        together = SideBySide({str(place): run for place, run in enumerate(begin(variant))})
         outcome = results[variant.name] = Outcome(variant, [])
-        runs = [
-            fit(net, data(seed), optimizer=optimizer(net), steps=steps, policy=variant.policy,
-                scaler=LossScaler(variant.rule), loss_fn=_times(weight, net), measure_flushed=False)
-            for net, seed in zip(nets, seeds, strict=True)
-        ]  # fmt: skip
-        for records in zip(*runs, strict=True):
-            outcome.records.append(_merged(records, weight))
-            if len(outcome.records) == steps:
-                outcome.scores = tuple(score(net) for net in nets)
+        while not together.over:
+            together.advance()
+            outcome.records.append(merge([records[-1] for records in together.records.values()]))
+            if together.over:
+                outcome.scores = score([run.model for run in together.runs.values()])
+                stepper = together.runs["0"].work.optimizer
+                outcome.lost = stepper.updates.lost_share if isinstance(stepper, WeightKeeper) else None
             yield results
 
 
-def _times(weight: float, net: nn.Module) -> LossFunction:
-    loss = cast(LossFunction, net.loss)
-    return lambda outputs, targets: weight * loss(outputs, targets)
+def require_different(names: Sequence[str], what: str) -> None:
+    """ValueError if a name is there twice; it says of `what`."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} need different names, but these came: {', '.join(names)}.")
 
 
 def _merged(records: Sequence[StepRecord], weight: float) -> StepRecord:
