@@ -15,7 +15,7 @@ from mpkit.trees import map_tensors
 
 # torch's own conversions round to nearest even and are faster than arithmetic. E4M3 is not here: torch 2.11 turns
 # what is too large into NaN, torch 2.12 and later into 448.
-NATIVE = (torch.float16, torch.bfloat16, torch.float8_e5m2)
+EXACT_IN_TORCH = (torch.float16, torch.bfloat16, torch.float8_e5m2)
 
 
 def cast(
@@ -64,7 +64,7 @@ def cast(
     if overflow == "raise":
         raise_if_too_large(wide, fmt, rounding)
     # torch.compile removes a conversion there and back, and the rounding with it.
-    native = rounding == "nearest" and fmt.dtype in NATIVE and not torch.compiler.is_compiling()
+    native = rounding == "nearest" and fmt.dtype in EXACT_IN_TORCH and not torch.compiler.is_compiling()
     float32_already = fmt.mantissa_bits == 23 and fmt.exponent_bits == 8
     if wide.dtype == torch.float32 and native:
         return convert(wide, fmt, overflow).to(x.dtype)
@@ -94,7 +94,7 @@ def fake_cast(
         return handle_torch_function(fake_cast, (x,), x, forward, backward, rounding, overflow, observe)
     plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
     plain = plain and not torch.compiler.is_compiling()  # a compiler removes such a pair, and the rounding with it
-    if plain and (fmt := forward) is not None and fmt == backward and fmt.dtype in NATIVE:
+    if plain and (fmt := forward) is not None and fmt == backward and fmt.dtype in EXACT_IN_TORCH:
         return x.to(fmt.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
     return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mpkit.casting import NATIVE, cast, fake_cast
+from mpkit.casting import EXACT_IN_TORCH, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
 from mpkit.policy.meter import Meter
 from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
@@ -132,7 +132,7 @@ class Emulation(TorchFunctionMode):
 
     def _round_memory(self, x: Tensor) -> None:
         """Round in place, past autograd, for which this is no step of its own."""
-        rounded = x.data.to(self.forward.dtype) if self.forward.dtype in NATIVE else cast(x.data, self.forward)
+        rounded = x.data.to(self.forward.dtype) if self.forward.dtype in EXACT_IN_TORCH else cast(x.data, self.forward)
         x.data.copy_(rounded)
 
     def _round_all(self, tree: Any, stored: bool) -> Any:

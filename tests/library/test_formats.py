@@ -12,7 +12,7 @@ from oracles.float_oracle import grid
 
 from mpkit.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32, TF32, FloatFormat, require_format
 
-NATIVE = [FP32, FP16, BF16, E4M3, E5M2]
+WITH_DTYPE = [FP32, FP16, BF16, E4M3, E5M2]
 NUMPY = {"FP32": np.float32, "FP16": np.float16, "BF16": ml_dtypes.bfloat16,
          "E4M3": ml_dtypes.float8_e4m3fn, "E5M2": ml_dtypes.float8_e5m2}  # fmt: skip
 SMALL = [FP16, BF16, E4M3, E5M2]
@@ -24,14 +24,14 @@ def by_torch(fmt: FloatFormat, codes: torch.Tensor) -> torch.Tensor:
     return codes.to(torch.uint8 if fmt.bits == 8 else torch.uint16).view(fmt.dtype).double()
 
 
-@pytest.mark.parametrize("fmt", NATIVE, ids=str)
+@pytest.mark.parametrize("fmt", WITH_DTYPE, ids=str)
 def test_limits_are_those_of_torch_finfo(fmt: FloatFormat) -> None:
     assert fmt.dtype is not None
     info = torch.finfo(fmt.dtype)
     assert (fmt.max, fmt.smallest_normal, fmt.epsilon, fmt.bits) == (info.max, info.tiny, info.eps, info.bits)
 
 
-@pytest.mark.parametrize("fmt", NATIVE, ids=str)
+@pytest.mark.parametrize("fmt", WITH_DTYPE, ids=str)
 def test_smallest_subnormal_is_that_of_numpy_and_of_code_one(fmt: FloatFormat) -> None:
     find = np.finfo if fmt in (FP32, FP16) else ml_dtypes.finfo
     assert fmt.smallest_subnormal == float(find(NUMPY[fmt.name]).smallest_subnormal)

@@ -19,7 +19,7 @@ from mpkit.formats import BF16, FP16, FloatFormat, require_format
 How = Literal["sequential", "fp32", "kahan", "pairwise"]
 HOWS: tuple[str, ...] = get_args(How)
 # torch adds and multiplies these on any device as FP32 arithmetic that is rounded once, and so as the format itself.
-NATIVE = {FP16: torch.float16, BF16: torch.bfloat16}
+DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
 # Float32 arithmetic, rounded again to at most 11 bits, is that format's own arithmetic: 24 >= 2 * 11 + 2 bits
 # (Figueroa 1995, "When is double rounding innocuous?"). Float64 does the same for formats of up to 25 bits.
 ENOUGH_FOR_FLOAT32 = 10
@@ -120,11 +120,11 @@ def _check(terms: Tensor, how: str) -> None:
 def _values(x: Tensor, fmt: FloatFormat) -> Tensor:
     """`x` rounded to `fmt`, in the dtype that its arithmetic is done in."""
     exact = torch.float32 if fmt.mantissa_bits <= ENOUGH_FOR_FLOAT32 else torch.float64
-    return cast(x.double(), fmt).to(NATIVE.get(fmt, exact))
+    return cast(x.double(), fmt).to(DTYPES.get(fmt, exact))
 
 
 def _rounded(x: Tensor, fmt: FloatFormat) -> Tensor:
-    return x if x.dtype in NATIVE.values() else cast(x, fmt)
+    return x if x.dtype in DTYPES.values() else cast(x, fmt)
 
 
 def _add_up(terms: Tensor, fmt: FloatFormat, how: str) -> Tensor:
