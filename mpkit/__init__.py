@@ -1,7 +1,7 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
-Read the modules in this order: formats, rounding, casting, overflow, histogram, tracing, meter, operations,
-emulation, policy, scaling, loss_scaler, optim, training. None of them imports matplotlib or ipywidgets.
+Read it in this order: formats, rounding, casting, trees, unwatched, extremes, overflow, histogram; then the folders
+scaling, policy, optim, training, tracing. None of them imports matplotlib or ipywidgets. `course` holds the lessons.
 """
 
 from typing import TYPE_CHECKING, Any

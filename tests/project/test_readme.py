@@ -41,6 +41,14 @@ def test_every_link_and_picture_exists() -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+def test_the_tree_names_what_is_there_and_nothing_is_missing() -> None:
+    section = TEXT.split("## The library, in reading order")[1].split("##")[0]
+    named = [name.rstrip("/") for name in re.findall(r"^  (\w+/?) ", section, re.M)]
+    there = {path.stem for path in (ROOT / "mpkit").iterdir() if not path.name.startswith(("_", "py.typed"))}
+    assert sorted(named) == sorted(there)
+    assert len(section.split("```")[1].splitlines()) <= 22
+
+
 def test_the_first_screen_names_both_commands_and_shows_the_widget() -> None:
     first_screen = "\n".join(TEXT.splitlines()[:12])
     assert "make lab" in first_screen
