@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 
 
@@ -11,10 +12,14 @@ class Entry:
     """One row of the course: what the lesson is called, what it answers, and a learner's minutes for it."""
 
     number: str
-    slug: str
     title: str
     question: str
     minutes: int
+
+    @property
+    def slug(self) -> str:
+        """The title in a file's name: "Measure the speed-up" is measure_the_speedup."""
+        return re.sub(r"[^a-z0-9 ]", "", self.title.lower()).replace(" ", "_")
 
     @property
     def filename(self) -> str:
@@ -28,49 +33,19 @@ class Entry:
 
 
 LESSONS = (
-    Entry("00", "start_here", "Start here", "What can my machine do, and how do these lessons work?", 10),
-    Entry("01", "see_the_bits", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 45),
-    Entry(
-        "02",
-        "round_and_lose",
-        "Round and lose",
-        "What does a cast lose, and which operations must stay in FP32?",
-        40,
-    ),
-    Entry(
-        "03",
-        "keep_master_weights",
-        "Keep master weights",
-        "Why does training need an FP32 copy of the weights?",
-        40,
-    ),
-    Entry(
-        "04",
-        "scale_the_loss",
-        "Scale the loss",
-        "Where do gradients live, and what does the loss scale do to them?",
-        45,
-    ),
-    Entry("05", "adapt_the_scale", "Adapt the scale", "How should the scale find itself?", 40),
-    Entry("06", "train_mixed", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 45),
-    Entry(
-        "07",
-        "measure_the_speedup",
-        "Measure the speed-up",
-        "How much faster, how much smaller, and why sometimes slower?",
-        40,
-    ),
-    Entry(
-        "08",
-        "train_a_transformer",
-        "Train a transformer",
-        "What changes for attention and long accumulation?",
-        45,
-    ),
-    Entry("09", "go_below_16_bits", "Go below 16 bits", "How do FP8 and integers fit on top?", 40),
-    Entry("10", "debug_the_nan", "Debug the NaN", "Something is NaN. What now?", 45),
-    Entry("11", "scale_out", "Scale out", "With many GPUs, who decides to skip a step?", 35),
-    Entry("12", "judge_the_article", "Judge the article", "Was the article right?", 45),
+    Entry("00", "Start here", "What can my machine do, and how do these lessons work?", 10),
+    Entry("01", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 45),
+    Entry("02", "Round and lose", "What does a cast lose, and which operations must stay in FP32?", 40),
+    Entry("03", "Keep master weights", "Why does training need an FP32 copy of the weights?", 40),
+    Entry("04", "Scale the loss", "Where do gradients live, and what does the loss scale do to them?", 45),
+    Entry("05", "Adapt the scale", "How should the scale find itself?", 40),
+    Entry("06", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 45),
+    Entry("07", "Measure the speed-up", "How much faster, how much smaller, and why sometimes slower?", 40),
+    Entry("08", "Train a transformer", "What changes for attention and long accumulation?", 45),
+    Entry("09", "Go below 16 bits", "How do FP8 and integers fit on top?", 40),
+    Entry("10", "Debug the NaN", "Something is NaN. What now?", 45),
+    Entry("11", "Scale out", "With many GPUs, who decides to skip a step?", 35),
+    Entry("12", "Judge the article", "Was the article right?", 45),
 )
 
 

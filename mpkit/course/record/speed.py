@@ -8,16 +8,14 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mpkit.course.nets.workloads import mlp, ours, resnet, transformer
-from mpkit.course.recorded.machine import write
+from mpkit.course.recorded.machine import header, write
 from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, small
 from mpkit.policy.policy import Policy
 from mpkit.timer import seconds_of
@@ -37,11 +35,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.error("this needs a CUDA device, and there is none here.")
-    name = torch.cuda.get_device_name()
-    record: dict[str, Any] = {
-        "gpu": name, "torch": torch.__version__, "cuda": torch.version.cuda, "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "command": " ".join(["python -m mpkit record-speed", *argv]), "batch": chosen.batch,
-    }  # fmt: skip
+    record = {**header("speed", argv), "cuda": torch.version.cuda, "batch": chosen.batch}
     torch.backends.cudnn.benchmark = True
     record["resnet50"] = {policy: resnet_row(policy, chosen.batch, chosen.seconds) for policy in POLICIES}
     record["parts"] = parts(chosen.batch)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
-from mpkit.course.recorded.machine import write
+from mpkit.course.recorded.machine import header, write
 from mpkit.course.runs.timing import repeated
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
@@ -52,7 +51,6 @@ def main(argv: Sequence[str]) -> int:
     chosen = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.error("this needs a CUDA device, and there is none here.")
-    name = torch.cuda.get_device_name()
     losses: dict[str, dict[str, list[float]]] = {}
     curves: dict[str, dict[str, list[float]]] = {}
     for model, masked in (("next character", False), ("hidden characters", True)):
@@ -60,13 +58,9 @@ def main(argv: Sequence[str]) -> int:
             held_out, curve = train(run, masked, chosen.steps)
             losses.setdefault(model, {})[run], curves.setdefault(model, {})[run] = held_out, curve
             print(f"{model}, {run}: {statistics.fmean(held_out):.4f}", flush=True)  # noqa: T201
-    record: dict[str, Any] = {
-        "gpu": name, "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}", "steps": chosen.steps,
-        "command": " ".join(["python -m mpkit record-transformer", *argv]), "sizes": sizes(),
-        "speed": {m: {policy: speed(m, policy, chosen.seconds) for policy in POLICIES} for m in SIZES},
-        "losses": losses, "curves": curves,
-    }  # fmt: skip
-    path = write("transformer", record, chosen.out)
+    speeds = {model: {policy: speed(model, policy, chosen.seconds) for policy in POLICIES} for model in SIZES}
+    figures = {"steps": chosen.steps, "sizes": sizes(), "speed": speeds, "losses": losses, "curves": curves}
+    path = write("transformer", {**header("transformer", argv), **figures}, chosen.out)
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
     return 0
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+import torch
 
 FOLDER = Path(__file__).parent
 MACHINE = "nvidia_h200"  # whose figures the lessons show to those who have no GPU
@@ -49,6 +53,14 @@ def read(kind: str, name: str, folder: Path = FOLDER) -> dict[str, Any]:
         raise ValueError(f"there is no record {name!r}; known: {known}. To make one: python -m mpkit record-{kind}.")
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def header(kind: str, argv: Sequence[str]) -> dict[str, Any]:
+    """The fields of a record that `python -m mpkit record-KIND` makes on this GPU now."""
+    return {
+        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "command": " ".join([f"python -m mpkit record-{kind}", *argv]),
+    }  # fmt: skip
 
 
 def write(kind: str, record: dict[str, Any], path: Path | None = None) -> Path:
