@@ -29,10 +29,10 @@ def memory_of(tensor: Tensor, name: str) -> Tensor:
     if not values.is_contiguous():
         if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
             return values.permute(0, 2, 3, 1)  # what nearly all of a convolutional network is
-        for dim, stride in enumerate(values.stride()):
+        for dim, stride in enumerate(values.stride()):  # an expanded dimension holds one value many times: read it once
             if stride == 0 and values.shape[dim] > 1:
                 values = values.narrow(dim, 0, 1)
-        strides = values.stride()
+        strides = values.stride()  # in the order of memory, a transposed tensor is read as fast as any
         values = values.permute(sorted(range(values.dim()), key=lambda d: -strides[d]))
     return values.float() if values.element_size() == 1 else values
 

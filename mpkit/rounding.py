@@ -15,7 +15,8 @@ from mpkit.formats import FloatFormat
 Rounding = Literal["nearest", "zero", "up", "down", "stochastic"]
 Overflow = Literal["inf", "saturate", "raise"]
 
-# One block and its scratch fit into a core's cache: 24x of x.clone() without blocks, under 4x with them.
+# A block of 2^18 float32 values and its scratch (1 MiB each) stay in a core's cache from the first pass to the last:
+# under 4x of x.clone(), where whole tensors, which go out to memory in every pass, take 24x.
 BLOCK = 2**18
 
 
@@ -37,8 +38,9 @@ def round_to(
     """Round `x` (float32 or float64, any shape) to `fmt`; the settings are those of `mpkit.cast`."""
     flat, result, size = _blocks(x, BLOCK)
     scratch = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
-    zero = torch.full((), -0.0, dtype=x.dtype, device=x.device)  # -0 + y is y for every y, -0 too
-    # Multiplied by `room`, anything from 2^(max_exponent + 1) on leaves the dtype: it becomes Inf and stays so.
+    zero = torch.full((), -0.0, dtype=x.dtype, device=x.device)  # what addcdiv adds: -0 + y is y, also for y = -0
+    # Overflow without a comparison: multiplied by `room`, anything from 2^(max_exponent + 1) on leaves the dtype too. It
+    # becomes Inf, and dividing again does not bring it back. A comparison would cost one more pass.
     largest = 127 if x.dtype == torch.float32 else 1023
     room = 2.0 ** (largest - fmt.max_exponent) if fmt.has_inf and overflow != "saturate" else 1.0
     for source, target in zip(torch.split(flat, size), torch.split(result.view(-1), size), strict=True):
@@ -46,7 +48,7 @@ def round_to(
             source = torch.clamp(source, -fmt.max, fmt.max, out=target)
         power = _power_of_two(source, fmt, scratch[: source.numel()])
         if fmt.max_exponent + fmt.mantissa_bits <= 126:
-            torch.addcdiv(zero, source, power, value=1 / fmt.epsilon, out=target)
+            torch.addcdiv(zero, source, power, value=1 / fmt.epsilon, out=target)  # quotient and product in one pass
             _round_to_integer(target, rounding, generator)
             torch.addcmul(zero, target, power, value=fmt.epsilon * room, out=target)
         else:  # 8 exponent bits: there x / epsilon would leave float32, so divide by the power first
@@ -101,7 +103,7 @@ def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Random numbers (k + 1/2) / 2^16, k = 0 … 65535. Four come from one 64-bit draw, which is most of the cost."""
     draws = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
     draws.random_(-(2**63), None, generator=generator)
-    bits = draws.view(torch.int16)[: like.numel()]
+    bits = draws.view(torch.int16)[: like.numel()]  # -2^15 … 2^15 - 1; the half keeps 0 and 1 out, so that values stay
     return bits.to(like.dtype).add_(2.0**15 + 0.5).mul_(2.0**-16)
 
 

@@ -114,7 +114,8 @@ class Kahan(WeightKeeper):
 
     def _read(self, slot: Slot) -> Tensor:
         stored, rest = super()._read(slot), _kept(slot).float()
-        # A rest is at most half a spacing. A larger one belongs to a weight that other hands have changed since.
+        # A rest is at most half a spacing of its own weight, so that a quarter of it never moves the rounding. Where it
+        # does, it belongs to a weight that other hands have changed since, and is dropped.
         return stored + rest.where(cast(stored + rest / 4, self.format) == stored, 0.0)
 
     def _write(self, slot: Slot, weight: Tensor) -> None:

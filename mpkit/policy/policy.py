@@ -109,7 +109,7 @@ class Policy:
                 return
             mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
             self.store_(model.parameters())
-            _ACTIVE.append(mode)
+            _ACTIVE.append(mode)  # modes nest, and only the innermost may round: the others are told to rest
             try:
                 with mode, self._round_after_steps(model, mode):
                     yield model
@@ -130,7 +130,7 @@ class Policy:
         own = {id(p) for p in model.parameters()}
 
         def before(*_: Any) -> None:
-            mode.paused = True
+            mode.paused = True  # Adam's square roots and averages are FP32 in every policy
 
         def forward(*_: Any) -> None:
             mode.in_forward = True

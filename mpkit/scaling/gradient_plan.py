@@ -24,7 +24,9 @@ from mpkit.scaling.gradient_stats import GradientStats
 from mpkit.unwatched import unwatched
 
 ParamGroups = list[dict[str, Any]]
-LARGE_SHARE = 0.5  # of the values: a GPU starts on these while Python collects the many small gradients
+# A few large gradients hold half of all values. They are a bucket of their own: a GPU works on them while Python still
+# collects the many small ones, so that neither waits for the other.
+LARGE_SHARE = 0.5
 _grad_of = operator.attrgetter("grad")
 
 

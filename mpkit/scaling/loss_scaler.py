@@ -149,7 +149,7 @@ class LossScaler:
             self._memory = self.rule.update(self._memory, bool(found_inf), *seen)
             scale.fill_(self._memory.scale)
             self._growth_tracker.fill_(self._memory.growth_tracker)
-        self._inv_scale.copy_(reciprocal(scale))
+        self._inv_scale.copy_(reciprocal(scale))  # in place: a captured step reads this very memory
 
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.

@@ -17,8 +17,8 @@ from mpkit.overflow import tally
 from mpkit.tracing.event import CONSEQUENCE, TraceEvent, Where, condition, judge
 from mpkit.trees import leaves_in
 
-# On a GPU looks wait until there are this many of them, or until their results hold this share of its memory: then
-# one wait serves all.
+# On a GPU every read waits for all that was started before it, so looks are collected and read together: until there
+# are this many, or until the results that they hold on to take this share of the device's memory.
 PATIENCE = 256
 HELD_SHARE = 1 / 32
 

@@ -190,7 +190,7 @@ class Trace:
             name = node.name()
             if name.endswith("AccumulateGrad") or node.metadata.get("mpkit") is self._mark:
                 continue
-            node.metadata["mpkit"] = self._mark
+            node.metadata["mpkit"] = self._mark  # kept by the node: an id may belong to another node a moment later
             stack += [following for following, _ in node.next_functions if following is not None]
             if not name.startswith(names.SAME_VALUES):
                 self._node_handles.append(node.register_hook(partial(self._see_gradients, names.where_of(node, where))))

@@ -17,7 +17,9 @@ from mpkit.scaling.divider import skips_by_itself
 from mpkit.training.step import TrainStep
 from mpkit.trees import tensors_in
 
-WARM_UP = 3  # steps before the capture: cuBLAS, cuDNN and the optimizer set themselves up in them; they are undone
+# Steps before the capture, undone afterwards: cuBLAS takes its workspace, cuDNN tries its algorithms and the optimizer
+# makes its state, none of which a graph may record.
+WARM_UP = 3
 
 
 class CapturedStep:
