@@ -39,7 +39,7 @@ def round_to(
     flat, result, size = _blocks(x, BLOCK)
     scratch = torch.empty(min(size, flat.numel()), dtype=x.dtype, device=x.device)
     zero = torch.full((), -0.0, dtype=x.dtype, device=x.device)  # what addcdiv adds: -0 + y is y, also for y = -0
-    # Overflow without a comparison: multiplied by `room`, anything from 2^(max_exponent + 1) on leaves the dtype too. It
+    # Overflow without a comparison: multiplied by `room`, what reaches 2^(max_exponent + 1) leaves the dtype too. It
     # becomes Inf, and dividing again does not bring it back. A comparison would cost one more pass.
     largest = 127 if x.dtype == torch.float32 else 1023
     room = 2.0 ** (largest - fmt.max_exponent) if fmt.has_inf and overflow != "saturate" else 1.0
