@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import linecache
 import os
@@ -21,12 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from mpkit.course import markup, table
 from mpkit.course.exercises import store
-
-Status = Literal["pass", "not yet", "wrong"]
+from mpkit.course.exercises.store import Status
 
 MARK: dict[Status, str] = {"pass": "✓", "not yet": "○", "wrong": "✗"}
 ACCENT: dict[Status, str] = {"pass": "good", "not yet": "note", "wrong": "bad"}

@@ -14,27 +14,26 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+import platformdirs
 
 from mpkit.course import table
 
 KEY = re.compile(r"(\d\d)\.\w[\w.-]*")  # "04.flushed": the lesson's number, a point, a name
-STATUSES = ("pass", "not yet", "wrong")  # what the check of an exercise can say
+Status = Literal["pass", "not yet", "wrong"]  # what the check of an exercise can say
 _told: set[str] = set()  # warnings that were given in this kernel, so that each is given once
 
 
 def home() -> Path:
-    """Folder of the learner's data: $MPKIT_HOME, else the per-user data folder of the operating system."""
+    """Folder of the learner's data: $MPKIT_HOME, else the per-user data folder of the operating system.
+
+    Linux: $XDG_DATA_HOME/mpkit or ~/.local/share/mpkit. macOS: the same variable's, or ~/Library/Application
+    Support/mpkit. Windows: %LOCALAPPDATA%\\mpkit. A relative XDG_DATA_HOME is ignored, as its specification asks.
+    """
     chosen = os.environ.get("MPKIT_HOME")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "mpkit"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "mpkit"
-    # XDG base directory specification 0.8: a relative path there is invalid and must be ignored.
-    xdg = Path(os.environ.get("XDG_DATA_HOME") or "")
-    return (xdg if xdg.is_absolute() else Path.home() / ".local" / "share") / "mpkit"
+    # Without appauthor=False, Windows would get one more folder, named after an author.
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("mpkit", appauthor=False)
 
 
 def lesson_of(key: str) -> str:
@@ -156,7 +155,7 @@ def _is_quiz(value: Any) -> bool:
 
 _FITS: dict[str, Callable[[Any], bool]] = {
     "predictions": _is_prediction,
-    "exercises": lambda value: value in STATUSES,
+    "exercises": lambda value: value in get_args(Status),
     "quizzes": _is_quiz,
 }
 
