@@ -23,10 +23,8 @@ ITSELF = "The answer is the function itself: its name, without parentheses behin
 NO_RESULT = "Not yet: your function returns nothing. Its last line should `return` the result."
 
 # Frames of these folders are not the learner's: this package, the standard library, installed packages.
-OURS = tuple(
-    str(folder) + os.sep
-    for folder in (Path(__file__).parents[2], *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
-)
+FOLDERS = (Path(__file__).parents[2], *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+OURS = (*(f"{folder}{os.sep}" for folder in FOLDERS), "<frozen")
 
 
 def material(number: str) -> ModuleType | None:
@@ -100,17 +98,10 @@ def _filled(answer: Any) -> Any:
 
 
 def _explain(error: BaseException, judge: Judge) -> str:
-    """Type, text and, if it happened in the learner's code, the line."""
+    """Type, text and, if it happened in the learner's code, the line: of the deepest frame that is nobody else's."""
     what = f"{type(error).__name__}: {error}".rstrip(": .")
-    frame = _learners_frame(error, judge)
-    if frame is None:
-        return f"The check could not use your answer ({what}). Is it of the kind that the exercise asks for?"
-    return f"Your code stopped with {what}. It happened in line {frame.lineno}: `{frame.line}`"
-
-
-def _learners_frame(error: BaseException, judge: Judge) -> traceback.FrameSummary | None:
-    """The deepest frame that is neither the checker's nor mpkit's nor a library's."""
-    checkers = inspect.getsourcefile(judge), judge.__name__
-    frames = reversed(traceback.extract_tb(error.__traceback__))
-    theirs = (f for f in frames if (f.filename, f.name) != checkers and not f.filename.startswith((*OURS, "<frozen")))
-    return next(theirs, None)
+    checker = inspect.getfile(judge), judge.__name__
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if (frame.filename, frame.name) != checker and not frame.filename.startswith(OURS):
+            return f"Your code stopped with {what}. It happened in line {frame.lineno}: `{frame.line}`"
+    return f"The check could not use your answer ({what}). Is it of the kind that the exercise asks for?"

@@ -32,8 +32,7 @@ class Prediction(Panel):
         self.answer: Value | None = None
         heading = widgets.HTML(f"<b>Your prediction.</b> {markup.escape(question)}")
         if self.choices is not None:
-            layout = widgets.Layout(width="auto")
-            self.field = widgets.RadioButtons(options=self.choices, value=None, layout=layout)
+            self.field = widgets.RadioButtons(options=self.choices, value=None, layout=widgets.Layout(width="auto"))
             super().__init__(heading, self.field)
         else:
             # A text field can be empty and can say why an entry is no number; a number field silently corrects it.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mpkit.course import markup, table
 from mpkit.course.exercises import store
@@ -90,12 +90,9 @@ def _quiz_result(number: str) -> tuple[str, str, str] | None:
     state = store.get("quizzes", f"{number}.quiz")
     if not isinstance(state, dict):
         return "not taken", "", MARK["not yet"]
-    now, first = (_matches(state, name) for name in ("now", "first"))
+    right = state.get("right", ())
+    now, first = (sum(map(operator.eq, state.get(name, ()), right)) for name in ("now", "first"))
     return f"{now} of {total} right, {first} right at the first try", "", MARK["pass" if now == total else "not yet"]
-
-
-def _matches(state: dict[str, Any], name: str) -> int:
-    return sum(chosen == right for chosen, right in zip(state.get(name, ()), state.get("right", ()), strict=False))
 
 
 def course_map() -> Table:

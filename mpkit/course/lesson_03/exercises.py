@@ -22,8 +22,7 @@ def stochastic_rounding(answer: Any) -> Feedback:
     for x, spacing in NUMBERS:
         got, again = ([_number(answer(x, spacing, (k + 0.5) / TRIES)) for k in range(TRIES)] for _ in range(2))
         require(got == again, "The same `draw` gave two different results. Use `draw`: it is all the chance you need.")
-        problem = _wrong_rounding(got, x, spacing)
-        if problem:
+        if problem := _wrong_rounding(got, x, spacing):
             return wrong(f"With x = {x} and spacing = {spacing}: {problem}")
     return passed("Each try lands on a neighbour, and over many tries nothing is lost: the mean is x itself.")
 
@@ -68,8 +67,7 @@ CASES = ((1.0, 4.0), (1.0, 2.0**-2), (2.0**-20, 2.0**-16))  # weight, gradient: 
 def master_step(answer: Any) -> Feedback:
     """Step the FP32 master from itself, in FP32, and copy it to the model."""
     for start, grad in CASES:
-        problem = _wrong_master(answer, start, grad)
-        if problem:
+        if problem := _wrong_master(answer, start, grad):
             return problem
     return passed("The master takes every update in FP32, and the model gets its rounded copy after each step.")
 

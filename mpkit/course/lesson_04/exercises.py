@@ -59,8 +59,7 @@ def clip_in_order(answer: Any) -> Feedback:
     """One SGD step from scaled gradients must equal the FP32 step: unscale, check, clip, update."""
     for scale, grads in STEPS:
         moved = _moved(answer, [g * scale for g in grads], scale)
-        problem = _wrong_step(moved, grads, scale)
-        if problem:
+        if problem := _wrong_step(moved, grads, scale):
             return problem
     for scaled in BROKEN:
         moved = _moved(answer, scaled, 65536.0)

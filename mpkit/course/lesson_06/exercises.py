@@ -72,8 +72,7 @@ def group_of_batches(answer: Any) -> Feedback:
 class _Schedule:
     """Counts how often it was advanced."""
 
-    def __init__(self) -> None:
-        self.steps = 0
+    steps = 0
 
     def step(self) -> None:
         """Advance by one."""
