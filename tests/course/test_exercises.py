@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
+import numpy
 import pytest
+import torch
 
 from mpkit.course.exercises import Feedback, check, course_map, predict, quiz, score_card, store
 from mpkit.course.exercises import check as check_function
-from mpkit.course.exercises.check import _CHECKERS, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import CHECKERS, checker, not_yet, number, passed, require, wrong
 from mpkit.course.exercises.predict import parse
 from mpkit.course.exercises.quiz import Item
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput
@@ -42,7 +46,7 @@ def doubling() -> Iterator[str]:
         return passed("It doubles.") if answer(3.0) == 6.0 else wrong("It works for 2 only.")
 
     yield key
-    del _CHECKERS[key]
+    del CHECKERS[key]
 
 
 # --- predict ---------------------------------------------------------------------------------------------------------
@@ -270,15 +274,82 @@ def test_checkers_may_yield_and_may_accept_functions_that_return_nothing() -> No
         assert repr(check("00.parts", lambda box: box.extend([1, 2]))) == "✓ Exercise 00.parts: Two things."
         assert repr(check("00.parts", lambda box: box.append(1))).startswith("○ Exercise 00.parts: 1 of 2")
     finally:
-        del _CHECKERS["00.parts"]
+        del CHECKERS["00.parts"]
 
 
 def test_a_check_that_says_nothing_is_our_fault(doubling: str) -> None:
-    _CHECKERS["00.silent"] = (lambda answer: None, False)  # type: ignore[assignment,return-value]
+    checker("00.silent")(lambda answer: None)  # type: ignore[arg-type,return-value]
     try:
         assert "a fault in mpkit, not in your answer" in check("00.silent", 1).message
     finally:
-        del _CHECKERS["00.silent"]
+        del CHECKERS["00.silent"]
+
+
+@pytest.fixture
+def calling() -> Iterator[str]:
+    """An exercise whose answer is a function that works by side effect."""
+    key = "00.calling"
+
+    @checker(key, wants="function", returns_nothing=True)
+    def call(answer: Any) -> Feedback:
+        answer()
+        return passed("It ran.")
+
+    yield key
+    del CHECKERS[key]
+
+
+class CanBeCalled:
+    """As good as a function."""
+
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize("answer", [list, lambda: None, print, CanBeCalled(), functools.partial(print)])
+def test_where_a_function_is_wanted_whatever_can_be_called_is_one(calling: str, answer: Any) -> None:
+    assert check(calling, answer).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("answer", "came"),
+    [(4, "a number"), (4.0, "a number"), (numpy.float32(4), "a number"), (torch.tensor(4.0), "a number"),
+     (torch.tensor(True), "True or False"), (torch.ones(2), "a Tensor"), (numpy.ones(2), "a ndarray"),
+     (True, "True or False"), ("f", "a text"), ((1, 2), "a tuple"), ({}, "a dict")],
+)  # fmt: skip
+def test_where_a_function_is_wanted_the_result_of_a_call_is_told_apart(calling: str, answer: Any, came: str) -> None:
+    feedback = check(calling, answer)
+    assert feedback.status == "wrong"
+    assert feedback.message == (
+        "The answer is the function itself: its name, without parentheses behind it. "
+        f"What came is {came}, which looks like the result of a call."
+    )
+
+
+@pytest.mark.parametrize("answer", [None, ...])
+def test_where_a_function_is_wanted_an_empty_answer_is_still_empty(calling: str, answer: Any) -> None:
+    feedback = check(calling, answer)
+    assert feedback.status == "not yet"
+    assert feedback.message.startswith("Not yet: your answer is still empty.")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2, 2.0, Fraction(2), torch.tensor(2), torch.tensor([2.0]), numpy.int8(2), numpy.float64(2), numpy.array(2)],
+)
+def test_a_number_may_come_from_torch_or_numpy(value: Any) -> None:
+    got = number(value, "A number is asked for.")
+    assert (type(got), got) == (float, 2.0)
+
+
+@pytest.mark.parametrize(
+    "value", [True, torch.tensor(True), numpy.True_, "2", 2j, [2], torch.ones(2), numpy.ones(2), torch.ones(0), {}]
+)
+def test_what_is_no_number_hears_what_is_asked_for(doubling: str, value: Any) -> None:
+    @checker(doubling)
+    def ask(answer: Any) -> Feedback:
+        return passed(str(number(answer, "A number is asked for.")))
+
+    assert repr(check(doubling, value)) == "✗ Exercise 00.doubling: A number is asked for."
 
 
 def test_record_false_stores_nothing(doubling: str) -> None:
@@ -352,7 +423,9 @@ def test_the_still_quiz_folds_its_feedback_and_marks_no_option() -> None:
 
 def test_the_quiz_of_a_lesson_is_found() -> None:
     assert len(quiz("00").items) == 2
-    with pytest.raises(ValueError, match=r"quiz '11' has no questions; pass items"):
+    with pytest.raises(
+        ValueError, match=r"quiz '11' has no questions; pass items=\[...\] or define QUIZ in lesson_11/exercises.py"
+    ):
         quiz("11")
     with pytest.raises(ValueError, match="there is no lesson '99'"):
         quiz("99")
@@ -412,6 +485,15 @@ def test_the_score_card_repeats_question_and_unit_and_counts_what_is_done() -> N
     assert "How &lt;many&gt;?" in card._repr_html_()
 
 
+def test_a_prediction_of_another_session_is_shown_like_one_that_was_just_asked() -> None:
+    store.put("predictions", "00.unasked", 65504.0)
+    card = score_card("00", {"00.unasked": 65505, "00.where": "here"})
+    assert card.rows[1:3] == (
+        ("Prediction 00.unasked", "65,504", "65,505", "✓ close"),
+        ("Prediction 00.where", "no prediction", "here", "○"),
+    )
+
+
 def test_the_score_card_refuses_another_lessons_key() -> None:
     with pytest.raises(ValueError, match=r"score card of lesson 00: '04.flushed' belongs to another lesson"):
         score_card("00", {"04.flushed": 1.0})
@@ -444,8 +526,8 @@ def test_the_map_shows_progress_and_links_ready_lessons() -> None:
     check("00.1", 11)
     assert row()[-1] == "○ 1 of 1 exercises, quiz open"
     panel = quiz("00")
-    for number, item in enumerate(panel.items):
-        panel.answer(number, item.right)
+    for place, item in enumerate(panel.items):
+        panel.answer(place, item.right)
     assert row()[-1] == "✓ done"
     html = course_map()._repr_html_()
     assert '<a href="00_start_here.ipynb">Start here</a>' in html

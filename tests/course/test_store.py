@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import warnings
 from pathlib import Path
 
+import platformdirs
 import pytest
+from platformdirs.api import PlatformDirsABC
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+from platformdirs.windows import Windows
 
 from mpkit.course.exercises import store
 
@@ -143,11 +147,28 @@ def test_reset_of_nothing_is_fine() -> None:
     assert not store.home().exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the folder differs on other systems")
-@pytest.mark.parametrize(("xdg", "expected"), [("/data", "/data/mpkit"), ("not/absolute", "~/.local/share/mpkit")])
-def test_home_without_mpkit_home_follows_the_system(xdg: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+LOCAL = r"C:\Users\ada\AppData\Local"
+
+
+@pytest.mark.parametrize(
+    ("system", "variables", "expected"),
+    [
+        (Unix, {"XDG_DATA_HOME": "/data"}, "/data/mpkit"),
+        (Unix, {"XDG_DATA_HOME": "not/absolute"}, "~/.local/share/mpkit"),
+        (Unix, {"XDG_DATA_HOME": ""}, "~/.local/share/mpkit"),
+        (MacOS, {"XDG_DATA_HOME": "/data"}, "/data/mpkit"),
+        (MacOS, {"XDG_DATA_HOME": ""}, "~/Library/Application Support/mpkit"),
+        (MacOS, {"XDG_DATA_HOME": "not/absolute"}, "~/Library/Application Support/mpkit"),
+        (Windows, {"WIN_PD_OVERRIDE_LOCAL_APPDATA": LOCAL}, os.path.join(LOCAL, "mpkit")),
+    ],
+)
+def test_home_without_mpkit_home_follows_the_system(
+    system: type[PlatformDirsABC], variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platformdirs, "PlatformDirs", system)
     monkeypatch.delenv("MPKIT_HOME")
-    monkeypatch.setenv("XDG_DATA_HOME", xdg)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert store.home() == Path(expected).expanduser()
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-RIGHT = [("00.1", "answer = 11.0"), ("00.1", "import numpy\nanswer = numpy.int64(11)")]
+RIGHT = [
+    ("00.1", "answer = 11.0"),
+    ("00.1", "import numpy\nanswer = numpy.int64(11)"),
+    ("00.1", "answer = torch.tensor(11)"),
+]
 WRONG = [
     ("00.1", "answer = 10", "still lies on FP16's last box"),
     ("00.1", "answer = 8", "BF16 loses it"),
@@ -15,6 +19,7 @@ ALSO_WRONG = [
     ("00.1", "answer = float('nan')", "whole number"),
     ("00.1", "answer = 'k'", "whole number"),
     ("00.1", "answer = True", "whole number"),
+    ("00.1", "answer = torch.tensor([11, 11])", "whole number"),
 ]
 STUBS = {"00.1": ("not yet", "still empty")}
 SECRETS = {"00.1": r"11"}

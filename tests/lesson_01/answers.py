@@ -32,10 +32,12 @@ RIGHT = [
              "    return (c + 1).view(torch.float16).double() - x\n"),
     ("01.2", gone("torch.tensor(x).half().item() == 0")),
     ("01.2", gone("torch.tensor(x).half() == 0")),
+    ("01.2", "import numpy\n" + gone("numpy.float16(x) == 0")),
     ("01.2", gone("abs(x) <= mpkit.FP16.flush_at")),
     ("01.2", gone("-2 ** -25 <= x <= 2 ** -25")),
     ("01.3", five()),
     ("01.3", "jobs = {'a': 'bf16', 'B': 'Fp16', 'C': 'fp32', 'D': ' e4m3', 'E': 'e5M2'}\n"),
+    ("01.3", "jobs = {'A': 'BF16', ' b ': 'FP-16', 'C': 'FP 32', 'D': 'E4M3.', 'E': 'E5M2', 'F': 'FP16'}\n"),
     ("01.3", "jobs = {'A': mpkit.BF16, 'B': mpkit.FP16, 'C': mpkit.FP32, 'D': mpkit.E4M3, 'E': mpkit.E5M2}\n"),
 ]  # fmt: skip
 
@@ -77,7 +79,7 @@ WRONG = [
     ("01.3", five(E="E4M3"), "too narrow for E"),
     ("01.3", five(E="float8"), "'float8' is not one of the formats"),
     ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32'}", "jobs B, D, E are still open"),
-    ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32', 'D': 'FP16', 'E': 'FP16'}", "job B is still open"),
+    ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32', 'D': 'FP16', 'E': 'FP16'}", "job B still waits"),
     ("01.3", "jobs = 'FP16'", "The answer is a dict"),
 ]
 ALSO_WRONG = [
@@ -86,6 +88,8 @@ ALSO_WRONG = [
     ("01.1", gap("round(math.log2(x)) - 10"), "looks like an exponent"),
     ("01.1", gap("float('inf')"), "positive, finite"),
     ("01.1", gap("True"), "should return a number"),
+    ("01.1", gap("torch.tensor([x, x])"), "should return a number"),
+    ("01.1", "spacing = torch.tensor([0.25, 0.5])\n", "What came is a Tensor, which looks like the result of a call"),
     ("01.1", gap("2.0 ** (max(round(math.log2(x)), -14) - 10)"), "Twice as much"),
     ("01.2", gone(f"torch.tensor(abs(x) < {TINY})"), "with fewer bits"),
     ("01.2", gone("abs(x) < mpkit.FP16.smallest_subnormal"), "nearer than 0"),
@@ -94,6 +98,9 @@ ALSO_WRONG = [
     ("01.2", gone("0 < x <= 2 ** -25"), "no number near enough"),
     ("01.3", five(B="TF32"), "nothing is stored in TF32"),
     ("01.3", five(A="FP16", B="BF16"), "make of 100,000"),
+    ("01.3", five(A="FP16", E="float8"), "'float8' is not one of the formats"),
+    ("01.3", five(B=" "), "job B still waits"),
+    ("01.3", "jobs = {'A': 'BF16', 'BB': 'FP16', 'C': 'FP32', 'D': 'E4M3', 'E': 'E5M2'}", "There is no job 'BB'"),
 ]
 STUBS = {
     "01.1": ("not yet", "Not yet: your function returns nothing"),

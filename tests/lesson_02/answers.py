@@ -65,6 +65,8 @@ WRONG = [
      "With logits 12, 0, 11.5 and class 0 your loss is -0"),
     ("02.2", loss("torch.nn.functional.cross_entropy(logits, label)"), "stopped with TypeError"),
     *(("02.3", four(**{name: place}), why) for name, (_, said) in OPERATIONS.items() for place, why in said.items()),
+    ("02.2", loss("return logits.log_softmax(0)"), "should return one number, the loss"),
+    ("02.2", "loss = 0.46\n", "without parentheses"),
     ("02.3", four(A="FP64"), "is not one of the places"),
     ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16'}", "B, D still wait"),
     ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16', 'D': 'FP16'}", "operation B still waits"),
@@ -103,6 +105,7 @@ RIGHT = [
     ("02.2", loss("m = logits.max()", "return (logits - m).exp().sum().log() + m - logits[label]")),
     ("02.2", loss("return -logits.double().softmax(0)[label].log()")),
     ("02.3", four()),
+    ("02.3", four(B="Either: never rounds ", C="FP32 leaves the range", D="fp32: adds many terms.")),
 ]  # fmt: skip
 
 STUBS = {

@@ -60,6 +60,7 @@ WRONG = [
     ("03.2", step("master -= p.grad.float()", COPY), "eight exact steps lead to"),
     ("03.2", step(COPY), "nothing moves at all"),
     ("03.2", step("p -= lr * p.grad"), "stopped with RuntimeError"),
+    ("03.2", "master_step = 1.0", "without parentheses"),
     *(("03.3", four(**{name: choice}), why) for name, (_, said) in RUNS.items() for choice, why in said.items()),
     ("03.3", four(A="yes"), "is not one of the choices"),
     ("03.3", "needs = {'A': 'does without', 'B': ..., 'C': 'does without'}", "runs B, D still wait"),

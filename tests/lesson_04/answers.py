@@ -51,6 +51,7 @@ WRONG = [
     ("04.2", step(UNSCALE, CHECK, CLIP, "for p in params: p.data *= float('nan')"), "Already with ordinary gradients"),
     ("04.2", step(CHECK, CLIP, UNSCALE), "Not yet: the weights do not move"),
     ("04.2", step(UNSCALE, CHECK, CLIP, "for p in params: p -= lr * p.grad"), "stopped with RuntimeError"),
+    ("04.2", "sgd_step = 1.0", "without parentheses"),
     *(("04.3", four(**{name: cure}), why) for name, (_, said) in PATIENTS.items() for cure, why in said.items()),
     ("04.3", four(A="more scale"), "is not one of the cures"),
     ("04.3", "advice = {'A': 'leave it', 'B': ..., 'C': 'leave it'}", "patients B, D still wait"),
@@ -61,6 +62,7 @@ WRONG = [
 ALSO_WRONG = [
     ("04.1", rule("math.exp(math.log(2) * 15)"), "no power of two"),
     ("04.1", rule("True"), "should return a number"),
+    ("04.1", rule("torch.ones(2)"), "should return a number"),
     ("04.1", rule("32768.0"), "not the largest"),
     ("04.2", step(UNSCALE, CHECK.replace("in params", "in params[:1]"), CLIP, UPDATE), "weights are not finite"),
     ("04.2", step(CLIP.replace("max_norm", "max_norm / scale"), UNSCALE, CHECK, UPDATE), "Print the gradients"),
@@ -73,6 +75,7 @@ RIGHT = [
     ("04.1", rule(f"math.ldexp(0.5, math.frexp({LIMIT})[1])")),
     ("04.1", rule("2.0 ** (15 - math.ceil(math.log2(amax * 32768 / 65504)))")),
     ("04.1", rule(f"2.0 ** torch.tensor({LIMIT}).log2().floor()")),
+    ("04.1", "import fractions\n" + rule(f"fractions.Fraction(2) ** math.floor(math.log2({LIMIT}))")),
     ("04.1", rule("2.0 ** math.floor(math.log2(mpkit.FP16.overflow_at / amax))")),
     ("04.1", "def largest_scale(amax):\n    s = 2.0 ** -20\n    while 2 * s * amax <= 65504: s *= 2\n    return s\n"),
     ("04.2", step(CHECK, UNSCALE, CLIP, UPDATE)),
@@ -82,6 +85,7 @@ RIGHT = [
     ("04.2", step(UNSCALE, f"norm = {CLIP}", "if norm.isfinite():", f"    {UPDATE}")),
     ("04.2", step(UNSCALE, CHECK.replace("return", "return False"), CLIP, "torch.optim.SGD(params, lr).step()")),
     ("04.3", four()),
+    ("04.3", four(A="Raise the scale", B="LOWER THE SCALE", C=" scaling  cannot help", D="leave it!")),
 ]  # fmt: skip
 
 STUBS = {
@@ -95,6 +99,6 @@ SECRETS = {
     "04.3": r"(?i)(raise|lower) (it|the)|cannot help|advise",
 }
 ECHO = (
-    r"With amax.*? scale is \S+\. |At scale.*?FP32 step\. |your scale is \S+|× \S+"
+    r"With amax.*? scale is \S+\. |At scale.*?FP32 step\. |your scale is \S+|× \S+|such as \{.*\}"
     f"|is not one of the cures: {'; '.join(CURES)}"  # names all four, so it gives none away
 )

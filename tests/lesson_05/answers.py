@@ -54,6 +54,7 @@ WRONG = [
     ("05.3", "causes = 'healthy'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
+    ("05.1", rule(overflow="return str(scale / 2), 0"), "return scale, clean"),
     ("05.1", rule(overflow="return floor, 0"), "What should an overflow do to the scale"),
     ("05.1", rule(overflow="return (scale, clean) if scale == floor else (scale / 2, 0)"), "clean in a row"),
     ("05.1", rule().replace("clean == interval", "clean == 3"), "too early for another scale"),
@@ -68,7 +69,9 @@ RIGHT = [
     ("05.1", rule(overflow="return [max(scale / 2, floor), 0]")),
     ("05.2", loop()),
     ("05.2", loop(overflow="scale /= 2; continue", start="grad = 0.0")),
+    ("05.1", rule(overflow="return torch.as_tensor(max(scale / 2, floor)), 0")),
     ("05.3", four()),
+    ("05.3", four(A="Healthy", B="not the  scale")),
 ]
 STUBS = {
     "05.1": ("not yet", "Not yet: your function returns nothing"),

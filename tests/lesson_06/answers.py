@@ -51,7 +51,6 @@ WRONG = [
     *(("06.3", judged(**{f"l{n}": given}), why) for n, (_, said) in enumerate(LINES.values())
       for given, why in said.items()),
     ("06.3", judged(l0="bad"), "is not one of"),
-    ("06.3", judged(l0="wrong comment"), "Read what the line itself does"),
     ("06.3", "lines = {}", "5 of 5 lines still wait"),
     ("06.3", "lines = 'fine'", "The answer is a dict"),
 ]  # fmt: skip
@@ -62,7 +61,9 @@ ALSO_WRONG = [
         "was there a gradient",
     ),
     ("06.2", advance("scheduler.step()", STEP, UPDATE), "ahead of the weights"),
+    ("06.3", judged(l0="wrong comment"), "Read what the line itself does"),
     ("06.3", "lines = {'model = ResNet50()': 'undefined'}", "4 of 5 lines still wait"),
+    ("06.3", judged(l3="")[:-1], "line # backward (FP32) still waits"),
 ]
 RIGHT = [
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE)),
@@ -71,6 +72,7 @@ RIGHT = [
     ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
     ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
     ("06.3", judged()),
+    ("06.3", judged(l3="Wrong comment.", l4="FINE").replace("model = ResNet50()", "model=ResNet50()")),
 ]
 STUBS = {
     "06.1": ("not yet", "Not yet: your function never uses the scaler"),
@@ -78,4 +80,4 @@ STUBS = {
     "06.3": ("not yet", "Not yet: 5 of 5 lines still wait"),
 }
 SECRETS = {"06.1": r"[Uu]nscale_? (before|once)|order", "06.2": r"\.stepped|get_scale|if ", "06.3": r"(?i)should be"}
-ECHO = rf"You called: .*?\. |^.*?: (?=[A-Z])|is not one of {'; '.join(VERDICTS)}"
+ECHO = rf"You called: .*?\. |^.*?: (?=[A-Z])|is not one of the verdicts: {'; '.join(VERDICTS)}"

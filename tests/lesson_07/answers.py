@@ -24,11 +24,17 @@ def four(**changes: str) -> str:
 
 RIGHT = [
     ("07.1", bound("(forward + backward + update) / (forward / speedup + backward + update)")),
+    (
+        "07.1",
+        "import numpy\n"
+        + bound("numpy.array((forward + backward + update) / (forward / speedup + backward + update))"),
+    ),
     ("07.1", bound("1 / (1 - forward / (s := forward + backward + update) * (1 - 1 / speedup))")),
     ("07.2", mean("return torch.stack(losses).mean().item()")),
     ("07.2", mean("return sum(losses) / len(losses)")),
     ("07.2", mean("total = 0\n    for loss in losses: total = total + loss\n    return float(total) / len(losses)")),
     ("07.3", four()),
+    ("07.3", four(B="launch bound", C="Memory-bound")),
 ]
 WRONG = [
     ("07.1", bound("(forward / speedup + backward + update) / (forward + backward + update)"), "after divided by"),
@@ -50,6 +56,7 @@ WRONG = [
 ]  # fmt: skip
 ALSO_WRONG = [
     ("07.1", bound("0.5"), "How long does it take after"),
+    ("07.2", mean("return torch.stack(losses)"), "one number: the mean"),
     ("07.2", mean("return losses[0].item() + 0 * losses[1].item() - 1.3"), "made the host wait 2 times"),
     ("07.3", "cases = {'A': 'launch-bound', 'B': ..., 'C': 'launch-bound', 'D': 'launch-bound'}", "case B still waits"),
 ]

@@ -35,6 +35,7 @@ RIGHT = [
     ("08.2", mean("return sum(g.float() for g in gradients).div(len(gradients)).to(torch.bfloat16)")),
     ("08.2", mean("return torch.stack(gradients).mean(0)")),  # torch adds BF16 up in FP32
     ("08.3", four()),
+    ("08.3", four(A="Scores overflow ", D="SUM STALLS")),
 ]
 WRONG = [
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1) @ value"), "though no divided score"),

@@ -32,8 +32,7 @@ class Prediction(Panel):
         self.answer: Value | None = None
         heading = widgets.HTML(f"<b>Your prediction.</b> {markup.escape(question)}")
         if self.choices is not None:
-            layout = widgets.Layout(width="auto")
-            self.field = widgets.RadioButtons(options=self.choices, value=None, layout=layout)
+            self.field = widgets.RadioButtons(options=self.choices, value=None, layout=widgets.Layout(width="auto"))
             super().__init__(heading, self.field)
         else:
             # A text field can be empty and can say why an entry is no number; a number field silently corrects it.
@@ -55,16 +54,14 @@ class Prediction(Panel):
 
     def show(self, value: Value) -> str:
         """A value with its unit, as the learner reads it."""
-        if isinstance(value, str):
-            return value
-        return f"{in_words(value)} {self.unit}".rstrip()
+        return value if isinstance(value, str) else f"{in_words(value)} {self.unit}".rstrip()
 
     def restore(self, value: Any) -> None:
         """Put a stored answer back into the field. One that no longer fits the question is ignored."""
         if self.choices is not None:
             if value in self.choices:
                 self.field.value = value
-        elif _between(value, self.low, self.high):
+        elif store.is_number(value, self.low, self.high):
             self.field.value = repr(value).removesuffix(".0")  # every digit: nothing is rounded on the way
 
     @guarded
@@ -110,8 +107,10 @@ def parse(text: str, unit: str = "", low: float = -math.inf, high: float = math.
     return value
 
 
-def in_words(value: float, digits: int = 4) -> str:
-    """A whole number in full, as 65,505; any other in `digits` digits, or in 10 from 1,000 on."""
+def in_words(value: Value, digits: int = 4) -> str:
+    """A text as it is; a whole number in full, as 65,505; any other in `digits` digits, or in 10 from 1,000 on."""
+    if isinstance(value, str):
+        return value
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{value:,.0f}"
     return f"{value:,.{10 if abs(value) >= 1000 else digits}g}"
@@ -145,7 +144,7 @@ def predict(
     table.find(store.lesson_of(key))
     if choices is not None and (len(set(choices)) < 2 or len(set(choices)) != len(choices)):
         raise ValueError(f"prediction {key}: choices must be two or more different texts, but {choices!r} came.")
-    possible = default in choices if choices is not None else _between(default, low, high)
+    possible = default in choices if choices is not None else store.is_number(default, low, high)
     if not possible:
         options = f"one of {list(choices)}" if choices is not None else f"a number from {low} to {high}"
         raise ValueError(f"prediction {key}: default={default!r} is no possible answer; use {options}.")
@@ -155,7 +154,3 @@ def predict(
         panel.record = True
         asked[key] = panel
     return panel
-
-
-def _between(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

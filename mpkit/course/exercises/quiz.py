@@ -136,7 +136,9 @@ def quiz(key: str, items: Sequence[Item] | None = None, *, record: bool = True) 
     if items is None:
         items = getattr(material(number), "QUIZ", None)
     if not items:
-        raise ValueError(f"quiz {key!r} has no questions; pass items=[...] or define QUIZ in lesson_{number}.py.")
+        raise ValueError(
+            f"quiz {key!r} has no questions; pass items=[...] or define QUIZ in lesson_{number}/exercises.py."
+        )
     panel = Quiz(full, items)
     if record:
         panel.restore(store.get("quizzes", full))

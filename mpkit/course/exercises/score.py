@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mpkit.course import markup, table
 from mpkit.course.exercises import store
-from mpkit.course.exercises.check import MARK, exercises, material
-from mpkit.course.exercises.predict import Value, asked
+from mpkit.course.exercises.check import exercises, material
+from mpkit.course.exercises.checker import MARK
+from mpkit.course.exercises.predict import Value, asked, in_words
 
 CLOSE = 0.1  # a prediction within 10 % of the measurement is called close
 KIND_OF_EXERCISE = {"pass": "passed", "not yet": "not yet", "wrong": "not right yet"}
@@ -64,15 +65,11 @@ def score_card(number: str, measured: Mapping[str, Value] | None = None) -> Tabl
 def _prediction_row(key: str, guess: Value | None, outcome: Value) -> tuple[str, str, str, str]:
     """One prediction against its measurement, with the question and the unit if it was asked in this kernel."""
     panel = asked.get(key)
-    show = panel.show if panel else _plain
+    show = panel.show if panel else in_words
     name = panel.question if panel else f"Prediction {key}"
     if guess is None:
         return name, "no prediction", show(outcome), "○"
     return name, show(guess), show(outcome), _verdict(guess, outcome)
-
-
-def _plain(value: Value) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _verdict(guess: Value, outcome: Value) -> str:
@@ -93,12 +90,9 @@ def _quiz_result(number: str) -> tuple[str, str, str] | None:
     state = store.get("quizzes", f"{number}.quiz")
     if not isinstance(state, dict):
         return "not taken", "", MARK["not yet"]
-    now, first = (_matches(state, name) for name in ("now", "first"))
+    right = state.get("right", ())
+    now, first = (sum(map(operator.eq, state.get(name, ()), right)) for name in ("now", "first"))
     return f"{now} of {total} right, {first} right at the first try", "", MARK["pass" if now == total else "not yet"]
-
-
-def _matches(state: dict[str, Any], name: str) -> int:
-    return sum(chosen == right for chosen, right in zip(state.get(name, ()), state.get("right", ()), strict=False))
 
 
 def course_map() -> Table:

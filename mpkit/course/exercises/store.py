@@ -14,27 +14,28 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+import platformdirs
 
 from mpkit.course import table
 
 KEY = re.compile(r"(\d\d)\.\w[\w.-]*")  # "04.flushed": the lesson's number, a point, a name
-STATUSES = ("pass", "not yet", "wrong")  # what the check of an exercise can say
+Status = Literal["pass", "not yet", "wrong"]  # what the check of an exercise can say
+ELSEWHERE = "set the environment variable MPKIT_HOME to a folder that you can write to."
+LARGEST = sys.float_info.max  # a stored number is finite: JSON has no Inf, and no lesson could compare with it
 _told: set[str] = set()  # warnings that were given in this kernel, so that each is given once
 
 
 def home() -> Path:
-    """Folder of the learner's data: $MPKIT_HOME, else the per-user data folder of the operating system."""
+    """Folder of the learner's data: $MPKIT_HOME, else the per-user data folder of the operating system.
+
+    Linux: $XDG_DATA_HOME/mpkit or ~/.local/share/mpkit. macOS: the same variable's, or ~/Library/Application
+    Support/mpkit. Windows: %LOCALAPPDATA%\\mpkit. A relative XDG_DATA_HOME is ignored, as its specification asks.
+    """
     chosen = os.environ.get("MPKIT_HOME")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "mpkit"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "mpkit"
-    # XDG base directory specification 0.8: a relative path there is invalid and must be ignored.
-    xdg = Path(os.environ.get("XDG_DATA_HOME") or "")
-    return (xdg if xdg.is_absolute() else Path.home() / ".local" / "share") / "mpkit"
+    # Without appauthor=False, Windows would get one more folder, named after an author.
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("mpkit", appauthor=False)
 
 
 def lesson_of(key: str) -> str:
@@ -71,9 +72,7 @@ def put(kind: str, key: str, value: Any) -> None:
         _write(_path(lesson), text)
     except OSError as error:
         warnings.warn(
-            f"your answer {key} could not be stored in {home()} ({error.strerror}); "
-            "set the environment variable MPKIT_HOME to a folder that you can write to.",
-            stacklevel=2,
+            f"your answer {key} could not be stored in {home()} ({error.strerror}); {ELSEWHERE}", stacklevel=2
         )
 
 
@@ -124,18 +123,15 @@ def reset(lesson: str | None = None) -> None:
         RuntimeError: the folder is a file, or a file in it cannot be removed.
     """
     if lesson is not None:
-        paths = [_path(lesson)]
+        _path(lesson)  # refuses "4" and "../x" with its own words
         table.find(lesson)
     try:
-        if home().exists() and not home().is_dir():
+        if home().exists() and not home().is_dir():  # glob would find nothing there, and say nothing
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        for path in paths if lesson is not None else sorted(home().glob("[0-9][0-9].json")):
+        for path in sorted(home().glob(f"{lesson or '[0-9][0-9]'}.json")):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise RuntimeError(
-            f"the answers in {home()} could not be removed ({error.strerror}); "
-            "set the environment variable MPKIT_HOME to a folder that you can write to."
-        ) from None
+        raise RuntimeError(f"the answers in {home()} could not be removed ({error.strerror}); {ELSEWHERE}") from None
 
 
 def _path(lesson: str) -> Path:
@@ -144,9 +140,9 @@ def _path(lesson: str) -> Path:
     return home() / f"{lesson}.json"
 
 
-def _is_prediction(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, str) or (number and abs(value) <= sys.float_info.max)  # so neither Inf nor NaN
+def is_number(value: Any, low: float, high: float) -> bool:
+    """Whether it is a number from `low` to `high`: no text, not True, not NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_quiz(value: Any) -> bool:
@@ -155,8 +151,8 @@ def _is_quiz(value: Any) -> bool:
 
 
 _FITS: dict[str, Callable[[Any], bool]] = {
-    "predictions": _is_prediction,
-    "exercises": lambda value: value in STATUSES,
+    "predictions": lambda value: isinstance(value, str) or is_number(value, -LARGEST, LARGEST),
+    "exercises": lambda value: value in get_args(Status),
     "quizzes": _is_quiz,
 }
 

@@ -22,16 +22,15 @@ class Verdict:
         return bool(self.evidence) and all(self.evidence.values())
 
     def __repr__(self) -> str:
-        rows = [f"  {'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
-        return "\n".join([self._headline(), *rows])
+        return "\n  ".join([self._headline(), *self._rows()])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<li style='list-style:none'>{'✓' if found else '✗'} {markup.escape(what)}</li>"
-            for what, found in self.evidence.items()
-        )
+        rows = "".join(f"<li style='list-style:none'>{markup.escape(row)}</li>" for row in self._rows())
         inner = f"<b>{markup.escape(self._headline())}</b><ul style='margin:2px 0;padding-left:8px'>{rows}</ul>"
         return markup.card(inner, "good" if self.holds else "bad")
+
+    def _rows(self) -> list[str]:
+        return [f"{'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
 
     def _headline(self) -> str:
         return f"{self.claim}: {self.conclusion if self.holds else 'this run does not decide it'}"

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
-from mpkit.course.exercises.check import Feedback, checker, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
 from mpkit.course.exercises.quiz import Item
+
+PLACE = "The answer is a whole number: a place on the slider, not a value like 1.001."
 
 
 @checker("00.1")
 def first_k_lost_in_fp16(answer: Any) -> Feedback:
     """Smallest k for which 1 + 2^-k is 1 in FP16: just beyond the last stored bit, where the tie goes to even."""
+    k = number(answer, PLACE)
+    require(k.is_integer(), PLACE)
     require(
-        isinstance(answer, Real) and not isinstance(answer, bool) and float(answer).is_integer(),
-        "The answer is a whole number: a place on the slider, not a value like 1.001.",
-    )
-    require(
-        answer != 10,
+        k != 10,
         "At k = 10 the step still lies on FP16's last box, so it survives. Where does the row first say lost?",
     )
-    require(answer != 8, "That is where BF16 loses it. The question is about FP16: look at the middle row.")
-    require(
-        answer > 8, "At this k the step still fits into FP16. Move the slider to the right until the row says lost."
-    )
-    if answer > 11:
+    require(k != 8, "That is where BF16 loses it. The question is about FP16: look at the middle row.")
+    require(k > 8, "At this k the step still fits into FP16. Move the slider to the right until the row says lost.")
+    if k > 11:
         return wrong("It is lost there, but it was lost before. Move the slider to the left: where does it begin?")
     return passed("FP16 stores ten places after the point. A step in the place behind them is rounded away.")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, number, passed, plain, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.formats import BF16, FORMATS, FP16
 
@@ -13,17 +14,13 @@ from mpkit.formats import BF16, FORMATS, FP16
 SPACED = (1.0, 1.5, 3.0, 1000.0, 40000.0, 0.25, 2.0**-14, 1.5 * 2.0**-20)
 
 
-@checker("01.1")
+@checker("01.1", wants="function")
 def spacing(answer: Any) -> Feedback:
     """Distance from x to FP16's next larger number: 2^(floor(log2 x) - 10), at least 2^-24."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for x in SPACED:
-        gap = answer(x)
-        gap = gap.item() if hasattr(gap, "item") else gap  # a number from torch or numpy is as good
-        is_number = isinstance(gap, int | float) and not isinstance(gap, bool)
-        require(is_number, "The function should return a number, the distance.")
+        gap = number(answer(x), "The function should return a number, the distance.")
         if gap != FP16.spacing(x):
-            return wrong(_wrong_spacing(float(gap), x))
+            return wrong(_wrong_spacing(gap, x))
     return passed("The distance doubles at each power of two, and below the smallest normal number it stays the same.")
 
 
@@ -57,13 +54,11 @@ NUMBERS = (
 )  # fmt: skip
 
 
-@checker("01.2")
+@checker("01.2", wants="function")
 def vanishes(answer: Any) -> Feedback:
     """Whether a number other than 0 becomes 0 in FP16: |x| up to half the smallest subnormal."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for x, right in NUMBERS:
-        says = answer(x)
-        says = says.item() if hasattr(says, "item") else says
+        says = plain(answer(x))
         require(isinstance(says, bool), "The function should return True or False.")
         if says != right:
             return wrong(_wrong_verdict(x, right))
@@ -87,45 +82,40 @@ def _wrong_verdict(x: float, right: bool) -> str:
     return f"{where} FP16 has no such number, but a neighbour of it that is nearer than 0. What does rounding do?"
 
 
-WIDTH = {"A": 16, "B": 16, "C": 32, "D": 8, "E": 8}  # bits that each may spend
-JOBS = {
-    "A": ("BF16", {"FP16": "What does FP16 make of 100,000? Type it into the explorer."}),
-    "B": ("FP16", {"BF16": "It holds them all, but spends three bits on a range that B does not need."}),
-    "C": ("FP32", {
+def _unfit(name: str, width: int) -> str:
+    if name == "TF32":
+        return "nothing is stored in TF32. It is what a matrix product makes of its inputs."
+    bits = FORMATS[name].bits
+    if bits > width:
+        return f"there are {width} bits to spend, and {name} takes {bits}."
+    return f"{name} takes {bits} bits, and there are {width} to spend. What would the others buy?"
+
+
+# Job: the right format, the bits that it may spend, and what some of the wrong formats hear.
+ASKED: dict[str, tuple[str, int, dict[str, str]]] = {
+    "A": ("BF16", 16, {"FP16": "What does FP16 make of 100,000? Type it into the explorer."}),
+    "B": ("FP16", 16, {"BF16": "It holds them all, but spends three bits on a range that B does not need."}),
+    "C": ("FP32", 32, {
         "FP16": "Where does FP16 stop counting?",
         "BF16": "BF16 reaches ten million, but does it hold each whole number on the way?",
         "E4M3": "E4M3's largest number is 448.",
         "E5M2": "E5M2's largest number is 57344.",
     }),
-    "D": ("E4M3", {"E5M2": "It holds them all, but spends a bit on a range that D does not need."}),
-    "E": ("E5M2", {"E4M3": "E4M3 ends at 448 on one side and at 2^-9 on the other. That is too narrow for E."}),
+    "D": ("E4M3", 8, {"E5M2": "It holds them all, but spends a bit on a range that D does not need."}),
+    "E": ("E5M2", 8, {"E4M3": "E4M3 ends at 448 on one side and at 2^-9 on the other. That is too narrow for E."}),
 }  # fmt: skip
+JOBS = {
+    job: (right, {name: f"Job {job}: {said.get(name) or _unfit(name, bits)}" for name in FORMATS if name != right})
+    for job, (right, bits, said) in ASKED.items()
+}
 
 
 @checker("01.3")
 def formats_for_jobs(answer: Any) -> Feedback:
     """Match five jobs with a format."""
-    require(isinstance(answer, dict), 'The answer is a dict with one format a job, such as {"A": "FP32", …}.')
-    answer = {str(name).upper(): given for name, given in answer.items()}
-    missing = [name for name in JOBS if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"jobs {', '.join(missing)} are" if len(missing) > 1 else f"job {missing[0]} is"
-        return not_yet(f"Not yet: {who} still open. Replace the three dots.")
-    for name, (right, comments) in JOBS.items():
-        typed = str(answer[name])  # mpkit.FP16 is as good as its name
-        given = typed.strip().upper()
-        require(given in FORMATS, f"Job {name}: {typed!r} is not one of the formats: {', '.join(FORMATS)}.")
-        require(given == right, f"Job {name}: {comments.get(given) or _unfit(given, WIDTH[name])}")
-    return passed("Range where the numbers are spread out, mantissa bits where they must be precise.")
-
-
-def _unfit(name: str, width: int) -> str:
-    if name == "TF32":
-        return "nothing is stored in TF32. It is what a matrix product makes of its FP32 inputs."
-    bits = FORMATS[name].bits
-    if bits > width:
-        return f"there are {width} bits to spend, and {name} takes {bits}."
-    return f"{name} takes {bits} bits, and there are {width} to spend. What would the others buy?"
+    waiting = "jobs {names} are still open"
+    done = "Range where the numbers are spread out, mantissa bits where they must be precise."
+    return matching(answer, JOBS, tuple(FORMATS), each="job", choice="format", passes=done, waiting=waiting)
 
 
 QUIZ = (

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from mpkit.course.arithmetic.accumulate import rounder, running_totals
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.formats import FP16
 
@@ -47,10 +48,9 @@ class Term(float):
     __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _taken_from
 
 
-@checker("02.1")
+@checker("02.1", wants="function")
 def add_up(answer: Any) -> Feedback:
     """A sum made of FP16 additions alone must come within half a percent of the true one."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for name, terms in SUMS:
         Term.plain, returned = 0, list[float]()
 
@@ -58,14 +58,12 @@ def add_up(answer: Any) -> Feedback:
             returned.append(ROUND(ROUND(float(a)) + ROUND(float(b))))
             return Term(returned[-1])
 
-        result = answer([Term(term) for term in terms], add)
-        result = result.item() if hasattr(result, "item") else result  # a number from torch or numpy is as good
-        require(type(result) in (int, float, Term), "The function should return a number, the total.")
+        result = number(answer([Term(term) for term in terms], add), "The function should return a number, the total.")
         if Term.plain:
             return wrong(f"For {name} you used + or − yourself. Those are exact here, not FP16: only `add` may add.")
-        if problem := _wrong_sum(name, terms, float(result), len(returned)):
+        if problem := _wrong_sum(name, terms, result, len(returned)):
             return wrong(problem)
-        require(float(result) in (returned or terms), f"For {name} no call of `add` has returned your total.")
+        require(result in (returned or terms), f"For {name} no call of `add` has returned your total.")
     return passed("Every total is within half a percent, and came out of `add`.")
 
 
@@ -100,12 +98,12 @@ FAR = ((0.0, 20.0, 1.0), 0)
 BOTH = ((300.0, 0.0, 250.0), 1)
 
 
-@checker("02.2")
+@checker("02.2", wants="function")
 def loss_in_fp16(answer: Any) -> Feedback:
     """Cross-entropy of FP16 logits, right for ordinary ones, large ones, and classes that are very unlikely."""
     for logits, label in (ORDINARY, LARGE, FAR, BOTH):
         given = torch.tensor(logits, dtype=torch.float16)
-        value = float(answer(given, label))
+        value = number(answer(given, label), "The function should return one number, the loss.")
         true = float(torch.nn.functional.cross_entropy(given.double()[None], torch.tensor([label])))
         if not math.isclose(value, true, rel_tol=0.01):
             return wrong(_wrong_loss(logits, label, value, true))
@@ -156,16 +154,10 @@ OPERATIONS = {
 @checker("02.3")
 def two_lists(answer: Any) -> Feedback:
     """Put four operations on a list, with the reason."""
-    require(isinstance(answer, dict), 'The answer is a dict with one place an operation, such as {"A": "FP16", …}.')
-    missing = [name for name in OPERATIONS if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"operation {missing[0]} still waits" if len(missing) == 1 else f"{', '.join(missing)} still wait"
-        return not_yet(f"Not yet: {who}. Replace the three dots.")
-    for name, (right, comments) in OPERATIONS.items():
-        given = answer[name]
-        require(given in LISTS, f"Operation {name}: {given!r} is not one of the places: {'; '.join(LISTS)}.")
-        require(given == right, comments.get(given, ""))
-    return passed("Matrix work, comparisons, range, and long sums: you can tell the four kinds apart.")
+    done = "Matrix work, comparisons, range, and long sums: you can tell the four kinds apart."
+    return matching(
+        answer, OPERATIONS, LISTS, each="operation", choice="place", passes=done, waiting="{names} still wait"
+    )
 
 
 QUIZ = (

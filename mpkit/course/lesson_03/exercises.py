@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, not_yet, number, passed, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 
 # x and spacing. Not 1, so that a forgotten spacing shows; one negative, one on the grid.
@@ -15,24 +16,22 @@ NUMBERS = ((0.4, 0.25), (1.6, 0.5), (-0.3, 0.25), (0.75, 0.25))
 TRIES = 1000  # draws 0.0005, 0.0015, …: evenly spread, so their mean is exact
 
 
-@checker("03.1")
+@checker("03.1", wants="function")
 def stochastic_rounding(answer: Any) -> Feedback:
     """One of the two neighbours, the further one as often as its share of the way says."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for x, spacing in NUMBERS:
         got, again = ([_number(answer(x, spacing, (k + 0.5) / TRIES)) for k in range(TRIES)] for _ in range(2))
         require(got == again, "The same `draw` gave two different results. Use `draw`: it is all the chance you need.")
-        problem = _wrong_rounding(got, x, spacing)
-        if problem:
+        if problem := _wrong_rounding(got, x, spacing):
             return wrong(f"With x = {x} and spacing = {spacing}: {problem}")
     return passed("Each try lands on a neighbour, and over many tries nothing is lost: the mean is x itself.")
 
 
 def _number(value: Any) -> float:
-    value = value.item() if hasattr(value, "item") else value  # a number from torch or numpy is as good
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    require(good, "The function should return one finite number, the rounded x.")
-    return float(value)
+    asked = "The function should return one finite number, the rounded x."
+    got = number(value, asked)
+    require(math.isfinite(got), asked)
+    return got
 
 
 def _wrong_rounding(got: list[float], x: float, spacing: float) -> str | None:
@@ -64,12 +63,11 @@ LR, STEPS = 2.0**-10, 8
 CASES = ((1.0, 4.0), (1.0, 2.0**-2), (2.0**-20, 2.0**-16))  # weight, gradient: a large, a small, a tiny update
 
 
-@checker("03.2", returns_nothing=True)
+@checker("03.2", wants="function", returns_nothing=True)
 def master_step(answer: Any) -> Feedback:
     """Step the FP32 master from itself, in FP32, and copy it to the model."""
     for start, grad in CASES:
-        problem = _wrong_master(answer, start, grad)
-        if problem:
+        if problem := _wrong_master(answer, start, grad):
             return problem
     return passed("The master takes every update in FP32, and the model gets its rounded copy after each step.")
 
@@ -135,16 +133,8 @@ RUNS = {
 @checker("03.3")
 def four_runs(answer: Any) -> Feedback:
     """Which of four trainings needs FP32 master weights."""
-    require(isinstance(answer, dict), 'The answer is a dict with one choice a run, such as {"A": "does without", …}.')
-    missing = [name for name in RUNS if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"runs {', '.join(missing)} still wait" if len(missing) > 1 else f"run {missing[0]} still waits"
-        return not_yet(f"Not yet: {who}. Replace the three dots.")
-    for name, (right, comments) in RUNS.items():
-        given = answer[name].strip().lower() if isinstance(answer[name], str) else answer[name]
-        require(given in CHOICES, f"Run {name}: {given!r} is not one of the choices: {'; '.join(CHOICES)}.")
-        require(given == right, comments.get(given, ""))
-    return passed("It is the size of the update against the spacing that decides, not the format alone.")
+    done = "It is the size of the update against the spacing that decides, not the format alone."
+    return matching(answer, RUNS, CHOICES, each="run", choice="choice", passes=done)
 
 
 QUIZ = (

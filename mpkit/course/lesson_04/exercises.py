@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from mpkit.casting import cast
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, not_yet, number, passed, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.formats import FP16
 
@@ -17,18 +18,14 @@ from mpkit.formats import FP16
 AMAX = (1.0, 0.9, 3.0, 2.0**-15.8, 600.0)
 
 
-@checker("04.1")
+@checker("04.1", wants="function")
 def largest_scale(answer: Any) -> Feedback:
     """The largest power of two that keeps amax finite: 2^floor(log2(65504 / amax)) away from the edge."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for amax in AMAX:
-        scale = answer(amax)
-        scale = scale.item() if hasattr(scale, "item") else scale  # a number from torch or numpy is as good
-        is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
-        require(is_number, "The function should return a number, the scale.")
+        scale = number(answer(amax), "The function should return a number, the scale.")
         right = 2.0 ** math.floor(math.log2(FP16.max / amax))
         if scale != right:
-            return wrong(_wrong_scale(float(scale), amax, right))
+            return wrong(_wrong_scale(scale, amax, right))
     return passed("The largest gradient stays finite, and doubling the scale once more would make it Inf.")
 
 
@@ -57,13 +54,12 @@ BROKEN = ((math.inf, 1.0), (1.0, -math.inf), (math.nan, 1.0))
 MAX_NORM, LR, START = 1.0, 0.1, 2.0**-14  # START: a weight of 0 would hide a step that forgets the old weight
 
 
-@checker("04.2", returns_nothing=True)
+@checker("04.2", wants="function", returns_nothing=True)
 def clip_in_order(answer: Any) -> Feedback:
     """One SGD step from scaled gradients must equal the FP32 step: unscale, check, clip, update."""
     for scale, grads in STEPS:
         moved = _moved(answer, [g * scale for g in grads], scale)
-        problem = _wrong_step(moved, grads, scale)
-        if problem:
+        if problem := _wrong_step(moved, grads, scale):
             return problem
     for scaled in BROKEN:
         moved = _moved(answer, scaled, 65536.0)
@@ -145,16 +141,8 @@ PATIENTS = {
 @checker("04.3")
 def four_patients(answer: Any) -> Feedback:
     """Match four symptoms with a cure."""
-    require(isinstance(answer, dict), 'The answer is a dict with one cure a patient, such as {"A": "leave it", …}.')
-    missing = [name for name in PATIENTS if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"patients {', '.join(missing)} still wait" if len(missing) > 1 else f"patient {missing[0]} still waits"
-        return not_yet(f"Not yet: {who}. Replace the three dots.")
-    for name, (right, comments) in PATIENTS.items():
-        given = answer[name]
-        require(given in CURES, f"Patient {name}: {given!r} is not one of the cures: {'; '.join(CURES)}.")
-        require(given == right, comments.get(given, ""))
-    return passed("Too small, too large, too early for scaling, and healthy: you can tell them apart.")
+    done = "Too small, too large, too early for scaling, and healthy: you can tell them apart."
+    return matching(answer, PATIENTS, CURES, each="patient", choice="cure", passes=done)
 
 
 QUIZ = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.scaling import DynamicScale, ScaleState
 
@@ -14,22 +15,25 @@ FLAGS = (0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)
 OTHER = (5, 1024.0, (0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1))  # interval, floor, flags: from the floor on
 
 
-@checker("05.1")
+@checker("05.1", wants="function")
 def dynamic_rule(answer: Any) -> Feedback:
     """The usual rule with a floor, for factor 2 and 1/2, as a function of scale and count."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for interval, floor, flags in ((INTERVAL, FLOOR, FLAGS), OTHER):
         rule = DynamicScale(init_scale=1024.0, growth_interval=interval, min_scale=floor)
         right, scale, clean = rule.init(), 1024.0, 0
         for step, flag in enumerate(flags):
             was, right = right, rule.update(right, bool(flag))
             given = answer(scale, clean, bool(flag), interval, floor)
-            pair = isinstance(given, tuple | list) and len(given) == 2
-            require(pair, "The function should return two numbers: return scale, clean.")
-            if tuple(given) != (right.scale, right.growth_tracker):
+            if _two(given, "scale, clean") != (right.scale, right.growth_tracker):
                 return wrong(_wrong_update(tuple(given), was, right, bool(flag), step, interval, floor))
             scale, clean = given
     return passed("That is the usual rule, with the floor that torch and Keras lack.")
+
+
+def _two(given: Any, names: str) -> tuple[float, float]:
+    asked = f"The function should return two numbers: return {names}."
+    require(isinstance(given, tuple | list) and len(given) == 2, asked)
+    return number(given[0], asked), number(given[1], asked)
 
 
 def _wrong_update(
@@ -70,14 +74,11 @@ def honest_run(gradients: tuple[float, ...], scale: float) -> tuple[float, float
     return weight, scale
 
 
-@checker("05.2")
+@checker("05.2", wants="function")
 def collapsing_scale(answer: Any) -> Feedback:
     """A loop in which one overflow must cost one step, and no more."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for gradients, scale in CASES:
-        given = answer(0.0, gradients, scale)
-        pair = isinstance(given, tuple | list) and len(given) == 2
-        require(pair, "The function should return two numbers: return weight, scale.")
+        given = _two(answer(0.0, gradients, scale), "weight, scale")
         right = honest_run(gradients, scale)
         if all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in zip(given, right, strict=True)):
             continue
@@ -121,16 +122,8 @@ LOGS = {
 @checker("05.3")
 def four_logs(answer: Any) -> Feedback:
     """Match four logs with their cause."""
-    require(isinstance(answer, dict), 'The answer is a dict with one cause a log, such as {"A": "healthy", …}.')
-    missing = [name for name in LOGS if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"logs {', '.join(missing)} still wait" if len(missing) > 1 else f"log {missing[0]} still waits"
-        return not_yet(f"Not yet: {who}. Replace the three dots.")
-    for name, (right, comments) in LOGS.items():
-        given = answer[name]
-        require(given in CAUSES, f"Log {name}: {given!r} is not one of the causes: {'; '.join(CAUSES)}.")
-        require(given == right, comments.get(given, ""))
-    return passed("A sawtooth is health; a fall without an end is not the scale's fault.")
+    done = "A sawtooth is health; a fall without an end is not the scale's fault."
+    return matching(answer, LOGS, CAUSES, each="log", choice="cause", passes=done)
 
 
 QUIZ = (

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.scaling import StaticScale
 from mpkit.scaling.loss_scaler import LossScaler
 
 SCALE, LONG = 1024.0, (3.0, 4.0)  # two batches with these gradients: their mean is 3.5, longer than max_norm
 MEAN = sum(LONG) / len(LONG)
+
+
+def _noted(verb: str) -> Callable[..., Any]:
+    def call(self: _Noting, *args: Any) -> Any:
+        self.calls.append(verb)
+        return getattr(LossScaler, verb)(self, *args)
+
+    return call
 
 
 class _Noting(LossScaler):
@@ -22,21 +32,7 @@ class _Noting(LossScaler):
         super().__init__(StaticScale(SCALE))
         self.calls: list[str] = []
 
-    def scale(self, outputs: Any) -> Any:
-        self.calls.append("scale")
-        return super().scale(outputs)
-
-    def unscale_(self, optimizer: Any) -> None:
-        self.calls.append("unscale_")
-        super().unscale_(optimizer)
-
-    def step(self, optimizer: Any, closure: object = None) -> Any:
-        self.calls.append("step")
-        return super().step(optimizer, closure)
-
-    def update(self) -> None:
-        self.calls.append("update")
-        super().update()
+    scale, unscale_, step, update = map(_noted, ("scale", "unscale_", "step", "update"))
 
 
 def _step_of(answer: Any) -> float:
@@ -46,10 +42,9 @@ def _step_of(answer: Any) -> float:
     return -q.item()
 
 
-@checker("06.1", returns_nothing=True)
+@checker("06.1", wants="function", returns_nothing=True)
 def group_of_batches(answer: Any) -> Feedback:
     """One optimizer step from several batches: scale each, unscale once, clip, step, update."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     p, scaler = torch.nn.Parameter(torch.zeros(1)), _Noting()
     optimizer = torch.optim.SGD([p], lr=1.0)
     answer([(g * p).sum() for g in LONG], scaler, optimizer, 1.0)
@@ -77,18 +72,16 @@ def group_of_batches(answer: Any) -> Feedback:
 class _Schedule:
     """Counts how often it was advanced."""
 
-    def __init__(self) -> None:
-        self.steps = 0
+    steps = 0
 
     def step(self) -> None:
         """Advance by one."""
         self.steps += 1
 
 
-@checker("06.2", returns_nothing=True)
+@checker("06.2", wants="function", returns_nothing=True)
 def schedule_after_a_skip(answer: Any) -> Feedback:
     """A scheduler must not advance when the optimizer did not step."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for gradients in ((1.0, 1.0), (float("inf"), 1.0, 1.0), (1.0, float("nan"), 1.0)):
         p, schedule = torch.nn.Parameter(torch.zeros(1)), _Schedule()
         optimizer, scaler = torch.optim.SGD([p], lr=1.0), LossScaler()
@@ -106,17 +99,21 @@ def schedule_after_a_skip(answer: Any) -> Feedback:
 
 
 VERDICTS = ("undefined", "outdated", "wrong comment", "fine")
-LINES = {
+UNCOMMENTED = "There is no comment on this line. Read what the line itself does"
+SAID = {
     "model = ResNet50()": ("undefined", {
         "outdated": "ResNet50 is not an old name. Where would Python find it in this listing?",
+        "wrong comment": f"{UNCOMMENTED}: which names does it use?",
         "fine": "Run the line: does Python know ResNet50?",
     }),
     "torch.cuda.amp.GradScaler()": ("outdated", {
         "undefined": "It still exists, with a warning. What does the warning recommend?",
+        "wrong comment": f"{UNCOMMENTED}: what does torch say to it?",
         "fine": "It runs, but torch prints a warning about this name.",
     }),
     "if batch_idx % 100 == 0": ("undefined", {
         "outdated": "Nothing is old here. Who counts the batches?",
+        "wrong comment": f"{UNCOMMENTED}: what does it count?",
         "fine": "Look for the place where batch_idx gets a value.",
     }),
     "# backward (FP32)": ("wrong comment", {
@@ -127,22 +124,20 @@ LINES = {
     "scaler.scale(loss).backward()": ("fine", {
         "undefined": "scaler and loss are both defined above it.",
         "outdated": "That is how it is written today.",
+        "wrong comment": f"{UNCOMMENTED}; the comment above it is another one of the five.",
     }),
 }  # fmt: skip
+LINES = {
+    line: (right, {given: f"{line}: {why}" for given, why in said.items()}) for line, (right, said) in SAID.items()
+}
 
 
 @checker("06.3")
 def defects(answer: Any) -> Feedback:
     """Judge five lines of the article's listing."""
-    require(isinstance(answer, dict), "The answer is a dict with one verdict a line.")
-    missing = [line for line in LINES if answer.get(line) in (None, ...)]
-    if missing:
-        return not_yet(f"Not yet: {len(missing)} of {len(LINES)} lines still wait. Replace the three dots.")
-    for line, (right, comments) in LINES.items():
-        given = answer[line]
-        require(given in VERDICTS, f"{line}: {given!r} is not one of {'; '.join(VERDICTS)}.")
-        require(given == right, f"{line}: {comments.get(given, 'Read what the line itself does.')}")
-    return passed("Also undefined there: num_epochs and train_loader. The repaired listing runs below.")
+    waiting = f"{{count}} of {len(LINES)} lines still wait"
+    done = "Also undefined there: num_epochs and train_loader. The repaired listing runs below."
+    return matching(answer, LINES, VERDICTS, each="line", choice="verdict", passes=done, waiting=waiting)
 
 
 QUIZ = (

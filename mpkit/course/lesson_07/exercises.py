@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, number, passed, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.course.recorded.speed import amdahl
 
 TIMES = ((30.0, 60.0, 10.0, 3.0), (80.0, 160.0, 1.0, 4.0), (10.0, 0.0, 0.0, 2.0), (5.0, 5.0, 0.0, 1.0))
 
 
-@checker("07.1")
+@checker("07.1", wants="function")
 def a_bound(answer: Any) -> Feedback:
     """Amdahl's law for a step of which only the forward pass becomes faster."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for forward, backward, update, speedup in TIMES:
-        given = answer(forward, backward, update, speedup)
-        require(isinstance(given, int | float), "The function should return one number: by what factor.")
+        given = number(
+            answer(forward, backward, update, speedup), "The function should return one number: by what factor."
+        )
         right = amdahl(forward, backward + update, speedup)
         if math.isclose(given, right, rel_tol=1e-6):
             continue
@@ -55,17 +56,14 @@ class Watched(Tensor):
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
-@checker("07.2")
+@checker("07.2", wants="function")
 def a_loop_that_waits(answer: Any) -> Feedback:
     """The mean of many losses with one wait for the device at most."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     values = [2.5, 1.5, 1.0, 0.75, 0.25]
     Watched.waits = 0
     given = answer([torch.tensor(value).as_subclass(Watched) for value in values])
     waits = Watched.waits
-    if isinstance(given, Tensor) and given.numel() == 1:
-        given = float(given.as_subclass(Tensor))
-    require(isinstance(given, int | float), "The function should return one number: the mean of the losses.")
+    given = number(given, "The function should return one number: the mean of the losses.")
     if not math.isclose(given, sum(values) / len(values), rel_tol=1e-6):
         return wrong(f"Of the losses 2.5, 1.5, 1, 0.75, 0.25 the mean is 1.2; you return {given:.4g}.")
     if waits > 1:
@@ -101,16 +99,8 @@ CASES = {
 @checker("07.3")
 def not_faster(answer: Any) -> Feedback:
     """Match four cases with their cause."""
-    require(isinstance(answer, dict), 'The answer is a dict with one cause a case, such as {"A": "launch-bound", …}.')
-    missing = [name for name in CASES if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"cases {', '.join(missing)} still wait" if len(missing) > 1 else f"case {missing[0]} still waits"
-        return not_yet(f"Not yet: {who}. Replace the three dots.")
-    for name, (right, comments) in CASES.items():
-        given = answer[name]
-        require(given in CAUSES, f"Case {name}: {given!r} is not one of the causes: {'; '.join(CAUSES)}.")
-        require(given == right, comments.get(given, ""))
-    return passed("Four limits, four cures: pad, capture, fuse, load ahead.")
+    done = "Four limits, four cures: pad, capture, fuse, load ahead."
+    return matching(answer, CASES, CAUSES, each="case", choice="cause", passes=done)
 
 
 QUIZ = (

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit.course.exercises.check import Feedback, checker, not_yet, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, passed, require, wrong
+from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.formats import BF16
 from mpkit.policy.policy import Policy
@@ -29,10 +30,9 @@ class _Layer(nn.Module):
         return self.attend(query, key, value)
 
 
-@checker("08.1")
+@checker("08.1", wants="function")
 def attention_that_survives(answer: Any) -> Feedback:
     """The same attention, with nothing larger than needed on the way."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     draw = torch.Generator().manual_seed(8)
     query, key, value = torch.randn(3, 2, PLACES, SIZE, generator=draw).unbind(0)
     for spread in (0.5, 1.0):
@@ -55,10 +55,9 @@ def attention_that_survives(answer: Any) -> Feedback:
     return passed("Nothing larger than the scores themselves is stored.")
 
 
-@checker("08.2")
+@checker("08.2", wants="function")
 def a_sum_that_keeps_its_terms(answer: Any) -> Feedback:
     """The mean of many BF16 gradients, as exact as BF16 can say it."""
-    require(callable(answer), "The answer is the function itself: its name, without parentheses behind it.")
     for count in (2, 1000):
         draw = torch.Generator().manual_seed(count)
         terms = [(1 + 0.3 * torch.randn(200, generator=draw)).bfloat16() for _ in range(count)]
@@ -106,16 +105,8 @@ CASES = {
 @checker("08.3")
 def four_failures(answer: Any) -> Feedback:
     """Match four failures with their cause."""
-    require(isinstance(answer, dict), 'The answer is a dict with one cause a case, such as {"A": "sum stalls", …}.')
-    missing = [name for name in CASES if answer.get(name) in (None, ...)]
-    if missing:
-        who = f"cases {', '.join(missing)} still wait" if len(missing) > 1 else f"case {missing[0]} still waits"
-        return not_yet(f"Not yet: {who}. Replace the three dots.")
-    for name, (right, comments) in CASES.items():
-        given = answer[name]
-        require(given in CAUSES, f"Case {name}: {given!r} is not one of the causes: {'; '.join(CAUSES)}.")
-        require(given == right, comments.get(given, ""))
-    return passed("Four symptoms, four cures: divide first, unscale first, scale the loss, sum in FP32.")
+    done = "Four symptoms, four cures: divide first, unscale first, scale the loss, sum in FP32."
+    return matching(answer, CASES, CAUSES, each="case", choice="cause", passes=done)
 
 
 QUIZ = (
