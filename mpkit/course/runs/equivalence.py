@@ -46,7 +46,7 @@ def equivalence(scores: Sequence[float], reference: Sequence[float], margin: flo
         raise ValueError(f"two or more pairs of scores are asked for, but {len(scores)} and {len(reference)} came.")
     if not all(map(math.isfinite, [*scores, *reference])) or not 0 < margin < math.inf:
         raise ValueError(f"finite scores and a margin above 0 are asked for, but margin={margin!r} came with {scores}.")
-    t = importlib.import_module("scipy.stats").t  # here, because it is slow to import; scikit-learn brings it
+    t = importlib.import_module("scipy.stats").t  # here, because it is slow to import
 
     differences = [a - b for a, b in zip(scores, reference, strict=True)]
     mean, n = fmean(differences), len(differences)
