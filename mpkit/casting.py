@@ -94,8 +94,8 @@ def fake_cast(
         return handle_torch_function(fake_cast, (x,), x, forward, backward, rounding, overflow, observe)
     plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
     plain = plain and not torch.compiler.is_compiling()  # a compiler removes such a pair, and the rounding with it
-    if plain and (fmt := forward) is not None and fmt == backward and fmt.dtype in EXACT_IN_TORCH:
-        return x.to(fmt.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
+    if plain and forward is not None and forward == backward and forward.dtype in EXACT_IN_TORCH:
+        return x.to(forward.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
     return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -161,7 +161,7 @@ class FloatFormat:
         codes = torch.where(torch.isinf(x), infinity, codes)
         codes = torch.where(torch.isnan(x), 2 ** (self.bits - 1) - 1, codes)
         codes = codes | (torch.signbit(x).long() << (self.bits - 1))
-        wrong = ~(torch.isnan(x) | ((x.abs() <= self.max) | torch.isinf(x)) & (self.decode(codes) == x))
+        wrong = ~(torch.isnan(x) | (self.decode(codes) == x))
         if bool(wrong.any()):
             value = x[wrong].flatten()[0].item()
             raise ValueError(f"{value!r} is not a value of {self.name}; round it first: mpkit.cast(x, {self.name}).")

@@ -180,7 +180,7 @@ class WeightKeeper(torch.optim.Optimizer):
     def _store(self, before: list[Tensor]) -> None:
         for slot, old in zip(self._current(), before, strict=True):
             weight = slot.param.data
-            meant = (weight != old) & ~old.isnan()
+            meant = (weight != old) & ~old.isnan()  # NaN differs from itself, so it would count in every step
             self._write(slot, weight)
             lost = meant & (self._read(slot) == old)
             self.updates.moved += meant.sum().to(self.updates.moved.device)

@@ -20,8 +20,6 @@ from mpkit.optim.keeper import WeightKeeper
 from mpkit.optim.slot import Slot
 from mpkit.rounding import Rounding
 
-__all__ = ["Kahan", "MasterWeights", "Rounded"]
-
 
 class MasterWeights(WeightKeeper):
     """FP32 weights inside the optimizer; the model's parameters hold a copy of them, rounded to `fmt`.

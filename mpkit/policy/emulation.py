@@ -60,7 +60,7 @@ class Emulation(TorchFunctionMode):
             given = {key: value for key, value in kwargs.items() if value is not None}
             scalar = len(args) == 1 and isinstance(args[0], Tensor) and args[0].numel() == 1
             if self.shadowed or not scalar or not given.keys() <= BACKWARD_OPTIONS:
-                return func(*args, **kwargs)
+                return func(*args, **kwargs)  # the mode rests in there: then checkpointed parts are run again in FP32
             with self:  # stay active: checkpointing runs the forward pass again in there
                 return _backward(*args, **given)
         if self.paused or self.shadowed:
@@ -72,13 +72,14 @@ class Emulation(TorchFunctionMode):
             )
         if name in MATRIX:
             stored = self.forward.bits == 16
-            return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)), stored)
+            return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
+        # Not in place: rounding makes a copy, and a change of that would be lost.
         if self.everywhere and self.in_forward and not name.startswith("__get") and not is_in_place(name, kwargs):
             args, kwargs = self._round_parameters(args), self._round_parameters(kwargs)
         if name in WIDE:
             if self.wide == FP32:
                 return func(*args, **kwargs)
-            return self._result(func(*self._round_all(args, True), **self._round_all(kwargs, True)), True)
+            return self._result(func(*self._round_all(args, True), **self._round_all(kwargs, True)))
         return self._follow(func, name, args, kwargs)
 
     def _operands(self, name: str, args: tuple[Any, ...], stored: bool) -> tuple[Any, ...]:
@@ -118,13 +119,14 @@ class Emulation(TorchFunctionMode):
             return out
         if name == "__get__" or not inputs:
             return out
+        # A number without dimensions has no say, as in torch's own type promotion: low * torch.tensor(1.1) stays low.
         voters = inputs[:1] if name in FOLLOWS_FIRST else [t for t in inputs if t.dim()] or inputs
-        return self._result(out, True) if self.everywhere or all(is_low(t, self.forward) for t in voters) else out
+        return self._result(out) if self.everywhere or all(is_low(t, self.forward) for t in voters) else out
 
-    def _result(self, out: Any, stored: bool) -> Any:
+    def _result(self, out: Any) -> Any:
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return out
-        low = stored and self.forward.bits == 16
+        low = self.forward.bits == 16
         if low and (hasattr(out.grad_fn, "_saved_result") or hasattr(out.grad_fn, "_saved_output")):
             self._round_memory(out)  # the way back through sigmoid, tanh, … reads the stored result
         rounded = self._round(out, self.forward if low else None, self.backward)

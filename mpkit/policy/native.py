@@ -150,7 +150,7 @@ class _LowMatrix(torch.autograd.Function):
         leaves, wanted = list(ctx.others), []
         for place, low in zip(ctx.places, ctx.saved_tensors, strict=True):
             leaves[place] = low.float() if _floats(low) else low
-            if ctx.needs_input_grad[place + 3]:
+            if ctx.needs_input_grad[place + 3]:  # func, spec and dtype come first
                 leaves[place].requires_grad_()
                 wanted.append(place)
         with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):

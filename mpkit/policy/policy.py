@@ -81,8 +81,7 @@ class Policy:
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-        if engine not in ("emulated", "native"):
-            raise ValueError(f'engine={engine!r} is unknown; use "emulated" (every machine) or "native" (a GPU).')
+        require_engine(engine)
         _require_float32(model)
         if engine == "emulated":
             return Application(self._run(model, meter))
@@ -127,7 +126,6 @@ class Policy:
     @contextmanager
     def _round_after_steps(self, model: nn.Module, mode: Emulation) -> Iterator[None]:
         """Switch emulation off while an optimizer works, and round the model's weights when it is done."""
-        own = {id(p) for p in model.parameters()}
 
         def before(*_: Any) -> None:
             mode.paused = True  # Adam's square roots and averages are FP32 in every policy
@@ -139,9 +137,9 @@ class Policy:
         def forward_done(*_: Any) -> None:
             mode.in_forward = False
 
-        def after(optimizer: Any, *_: Any) -> None:
+        def after(*_: Any) -> None:
             mode.paused = False
-            self.store_(p for group in optimizer.param_groups for p in group["params"] if id(p) in own)
+            self.store_(model.parameters())
 
         hooks: list[Any] = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
         hooks += [model.register_forward_pre_hook(forward), model.register_forward_hook(forward_done, always_call=True)]
@@ -192,11 +190,17 @@ class Application:
             )
 
 
+def require_engine(engine: str) -> None:
+    """ValueError unless `engine` is "emulated" or "native"."""
+    if engine not in ("emulated", "native"):
+        raise ValueError(f'engine={engine!r} is unknown; use "emulated" (every machine) or "native" (a GPU).')
+
+
 def _require_float32(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if p.dtype != torch.float32:
             raise TypeError(
-                f"parameter {name} is {p.dtype}; emulation starts from float32 parameters. Call model.float() first; "
+                f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() first; "
                 'the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
             )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -44,6 +43,6 @@ def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> 
         optimizer.step()
     finally:
         del optimizer.grad_scale, optimizer.found_inf
-    fresh = [buffer for p in without if (buffer := optimizer.state.get(p, {}).get("momentum_buffer")) is not None]
-    for buffer in fresh:
-        buffer.copy_(torch.where(found_inf.to(buffer.device) > 0, torch.zeros_like(buffer), buffer))
+    for p in without:
+        if (buffer := optimizer.state.get(p, {}).get("momentum_buffer")) is not None:
+            buffer.masked_fill_(found_inf.to(buffer.device) > 0, 0.0)

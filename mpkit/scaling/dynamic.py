@@ -64,7 +64,7 @@ class DynamicScale(ScaleRule):
         clean_steps = state.growth_tracker + 1
         if clean_steps >= self.growth_interval:
             return ScaleState(self._grown(state.scale))
-        return ScaleState(self._limited(state.scale), clean_steps)
+        return ScaleState(self._limited(state.scale), clean_steps)  # a state that was loaded may lie outside the limits
 
     def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
         """Do `update` in place on the device, in a few small kernels: no wait for the host."""

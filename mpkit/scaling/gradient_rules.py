@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mpkit.formats import FP16
 from mpkit.scaling.gradient_stats import GradientStats
 from mpkit.scaling.rule import (
     ScaleRule,
@@ -17,6 +16,8 @@ from mpkit.scaling.rule import (
     require_scale,
     require_seen,
 )
+
+UPPER_END = 2.0**13  # of FP16, for HistogramScale: an eighth of its largest value, at the nearest binade
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class LogMaxScale(ScaleRule):
         square = self.beta2 * state.mean_square + (1 - self.beta2) * x * x
         center, slow_center = mean / (1 - self.beta1**n), slow / (1 - self.beta2**n)
         spread = math.sqrt(max(square / (1 - self.beta2**n) - slow_center**2, 0.0))
+        # Within float32's exponents, where 2.0**exponent cannot raise an OverflowError.
         exponent = min(max(16 - (center + self.deviations * spread), -149.0), 127.0)
         scale = min(max(2.0**exponent, self.min_scale), self.max_scale)
         return LogMaxState(as_float32(scale), 0, mean, slow, square, n)
@@ -124,7 +126,6 @@ class HistogramScale(ScaleRule):
         seen = require_seen(self, seen)
         if state.growth_tracker + 1 < self.period:
             return ScaleState(state.scale, state.growth_tracker + 1)
-        upper_end = 2.0 ** math.floor(math.log2(FP16.max / 8) + 0.5)  # 2^13
-        crowded = found_inf or seen.share_from(upper_end / state.scale) > self.share
+        crowded = found_inf or seen.share_from(UPPER_END / state.scale) > self.share
         scale = as_float32(state.scale * (0.5 if crowded else 2.0))
         return ScaleState(scale if 0 < scale < math.inf else state.scale)

@@ -18,8 +18,9 @@ from mpkit.unwatched import unwatched
 class GradientStats:
     """Numbers of the unscaled gradients of one step.
 
-    `amax`: the largest magnitude. `norm`: the Euclidean norm of all values together. Both are Inf or NaN if a gradient
-    is. `histogram`: counts per binade, or None where nobody asked for it.
+    `amax`: the largest magnitude. `norm`: the Euclidean norm of all values together, in float32. Both are Inf or NaN if
+    a gradient is, and the norm is Inf too where it leaves float32. `histogram`: counts per binade, or None where nobody
+    asked for it.
     """
 
     amax: float
@@ -56,7 +57,8 @@ class GradientStats:
         `device`: where the ranks exchange numbers. The norm is that of one rank: under DDP all have the same gradients,
         under sharding it is the largest part's.
         """
-        largest = torch.tensor([self.amax, self.norm], dtype=torch.float64, device=device).nan_to_num(nan=math.inf)
+        largest = torch.tensor([self.amax, self.norm], dtype=torch.float64, device=device)
+        largest = largest.nan_to_num(nan=math.inf, posinf=math.inf)  # MAX over ranks may lose a NaN, never an Inf
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         histogram = self.histogram
         if histogram is not None:

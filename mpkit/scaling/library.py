@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -55,8 +55,8 @@ class LibraryScale(DynamicScale):
         require_count("hysteresis", self.hysteresis, "1, which shrinks at every overflow")
         if not isinstance(self.late_growth, int) or self.late_growth not in (0, 1):
             raise ValueError(f"late_growth must be 0 or 1, got {self.late_growth!r}. Try 0.")
-        _require_choice("refill", self.refill, ("growth", "clean step", "shrink"))
-        _require_choice("at_floor", self.at_floor, ("stay", "stop", "stop before"))
+        _require_choice("refill", self.refill, get_args(Refill))
+        _require_choice("at_floor", self.at_floor, get_args(AtFloor))
         if self.at_floor != "stay" and self.min_scale is None:
             raise ValueError(f"at_floor={self.at_floor!r} needs a floor, got min_scale=None. Pass min_scale=1.0.")
 
@@ -81,8 +81,8 @@ class LibraryScale(DynamicScale):
         clean_steps = state.growth_tracker + 1
         if self.refill != "growth":
             left = self.hysteresis
-        beyond = clean_steps > self.growth_interval and not self.exact_interval
-        if clean_steps == self.growth_interval or beyond:
+        due = clean_steps == self.growth_interval if self.exact_interval else clean_steps >= self.growth_interval
+        if due:
             return self._state(self._grown(state.scale), 0, self.hysteresis)
         return self._state(self._limited(state.scale), clean_steps, left)
 
@@ -99,7 +99,7 @@ class LibraryScale(DynamicScale):
         return ScaleState(scale, tracker) if self.hysteresis == 1 else PatientState(scale, tracker, left)
 
     def _shrunk(self, scale: float) -> float:
-        floor = self.min_scale or 0.0
+        floor = as_float32(self.min_scale or 0.0)  # what the scale itself is rounded to
         end = scale if self.at_floor == "stop" else as_float32(scale * self.backoff_factor)
         if self.at_floor != "stay" and end <= floor:
             raise ScaleExhausted(

@@ -39,8 +39,7 @@ class LossScaler:
             raise TypeError(misuse.NOT_A_RULE.format(got=rule))
         # Dividing by a scale of 1 or more cannot overflow, so then the first test says it all.
         self._check_again = self.rule.check_unscaled and not (self.rule.floor or 0.0) >= 1.0
-        self._start = self.rule.init()
-        self._memory = self._start  # what rules remember that are not updated on the device
+        self._memory = self.rule.init()  # the start; later, what rules remember that are not updated on the device
         self._seen: GradientStats | None = None  # this iteration's gradients, for rules that read them
         self._scale: Tensor | None = None
         self._plans: dict[tuple[int, ...], GradientPlan] = {}  # by the ids of the parameters: wrappers share it
@@ -78,10 +77,9 @@ class LossScaler:
         if self._scale is None:
             if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError(misuse.IN_CAPTURE)
-            self._scale = torch.full((), self._start.scale, dtype=torch.float32, device=device)
-            self._growth_tracker = torch.full((), self._start.growth_tracker, dtype=torch.int32, device=device)
+            self._scale = torch.full((), self._memory.scale, dtype=torch.float32, device=device)
+            self._growth_tracker = torch.full((), self._memory.growth_tracker, dtype=torch.int32, device=device)
             self._one = torch.ones((), dtype=torch.float32, device=device)
-            self._inv_scale = reciprocal(self._scale)
         return self._scale
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
@@ -90,10 +88,10 @@ class LossScaler:
         Once an iteration, after the last `backward`. No wait for the device, except for sparse gradients.
         RuntimeError: called at the wrong time, or no parameter has a gradient. ValueError: a float16 parameter.
         """
-        _, plan = self._plan(optimizer, "unscale_()")
+        scale, plan = self._plan(optimizer, "unscale_()")
         if plan.stage is not Stage.READY:
             raise RuntimeError(misuse.UNSCALED_TWICE if plan.stage is Stage.UNSCALED else misuse.UNSCALED_LATE)
-        self._check(plan, optimizer, Divider.SCALER, "unscale_()")
+        self._check(scale, plan, optimizer, Divider.SCALER, "unscale_()")
         plan.stage = Stage.UNSCALED
 
     def step(self, optimizer: torch.optim.Optimizer, closure: object = None) -> StepResult:
@@ -110,7 +108,7 @@ class LossScaler:
         divider = Divider.SCALER  # in unscale_, if that was called
         if plan.stage is Stage.READY:
             divider = divider_of(optimizer, self._check_again or bool(self.rule.reads))
-            self._check(plan, optimizer, divider, "step()")
+            self._check(scale, plan, optimizer, divider, "step()")
         gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
         known: bool | None = None
         if skips_by_itself(optimizer):
@@ -149,7 +147,6 @@ class LossScaler:
             self._memory = self.rule.update(self._memory, bool(found_inf), *seen)
             scale.fill_(self._memory.scale)
             self._growth_tracker.fill_(self._memory.growth_tracker)
-        self._inv_scale.copy_(reciprocal(scale))  # in place: a captured step reads this very memory
 
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.
@@ -162,7 +159,7 @@ class LossScaler:
 
     def get_scale(self) -> float:
         """Read the scale; waits for the device."""
-        return self._start.scale if self._scale is None else float(self._scale)
+        return self._memory.scale if self._scale is None else float(self._scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rule and all that it remembers, as plain values: enough to resume exactly.
@@ -171,7 +168,7 @@ class LossScaler:
         """
         if any(plan.stage is not Stage.READY for plan in self._plans.values()):
             raise RuntimeError(misuse.MID_ITERATION)
-        tracker = self._start.growth_tracker if self._scale is None else int(self._growth_tracker)
+        tracker = self._memory.growth_tracker if self._scale is None else int(self._growth_tracker)
         more = dataclasses.asdict(self._memory)
         return {**more, "scale": self.get_scale(), "growth_tracker": tracker, "rule": self.rule.state_dict()}
 
@@ -180,12 +177,11 @@ class LossScaler:
 
         ValueError: the state comes from another rule (any field counts), or is no state of a LossScaler.
         """
-        self._start = self._memory = read_state(state, self.rule)
+        self._memory = read_state(state, self.rule)
         self.abandon()
         if self._scale is not None:
-            self._scale.fill_(self._start.scale)
-            self._growth_tracker.fill_(self._start.growth_tracker)
-            self._inv_scale.copy_(reciprocal(self._scale))
+            self._scale.fill_(self._memory.scale)
+            self._growth_tracker.fill_(self._memory.growth_tracker)
 
     def _plan(self, optimizer: torch.optim.Optimizer, verb: str) -> tuple[Tensor, GradientPlan]:
         if self._scale is None:
@@ -202,14 +198,16 @@ class LossScaler:
             self._plans[ids] = plan
         return self._scale, plan
 
-    def _check(self, plan: GradientPlan, optimizer: torch.optim.Optimizer, divider: Divider, verb: str) -> None:
+    def _check(
+        self, scale: Tensor, plan: GradientPlan, optimizer: torch.optim.Optimizer, divider: Divider, verb: str
+    ) -> None:
         if divider is not Divider.KEEPER and (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
         unscaled = [ids for ids, p in self._plans.items() if p is not plan and p.stage is not Stage.READY]
         if unscaled and (shared := plan.first_shared(unscaled)) is not None:
             raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
-        if not plan.check_and_unscale(self._inv_scale if divider is Divider.SCALER else self._one):
+        if not plan.check_and_unscale(reciprocal(scale) if divider is Divider.SCALER else self._one):
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
         if self.rule.reads:
             seen = plan.stats(histogram=self.rule.reads == "histogram")

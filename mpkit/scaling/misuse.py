@@ -56,6 +56,6 @@ OTHER_RULE = (
     "Build LossScaler with the saved rule, or start without the saved state."
 )
 BAD_STATE = (
-    "load_state_dict() needs what LossScaler.state_dict() returns: 'rule', a finite 'scale' of at least 0 and a whole "
-    "'growth_tracker' of at least 0, got {got!r}. A torch.amp.GradScaler state does not fit."
+    "load_state_dict() needs what LossScaler.state_dict() returns: 'rule', 'scale', 'growth_tracker' and what else its "
+    "rule remembers, all of them values that it can reach; got {got!r}. A torch.amp.GradScaler state does not fit."
 )

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mpkit.formats import FP32
 from mpkit.scaling.gradient_stats import GradientStats
 
 
@@ -35,7 +36,7 @@ class ScaleExhausted(FloatingPointError):
 
 def as_float32(value: float) -> float:
     """Round `value` to the nearest float32 (Inf when it is too large), as the scale on the device is."""
-    return ctypes.c_float(value).value
+    return ctypes.c_float(value).value  # struct.pack would refuse what is too large
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class ScaleRule(abc.ABC):
     def update(self, state: ScaleState, found_inf: bool, seen: GradientStats | None = None) -> ScaleState:
         """Return the state after a step.
 
-        `found_inf`: was any gradient Inf or NaN? `seen`: the unscaled gradients in numbers, for rules that read them.
+        `found_inf`: was any gradient Inf or NaN? `seen`: the unscaled gradients in numbers, for rules that read them; a
+        rule that reads nothing is called without it, and need not take it.
         """
 
     @property
@@ -109,7 +111,7 @@ def require_count(name: str, value: object, example: str) -> None:
 def require_scale(name: str, value: object, example: str = "2.0**16") -> None:
     """ValueError unless `value` rounds to a positive, finite float32."""
     wanted = "a positive number that float32 can hold (about 1e-45 to 3.4e38)"
-    require_number(name, value, 2.0**-150, 2.0**128 - 2.0**103, wanted, example)
+    require_number(name, value, FP32.flush_at, FP32.overflow_at, wanted, example)
 
 
 def require_seen(rule: ScaleRule, seen: GradientStats | None) -> GradientStats:

@@ -80,6 +80,9 @@ class TraceEvent:
         return f"{finding}{fmt}; {self.dtype} {self.shape}, {sizes}."
 
 
+WORST_FIRST = ("nan", "inf", "over", "under", "fine")  # what `condition` says
+
+
 def condition(amax: float, fmt: FloatFormat | None) -> str:
     """One word for a tensor with this largest magnitude: nan, inf, over, under or fine."""
     if math.isnan(amax):

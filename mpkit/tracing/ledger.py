@@ -14,7 +14,7 @@ from torch import Tensor
 from mpkit.extremes import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
-from mpkit.tracing.event import CONSEQUENCE, TraceEvent, Where, condition, judge
+from mpkit.tracing.event import CONSEQUENCE, WORST_FIRST, TraceEvent, Where, condition, judge
 from mpkit.trees import leaves_in
 
 # On a GPU every read waits for all that was started before it, so looks are collected and read together: until there
@@ -123,7 +123,8 @@ class Ledger:
             if not math.isfinite(amax) and self._suspicious(tensor, amax):
                 kind, name = "input", f"tensor {place} of {look.where.operation}"
                 if look.phase == "backward":  # autograd adds the gradients of a tensor with several uses by itself
-                    kind, name = "overflow" if math.isinf(amax) else "invalid", f"sum of gradients at {name[12:]}"
+                    kind = "overflow" if math.isinf(amax) else "invalid"
+                    name = f"sum of gradients at {look.where.operation}"
                 where = Where(look.where.module, name, look.where.line)
                 return self._record(kind, where, look, [tensor], [amax], [])
         return None
@@ -132,8 +133,8 @@ class Ledger:
         self, kind: str, where: Where, look: Look, outputs: list[Tensor], after: list[float], before: list[float]
     ) -> None:
         fmt = self._limits(look)
-        rank = {"nan": 0, "inf": 1, "over": 2, "under": 3, "fine": 4}
-        tensor, amax = min(zip(outputs, after, strict=True), key=lambda pair: rank[condition(pair[1], fmt)])
+        pairs = zip(outputs, after, strict=True)
+        tensor, amax = min(pairs, key=lambda pair: WORST_FIRST.index(condition(pair[1], fmt)))
         counts = tally(tensor, fmt or FP32)
         wild = counts.inf_count + counts.nan_count
         beyond = counts.flushed_count if kind == "underflow" else wild + counts.overflowed_count

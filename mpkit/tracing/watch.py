@@ -60,7 +60,6 @@ class Trace:
         if keep < 1:
             raise ValueError(f"keep={keep} events is asked for; keep at least 1.")
         self._model, self._fmt, self._keep = model, None if fmt is None else require_format(fmt), keep
-        self._ledger = Ledger(self._fmt, keep)
         self._used = False
         self._mode: _Mode | None = None
         self._handles: list[Any] = []

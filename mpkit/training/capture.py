@@ -8,6 +8,8 @@ reads found_inf on the device.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,7 +43,7 @@ class CapturedStep:
         _require_capturable(work)
         self.work, self.inputs, self.targets = work, inputs.clone(), targets.clone()
         self._rates = _rates(work.optimizer)
-        with _Undone(work):
+        with _undone(work):
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -72,31 +74,26 @@ class CapturedStep:
         return self.numbers
 
 
-class _Undone:
+@contextmanager
+def _undone(work: TrainStep) -> Iterator[None]:
     """Whatever the block trains is undone: weights, buffers, optimizer state, scaler, random numbers.
 
     In place, because the graph will use the same memory. State that the block made becomes zero, which is where the
     optimizers that can be captured begin.
     """
-
-    def __init__(self, work: TrainStep) -> None:
-        self.work = work
-
-    def __enter__(self) -> None:
-        work = self.work
-        self.rng = torch.cuda.get_rng_state()
-        self.scaler = work.scaler.state_dict()
-        self.tensors = [(t, t.detach().clone()) for t in itertools.chain(work.model.parameters(), work.model.buffers())]
-        self.state = {id(t): t.clone() for t in _state(work.optimizer)}
-
-    def __exit__(self, *_: object) -> None:
+    rng, scaler = torch.cuda.get_rng_state(), work.scaler.state_dict()
+    tensors = [(t, t.detach().clone()) for t in itertools.chain(work.model.parameters(), work.model.buffers())]
+    before = {id(t): t.clone() for t in _state(work.optimizer)}
+    try:
+        yield
+    finally:
         with torch.no_grad():
-            for tensor, kept in self.tensors:
+            for tensor, kept in tensors:
                 tensor.copy_(kept)
-            for tensor in _state(self.work.optimizer):
-                tensor.zero_() if id(tensor) not in self.state else tensor.copy_(self.state[id(tensor)])
-        self.work.scaler.load_state_dict(self.scaler)
-        torch.cuda.set_rng_state(self.rng)
+            for tensor in _state(work.optimizer):
+                tensor.zero_() if id(tensor) not in before else tensor.copy_(before[id(tensor)])
+        work.scaler.load_state_dict(scaler)
+        torch.cuda.set_rng_state(rng)
 
 
 def _state(optimizer: Any) -> list[Tensor]:

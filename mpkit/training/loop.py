@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mpkit.policy.meter import Meter
-from mpkit.policy.policy import Policy
+from mpkit.policy.policy import Policy, require_engine
 from mpkit.scaling import NoScaling
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.batches import StepData
@@ -109,7 +109,8 @@ class Run:
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.step = state["step"]
-        self._stopped, self._waiting = False, []
+        # The optimizer's state lies in other memory now; a graph that was captured before would go on with the old one.
+        self._stopped, self._waiting, self._captured = False, [], None
 
 
 def fit(
@@ -144,15 +145,16 @@ def fit(
         capture: record the whole step (forward, backward, check, update, scale) in a CUDA graph at the first step and
             replay it: no Python between its kernels. Batches must keep their shape; see `mpkit.training.capture`.
         read_every: with `capture`, train so many steps before their records are read, so that the host waits once for
-            all of them. The model is then up to so many steps ahead of the record in hand.
+            all of them. The model is then up to so many steps ahead of the record in hand, and a state that is saved is
+            the model's: a run that resumes from it goes on behind the records that were still to be read.
 
     Returns:
         A `Run`: an iterator with `stop()`, `state_dict()` and `load_state_dict()`.
 
     Raises:
         TypeError: `data` has no `batch` method, or policy, scaler or optimizer is of another kind.
-        ValueError: `steps` is negative or no whole number, `read_every` is below 1 or above 1 without capture, or
-            flushed gradients are to be measured where they cannot be.
+        ValueError: unknown engine, `steps` is negative or no whole number, `read_every` is below 1 or above 1 without
+            capture, or flushed gradients are to be measured where they cannot be.
     """
     if not callable(getattr(data, "batch", None)):
         raise TypeError(
@@ -163,6 +165,8 @@ def fit(
         raise ValueError(f"steps={steps!r}; use 0 or more, and a whole number.")
     _require_kind("policy", policy, Policy, 'mpkit.Policy.preset("fp16-mixed")')
     _require_kind("scaler", scaler, LossScaler, "mpkit.LossScaler(mpkit.DynamicScale())")
+    _require_kind("optimizer", optimizer, torch.optim.Optimizer, "torch.optim.Adam(model.parameters())")
+    require_engine(engine)
     if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS):  # a wrapper's own, too
         raise TypeError(
             "LBFGS needs a closure, which fit does not make; use an optimizer that steps once, such as SGD."

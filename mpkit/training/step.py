@@ -47,8 +47,8 @@ class TrainStep:
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> StepTensors:
         """Train on one batch."""
-        self.model.zero_grad()
-        self.optimizer.zero_grad()
+        self.model.zero_grad()  # also what this optimizer does not step
+        self.optimizer.zero_grad()  # also what is not the model's
         with self.policy.apply(self.model, engine=self.engine, meter=self.meter):
             losses = self.loss_fn(self.model(inputs), targets)  # () or (seeds,)
             # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
@@ -57,7 +57,7 @@ class TrainStep:
         grad_norm = total_norm(self.optimizer)
         result = self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.policy.store_(self.model.parameters())
+        self.policy.store_(self.model.parameters())  # the optimizer stepped behind the block, where apply does it
         return StepTensors(losses, grad_norm, result)
 
 

@@ -85,6 +85,20 @@ def test_a_captured_run_goes_on_from_a_saved_state() -> None:
     same(list(second), whole[30:])
 
 
+@pytest.mark.parametrize("optimizer", [sgd, adam])
+def test_a_captured_run_goes_back_to_a_state_of_its_own(
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+) -> None:
+    """What it captured read the optimizer's state where that lay before; the loaded state lies elsewhere."""
+    captured = run(optimizer, capture=True)
+    for _ in range(20):
+        next(captured)
+    state = captured.state_dict()
+    rest = list(captured)
+    captured.load_state_dict(state)
+    same(list(captured), rest)
+
+
 def test_dropout_draws_anew_in_every_replay() -> None:
     captured = run(dropout=True, capture=True, steps=24)
     losses = [record.loss for record in captured]

@@ -75,7 +75,7 @@ def test_bad_names_engines_formats_and_parameters_are_refused() -> None:
         Policy(forward="fp16")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=re.escape('is unknown; use "emulated" (every machine) or "native" (a GPU).')):
         Policy().apply(classifier(), engine="real").__enter__()
-    match = re.escape("parameter 0.weight is torch.float16; emulation starts from float32 parameters. Call model.float")
+    match = re.escape("parameter 0.weight is torch.float16; a policy starts from float32 parameters. Call model.float")
     for name in ("fp32", "fp16-mixed"):
         with pytest.raises(TypeError, match=match), Policy.preset(name).apply(classifier().half()):
             pytest.fail("the block must not run")

@@ -212,6 +212,12 @@ def test_new_options_that_make_no_sense(options: dict[str, Any], text: str) -> N
         LibraryScale(**options)
 
 
+def test_a_floor_that_float32_rounds_up_still_ends_the_training() -> None:
+    rule = LibraryScale(init_scale=1.0, min_scale=0.1, at_floor="stop")  # float32(0.1) is above 0.1
+    with pytest.raises(ScaleExhausted):
+        scales(rule, [1] * 6)
+
+
 def test_the_simple_rule_has_six_fields_and_the_libraries_rule_with_them_is_the_same() -> None:
     assert [field.name for field in fields(DynamicScale)] == [
         "check_unscaled", "init_scale", "growth_factor", "backoff_factor", "growth_interval", "min_scale", "max_scale",

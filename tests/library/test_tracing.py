@@ -235,6 +235,17 @@ def test_a_sum_of_gradients_that_overflows() -> None:
     assert (event.kind, event.phase, event.operation) == ("overflow", "backward", "sum of gradients at mul")
 
 
+def test_the_twelfth_sum_of_gradients_is_named_like_the_first() -> None:
+    model = Step(lambda x: x.split(1))
+    x = torch.full((12,), 1e-6, requires_grad=True)
+    with trace(model) as watched:
+        parts = model(x * 1.0)
+        loss = sum((part * 1e-30 for part in parts[:-1]), parts[-1] * 3e38 + parts[-1] * 3e38)
+        loss.sum().backward()
+    assert watched.first is not None
+    assert watched.first.operation == "sum of gradients at split"
+
+
 def test_fp32_run_predicts_the_fp16_overflow_at_the_right_layer() -> None:
     model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(4)), Step(torch.tanh))
     for place in range(4):

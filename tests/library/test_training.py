@@ -343,6 +343,10 @@ def test_one_seed_s_weights_do_not_touch_another_s_losses(policy: str) -> None:
 
 def test_bad_input_is_refused() -> None:
     model = net()
+    with pytest.raises(TypeError, match="optimizer is asked to be a Optimizer, but a int came; write torch"):
+        fit(model, batches(), optimizer=5, steps=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="engine='fast' is unknown; use \"emulated\""):
+        fit(model, batches(), optimizer=torch.optim.SGD(model.parameters()), steps=1, engine="fast")
     match = (
         r"data is asked to have batch\(step\) -> \(inputs, targets\), but a list came; wrap tensors as mpkit\.Batches"
     )
