@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpkit.trees import tensors_in
-
-Glance = list[list[Tensor]]  # one or two numbers for each tensor
 FEW = 4  # tensors that are read faster one by one than by one call for all
-IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
 
 
 def memory_of(tensor: Tensor, name: str) -> Tensor:
@@ -49,6 +44,14 @@ def require_floating(tensor: Any, name: str) -> None:
         )
 
 
+def by_kind(tensors: list[Tensor]) -> list[list[int]]:
+    """Places of the tensors that share a device and a dtype, so that one call can take them together."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(place)
+    return list(kinds.values())
+
+
 def extremes(group: list[Tensor]) -> list[Tensor]:
     """The same few numbers for each tensor of one device and dtype, through which Inf, NaN and amax show.
 
@@ -61,56 +64,3 @@ def extremes(group: list[Tensor]) -> list[Tensor]:
     if len(group) <= FEW:
         return [torch.linalg.vector_norm(tensor, math.inf) for tensor in group]
     return list(torch._foreach_norm(group, math.inf))
-
-
-def glance(tensors: list[Tensor]) -> Glance:
-    """One pass over each tensor; the numbers stay on their device. No tensor may be empty."""
-    values = [memory_of(tensor, "result") for tensor in tensors]
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for place, value in enumerate(values):
-        groups.setdefault((value.device, value.dtype), []).append(place)
-    seen: Glance = [[] for _ in tensors]
-    for places in groups.values():
-        numbers = extremes([values[place] for place in places])
-        each = len(numbers) // len(places)
-        for i, place in enumerate(places):
-            seen[place] = numbers[each * i : each * (i + 1)]
-    return seen
-
-
-def magnitudes(glances: Glance) -> list[float]:
-    """Largest magnitude of each tensor, NaN if it holds one. Waits for the device once for each dtype."""
-    numbers = [number for glance in glances for number in glance]
-    values: list[float] = [0.0] * len(numbers)
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for place, number in enumerate(numbers):
-        if reads_at_once(number.device):
-            values[place] = number.item()
-        else:
-            groups.setdefault((number.device, number.dtype), []).append(place)
-    for places in groups.values():
-        for place, value in zip(places, torch.stack([numbers[p] for p in places]).tolist(), strict=True):
-            values[place] = value
-    remaining = iter(values)
-    return [largest([next(remaining) for _ in glance]) for glance in glances]
-
-
-def largest(values: list[float]) -> float:
-    """Largest magnitude; NaN if there is one, 0.0 for none at all."""
-    return math.nan if any(math.isnan(v) for v in values) else max((abs(v) for v in values), default=0.0)
-
-
-def reads_at_once(device: torch.device) -> bool:
-    """True if reading a number from this device interrupts nothing."""
-    return device.type in IMMEDIATE
-
-
-def floating_tensors(tree: Any) -> list[Tensor]:
-    """All floating-point tensors that hold anything, in nested lists, tuples and dicts."""
-    return [t for t in tensors_in(tree) if t.is_floating_point() and not t.is_meta and t.numel()]
-
-
-def others(tensors: list[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:
-    """Those of `tensors` that are not among `known`, by identity: == would compare their values."""
-    ids = {id(tensor) for tensor in known}
-    return [tensor for tensor in tensors if id(tensor) not in ids]

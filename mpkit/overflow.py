@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mpkit.extremes import extremes, memory_of, require_floating
+from mpkit.extremes import by_kind, extremes, memory_of, require_floating
 from mpkit.formats import FloatFormat, require_format
 from mpkit.unwatched import unwatched
 
@@ -108,13 +108,10 @@ def found_inf(tensors: Iterable[Tensor | None]) -> Tensor:
         TypeError: something is not a floating-point tensor.
     """
     given = [tensors] if isinstance(tensors, Tensor) else [t for t in tensors if t is not None]
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for place, tensor in enumerate(given):
-        values = memory_of(tensor, f"tensor {place}")
-        if values.numel():
-            groups.setdefault((values.device, values.dtype), []).append(values)
+    values = [x for place, tensor in enumerate(given) if (x := memory_of(tensor, f"tensor {place}")).numel()]
     home = given[0].device if given else torch.device("cpu")
-    flags = [torch.stack(extremes(group)).isfinite().all().to(home) for group in groups.values()]
+    groups = [[values[place] for place in places] for places in by_kind(values)]
+    flags = [torch.stack(extremes(group)).isfinite().all().to(home) for group in groups]
     return torch.stack(flags).all().logical_not().float() if flags else torch.zeros((), device=home)
 
 
@@ -140,10 +137,10 @@ def tally(x: Tensor, fmt: FloatFormat) -> RangeReport:
     cuts = _cuts(fmt, flat.dtype)
     below = [0] * len(cuts)
     largest = 0
-    for block in torch.split(flat, BLOCK if flat.device.type == "cpu" else max(flat.numel(), 1)):
+    for block in torch.split(flat, BLOCK if flat.device.type == "cpu" else flat.numel()) if flat.numel() else ():
         codes = block.view(integer) & torch.iinfo(integer).max  # all but the sign bit
         below = [old + new for old, new in zip(below, _count_below(codes, cuts), strict=True)]
-        largest = max(largest, _largest_below(codes, cuts[-2]))
+        largest = max(largest, _largest_below(codes, cuts[-2]))  # below the code of Inf
     zeros, flushed, subnormal, normal, overflowed, inf, nan = (b - a for a, b in pairwise([0, *below, flat.numel()]))
     amax = torch.tensor(largest, dtype=integer).view(flat.dtype).item()
     return RangeReport(fmt, flat.numel(), zeros, flushed, subnormal, normal, overflowed, inf, nan, amax)
@@ -151,8 +148,6 @@ def tally(x: Tensor, fmt: FloatFormat) -> RangeReport:
 
 def _count_below(codes: Tensor, cuts: list[int]) -> list[int]:
     """How many codes lie below each cut. Most cuts lie outside the codes' range and cost nothing."""
-    if not codes.numel():
-        return [0] * len(cuts)
     low, high = (int(extreme) for extreme in torch.aminmax(codes))
     scratch = torch.empty_like(codes)  # comparing into integers and adding them up is faster than into bools
     return [
@@ -163,8 +158,6 @@ def _count_below(codes: Tensor, cuts: list[int]) -> list[int]:
 
 def _largest_below(codes: Tensor, limit: int) -> int:
     """The largest code below `limit`, or 0."""
-    if not codes.numel():
-        return 0
     high = int(codes.max())
     return high if high < limit else int(codes.masked_fill(codes >= limit, 0).max())
 

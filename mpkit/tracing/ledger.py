@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.extremes import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
 from mpkit.tracing.event import CONSEQUENCE, WORST_FIRST, TraceEvent, Where, condition, judge
+from mpkit.tracing.glance import Glance, glance, largest, magnitudes, reads_at_once
 from mpkit.trees import leaves_in
 
 # On a GPU every read waits for all that was started before it, so looks are collected and read together: until there
@@ -32,7 +32,8 @@ class Look:
     outputs: list[Tensor]
     inputs: list[Tensor]
     before: Glance = field(default_factory=list)  # of inputs that an operation in place has overwritten
-    given: Any = ()  # all arguments, for scalars among them; for phase "input" the names of the tensors
+    arguments: Any = ()  # all of them, for scalars that are Inf or NaN
+    names: list[str] = field(default_factory=list)  # of the tensors, for phase "input"
     after: Glance = field(default_factory=list)
 
 
@@ -61,7 +62,7 @@ class Ledger:
             return self.settle()
         look.outputs, look.inputs = [t.detach() for t in look.outputs], [t.detach() for t in look.inputs]
         if look.phase == "forward":
-            look.given = deliberate(look.given)
+            look.arguments = (math.inf,) if deliberate(look.arguments) else ()  # and no tensor is kept alive
         self._held += sum(t.nbytes for t in look.outputs)
         if len(self._pending) >= PATIENCE or self._held > _held_limit(look.outputs[0].device):
             self.settle()
@@ -89,7 +90,7 @@ class Ledger:
         kind = judge(after, before, self._limits(look), self._explained)
         wild = not all(math.isfinite(amax) for amax in after)
         large = wild or any(condition(amax, self._limits(look)) == "over" for amax in after)
-        if wild and not look.where.is_cast and (look.given is True or deliberate(look.given)):
+        if wild and not look.where.is_cast and deliberate(look.arguments):
             return None
         if large and look.phase == "forward":
             look.where.tainted = True
@@ -104,7 +105,7 @@ class Ledger:
 
     def _judge_inputs(self, look: Look, after: list[float]) -> None:
         """Parameters, buffers and data that are bad before anything happened. Each is named once."""
-        for name, tensor, amax in zip(look.given, look.outputs, after, strict=True):
+        for name, tensor, amax in zip(look.names, look.outputs, after, strict=True):
             harmless = condition(amax, self.fmt) in ("fine", "under")
             if harmless or not (name.startswith("parameter") or self._suspicious(tensor, amax)):
                 continue

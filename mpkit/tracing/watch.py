@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from mpkit.extremes import Glance, floating_tensors, glance, others
 from mpkit.formats import FloatFormat, require_format
 from mpkit.policy.operations import is_in_place
 from mpkit.tracing import names
 from mpkit.tracing.event import TraceEvent, Where
+from mpkit.tracing.glance import Glance, floating_tensors, glance, others
 from mpkit.tracing.ledger import Ledger, Look
 
 
-def trace(model: nn.Module, fmt: FloatFormat | None = None, keep: int = 64) -> Trace:
+class Trace:
     """Watch `model`, its loss and their gradients: `with mpkit.trace(model) as trace: loss = …; loss.backward()`.
 
     Afterwards `trace.first` is the first TraceEvent, or None if nothing went wrong; `trace.events` are the last `keep`.
@@ -43,16 +43,13 @@ def trace(model: nn.Module, fmt: FloatFormat | None = None, keep: int = 64) -> T
             in FP32 are held against it too.
         keep: how many events to keep, at least 1.
 
+    It can be used again; each use starts from nothing.
+
     Raises:
         TypeError: `model` is not an nn.Module, or `fmt` is not a FloatFormat.
         ValueError: `keep` is less than 1.
         RuntimeError: a trace is entered while it is active.
     """
-    return Trace(model, fmt, keep)
-
-
-class Trace:
-    """The context manager that `trace` returns. It can be used again; each use starts from nothing."""
 
     def __init__(self, model: nn.Module, fmt: FloatFormat | None = None, keep: int = 64) -> None:
         if not isinstance(model, nn.Module):
@@ -145,7 +142,7 @@ class Trace:
             named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
             if named:
                 where = Where(name or "(model)", "", names.readable_line(names.locate()))
-                self._ledger.add(Look(where, "input", [t for _, t in named], [], given=[what for what, _ in named]))
+                self._ledger.add(Look(where, "input", [t for _, t in named], [], names=[what for what, _ in named]))
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one torch function and look at its result."""
@@ -201,6 +198,9 @@ class Trace:
             new = others(floating_tensors(grad_inputs), grad_outputs)
             if new:
                 self._ledger.add(Look(where, "backward", new, floating_tensors(grad_outputs)))
+
+
+trace = Trace  # the verb: `with mpkit.trace(model) as trace`
 
 
 class _Mode(TorchFunctionMode):

@@ -16,10 +16,8 @@ from mpkit.scaling import NoScaling
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.batches import StepData
 from mpkit.training.capture import CapturedStep
-from mpkit.training.record import StepRecord as StepRecord
-from mpkit.training.step import LossFunction as LossFunction
-from mpkit.training.step import TrainStep
-from mpkit.training.step import total_norm as total_norm
+from mpkit.training.record import StepRecord
+from mpkit.training.step import LossFunction, TrainStep
 
 
 class Run:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from mpkit import extremes as reading
 from mpkit.casting import cast, fake_cast
 from mpkit.formats import E4M3, FP16, FloatFormat
 from mpkit.histogram import ExponentHistogram
@@ -25,6 +24,7 @@ from mpkit.overflow import found_inf, tally
 from mpkit.policy.policy import Policy
 from mpkit.scaling import GradientStats
 from mpkit.scaling.gradient_plan import GradientPlan
+from mpkit.tracing import glance as reading
 from mpkit.tracing import ledger as trace_ledger
 from mpkit.tracing.event import TraceEvent, judge
 from mpkit.tracing.watch import Trace, trace

@@ -18,7 +18,8 @@ from torch.overrides import _get_current_function_mode_stack
 from mpkit import DynamicScale, LossScaler, NoScaling, Policy, StaticScale, StepRecord, fit
 from mpkit.course.nets.models import MLP, SeedsNet
 from mpkit.training.batches import Batches
-from mpkit.training.loop import Run, total_norm
+from mpkit.training.loop import Run
+from mpkit.training.step import total_norm
 
 
 def batches(batch_size: int = 64) -> Batches:

@@ -15,7 +15,7 @@ from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
-from mpkit.training.loop import StepRecord
+from mpkit.training.record import StepRecord
 
 STEPS = 420
 REFERENCE = "FP32"

@@ -17,7 +17,8 @@ from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.policy.policy import Policy
 from mpkit.scaling import DynamicScale, StaticScale, preset
 from mpkit.training.batches import Batches
-from mpkit.training.loop import Run, StepRecord
+from mpkit.training.loop import Run
+from mpkit.training.record import StepRecord
 
 SEEDS, REFERENCE = range(5), "FP32"
 STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck

@@ -17,8 +17,8 @@ from mpkit.optim.keeper import WeightKeeper
 from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling, ScaleRule
 from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training.batches import StepData
-from mpkit.training.loop import LossFunction, Run, StepRecord, fit
+from mpkit.training import Run, StepData, StepRecord, fit
+from mpkit.training.step import LossFunction
 
 
 @dataclass(frozen=True)
