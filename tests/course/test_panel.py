@@ -10,7 +10,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from mpkit.course import markup
-from mpkit.course.lesson_00.first_look_panel import finding, first_look, picture
+from mpkit.course.lesson_00.first_look_panel import first_look, headline, picture
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput, Panel, guarded
 
 PNG = b"\x89PNG not really"
@@ -130,7 +130,7 @@ def test_first_look_loses_the_step_behind_the_last_place(k: int, lost: str) -> N
     """IEEE 754: a format with m stored places keeps 1 + 2^-k for k <= m; k = m + 1 is a tie, which goes to even."""
     panel = first_look()
     panel.k.value = k
-    assert finding(k).endswith(f"is exactly 1 in {lost}" if lost else "FP32, FP16 and BF16 keep it")
+    assert headline(k).endswith(f"is exactly 1 in {lost}" if lost else "FP32, FP16 and BF16 keep it")
     assert panel.view.value == panel.html() == picture(k)
     assert picture(k).count("✗ lost") == len(lost.split(", ") if lost else [])
 

@@ -19,7 +19,7 @@ from oracles.float_oracle import grid, round_on
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat
 from mpkit.course.lesson_01.bit_explorer import HINT, MESSAGE, PRESETS, BitExplorer
-from mpkit.course.lesson_01.bit_table import RAISED, bit_table, error_of, finding, formula, show, spacing_of
+from mpkit.course.lesson_01.bit_table import RAISED, bit_table, error_of, formula, headline, show, spacing_of
 from mpkit.course.lesson_01.bits import Stored, is_pattern, read_pattern, store, store_pattern
 from mpkit.course.read_number import read_number
 from mpkit.formats import FORMATS
@@ -315,14 +315,14 @@ def test_the_format_whose_bits_are_shown_must_be_there() -> None:
     ],
 )
 def test_the_headline_is_the_finding(x: float, words: str) -> None:
-    assert finding(rows_of(x)) == words
+    assert headline(rows_of(x)) == words
 
 
 def test_the_headline_has_every_digit_and_counts_no_formats() -> None:
     heads = {65519.9999999: "65519.9999999: ", 1.00000000000001: "1.00000000000001: ", 1e300: "1e300: ", 1e-7: "1e-7: "}
     for x, words in heads.items():
-        assert finding(rows_of(x)).startswith(words)
-    assert finding([store(0.5, fmt) for fmt in (FP16, BF16)]) == "0.5: exact in all formats"
+        assert headline(rows_of(x)).startswith(words)
+    assert headline([store(0.5, fmt) for fmt in (FP16, BF16)]) == "0.5: exact in all formats"
 
 
 def test_the_columns_keep_their_width_and_raised_digits_their_line() -> None:
@@ -456,20 +456,20 @@ def test_the_focus_can_be_seen(panel: BitExplorer) -> None:
 def test_a_pattern_too_wide_is_read_once_a_wider_format_is_chosen(panel: BitExplorer) -> None:
     panel.field.value = "0x3f800000"
     assert "has 30 bits, but FP16 has 16" in panel.message.value
-    panel.menu.value = "BF16"
+    panel.controls["format"].value = "BF16"
     assert "has 30 bits, but BF16 has 16" in panel.message.value
     assert "▸ BF16" in panel.view.value
-    panel.menu.value = "FP32"
+    panel.controls["format"].value = "FP32"
     assert (panel.message.value, panel.number) == (HINT, 1.0)
 
 
 def test_another_format_keeps_the_number_and_shows_its_bits(panel: BitExplorer) -> None:
     panel.field.value = "0x3c00"
-    panel.menu.value = "BF16"
+    panel.controls["format"].value = "BF16"
     assert (panel.number, panel.field.value) == (1.0, "1")  # in BF16 that pattern would be 0.0078
     assert bits_on(panel) == ["0", "01111111", "0000000"]
     panel.field.value = "1/3"
-    panel.menu.value = "E5M2"
+    panel.controls["format"].value = "E5M2"
     assert (panel.number, panel.field.value) == (1 / 3, "1/3")
     panel.format = FP32
     assert bits_on(panel) == ["0", "01111101", "01010101010101010101011"]
@@ -527,7 +527,7 @@ def test_names_and_tooltips(panel: BitExplorer) -> None:
     assert groups["sign"][0].tooltip == "sign bit, is 0"
     assert groups["exponent"][1].tooltip == "exponent bit 3, worth 8, is 0"
     assert groups["mantissa"][1].tooltip == "mantissa bit 2, worth 2⁻², is 1"
-    for control in (panel.field, panel.menu, panel.up, panel.down, *panel.presets):
+    for control in (panel.field, panel.controls["format"], panel.up, panel.down, *panel.presets):
         assert control.description
         assert control.tooltip
 
@@ -550,7 +550,7 @@ def test_settings_are_checked(panel: BitExplorer) -> None:
             "format",
             FloatFormat("FP16", 6, 9),
             ValueError,
-            "format FP16 is not in this panel's menu; use one of FP32, TF",
+            "format FP16 is not in this panel; use one of FP32, TF",
         ),
     ]
     for name, value, error, match in bad:

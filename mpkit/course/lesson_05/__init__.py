@@ -14,7 +14,7 @@ from mpkit.course.nets.models import MLP as MLP
 from mpkit.course.nets.models import Autoencoder as Autoencoder
 from mpkit.course.nets.models import WideAutoencoder as WideAutoencoder
 from mpkit.course.panels.live_comparison import watch as watch
-from mpkit.course.pictures.still import Picture as Picture
+from mpkit.course.pictures.still import StillPicture as StillPicture
 from mpkit.course.pictures.style import power as power
 from mpkit.course.runs.experiments import Variant as Variant
 from mpkit.course.runs.experiments import as_good_as as as_good_as

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ipywidgets as widgets
@@ -46,13 +46,16 @@ class Panel:
     readers see `html()` if there is one, else `png()`, else the summary.
     """
 
+    message_at: int | None = None  # how many of the children stand above the message; None: all
+    controls: Mapping[str, Any]  # by the names of the class's settings
     box: widgets.VBox
     message: widgets.HTML
     last_error: Exception | None
 
     def __init__(self, *children: widgets.Widget) -> None:
         self.message = widgets.HTML()
-        self.box = widgets.VBox([*children, self.message])
+        above = len(children) if self.message_at is None else self.message_at
+        self.box = widgets.VBox([*children[:above], self.message, *children[above:]])
         self.last_error = None
 
     def summary(self) -> str:
@@ -73,8 +76,7 @@ class Panel:
 
     def say(self, text: str, accent: str = "note") -> None:
         """Show a line under the panel; "" clears it. The text is escaped; `accent` is good, note, bad or plain."""
-        inner = f'<div role="status">{markup.escape(text)}</div>'
-        self.message.value = markup.card(inner, accent) if text else ""
+        self.message.value = markup.card(markup.status(text), accent) if text else ""
 
     def __repr__(self) -> str:
         return self.summary()
