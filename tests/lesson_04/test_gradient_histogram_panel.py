@@ -229,10 +229,8 @@ def test_bad_settings_are_refused_and_change_nothing(panel: GradientHistogramPan
 
 
 def test_a_panel_is_not_made_with_bad_settings(recording: GradientRecording) -> None:
-    with pytest.raises(
-        TypeError,
-        match=r"a GradientRecording is asked for, but a dict came; make one: from mpkit.course.lesson_04 import",
-    ):
+    cure = "make one: from mpkit.course.lesson_04 import record_gradients, then record_gradients("
+    with pytest.raises(TypeError, match=re.escape(f"a GradientRecording is asked for, but a dict came; {cure}")):
         GradientHistogramPanel({})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="step 7 is not in this panel; use one of 0, 10, 60"):
         GradientHistogramPanel(recording, step=7)
