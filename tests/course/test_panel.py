@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from typing import Any
 
 import ipywidgets as widgets
@@ -92,6 +93,30 @@ def test_strict_raises_again_but_not_for_the_learners_input(monkeypatch: pytest.
     panel.slider.value = 0
     assert "zero is &lt;no&gt; number of things" in panel.message.value
     assert "BadInput" not in panel.message.value
+
+
+def test_callbacks_of_two_threads_wait_for_each_other() -> None:
+    """JupyterLab sends the press of a button to the kernel's main thread, and a slider's value to another."""
+    order: list[str] = []
+
+    class Slow(Counter):
+        @guarded
+        def begin(self) -> None:
+            order.append("in")
+            thread.start()
+            thread.join(0.2)
+            order.append("out")
+
+        @guarded
+        def on_change(self, change: dict[str, Any]) -> int:
+            order.append("changed")
+            return 1
+
+    panel = Slow()
+    thread = threading.Thread(target=lambda: setattr(panel.slider, "value", 3))
+    panel.begin()
+    thread.join(10)
+    assert order == ["in", "out", "changed"]
 
 
 def test_a_broken_picture_leaves_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:

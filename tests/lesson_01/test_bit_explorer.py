@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import threading
 import time
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -443,6 +444,76 @@ def test_the_field_and_the_table_agree_after_a_button(panel: BitExplorer, monkey
     assert panel.message.value == HINT
     panel.down.click()
     assert "NaN has no neighbours in FP16." in panel.message.value
+
+
+class FrontEnd:
+    """What the browser's field and table show, from the messages that the kernel sends; it delivers its own."""
+
+    def __init__(self, panel: BitExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.panel, self.field, self.table = panel, panel.field.value, panel.view.value
+        monkeypatch.setattr(widgets.Widget, "_send", lambda widget, msg, buffers=None: self.receive(widget, msg))
+
+    def receive(self, widget: widgets.Widget, message: dict[str, Any]) -> None:
+        value = message.get("state", {}).get("value")
+        if widget is self.panel.field and value is not None:
+            self.field = value
+        if widget is self.panel.view and value is not None:
+            self.table = value
+
+    def text(self, text: str) -> None:
+        self.field = text  # also where a click's answer was there before: then the message was only late
+        self.deliver(self.panel.field, {"method": "update", "state": {"value": text}})
+
+    def click(self) -> None:
+        self.deliver(self.panel.presets[0], {"method": "custom", "content": {"event": "click"}})
+
+    def deliver(self, widget: widgets.Widget, data: dict[str, Any]) -> None:
+        widget._handle_msg({"content": {"data": data}, "buffers": []})
+
+    def agree_on(self, number: str) -> None:
+        assert (self.field, self.panel.field.value, repr(self.panel).split(":")[0]) == (number,) * 3
+        assert self.table == self.panel.view.value == self.panel.html()
+
+
+@pytest.mark.parametrize(
+    "order", ["text click", "click text", "click text click", "click text text", "text click text"]
+)
+def test_field_and_table_agree_in_whatever_order_messages_come(
+    panel: BitExplorer, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    browser, typed = FrontEnd(panel, monkeypatch), iter(("0.15", "0.155"))
+    for message in order.split():
+        text = "0.1" if message == "click" else next(typed)
+        browser.click() if message == "click" else browser.text(text)
+        browser.agree_on(text)
+
+
+@pytest.mark.parametrize("first", ["text", "click"])
+def test_field_and_table_agree_when_text_and_click_come_in_two_threads(
+    panel: BitExplorer, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """As JupyterLab delivers them. The second arrives in the middle of the first; the button has the last word."""
+    panel.number = "0.1"
+    browser, inside, go_on = FrontEnd(panel, monkeypatch), threading.Event(), threading.Event()
+    show = panel._show
+
+    def slow(chosen: Stored) -> None:
+        if not inside.is_set():
+            inside.set()
+            go_on.wait(10)
+        show(chosen)
+
+    monkeypatch.setattr(panel, "_show", slow)
+    deliver = [lambda: browser.text("0.15"), browser.click]
+    one, two = (threading.Thread(target=each) for each in (deliver if first == "text" else deliver[::-1]))
+    one.start()
+    assert inside.wait(10)
+    two.start()
+    two.join(0.2)  # it gets as far as it can
+    go_on.set()
+    one.join(10)
+    two.join(10)
+    browser.agree_on("0.1")
 
 
 def test_the_focus_can_be_seen(panel: BitExplorer) -> None:

@@ -156,10 +156,12 @@ class BitExplorer(Panel):
 
     @guarded
     def _on_text(self, change: dict[str, Any]) -> None:
-        if change["new"] != self._text:
-            self._show(self._read(change["new"]))
-            self._text = change["new"]
-            self.field.send_state("value")  # a button pressed meanwhile may have written another text over it
+        text = change["new"]
+        if text == self._text or text != self.field.value:  # the panel's own; or a button wrote over it meanwhile
+            return
+        self._show(self._read(text))
+        self._text = text
+        self.field.send_state("value")  # a click that overtook this text made the field show another
 
     @guarded
     def _on_format(self, _change: Any) -> None:

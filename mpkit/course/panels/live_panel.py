@@ -100,7 +100,11 @@ class LivePanel(PicturePanel, Generic[RaceT]):
         self.began()
 
     def _new_runner(self) -> Runner:
-        return Runner(type(self).__name__, self.work, self._changed, self._failed)
+        return Runner(type(self).__name__, self._locked_work, self._changed, self._failed)
+
+    def _locked_work(self) -> bool:
+        with self.lock:  # a control that ends the race may be in another thread: not in the middle of a step
+            return self.work()
 
     @guarded
     def _changed(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -48,11 +49,13 @@ class Panel:
 
     message_at: int | None = None  # how many of the children stand above the message; None: all
     controls: Mapping[str, Any]  # by the names of the class's settings
+    lock: threading.RLock  # held by whatever changes the panel
     box: widgets.VBox
     message: widgets.HTML
     last_error: Exception | None
 
     def __init__(self, *children: widgets.Widget) -> None:
+        self.lock = threading.RLock()
         self.message = widgets.HTML()
         above = len(children) if self.message_at is None else self.message_at
         self.box = widgets.VBox([*children[:above], self.message, *children[above:]])
@@ -102,18 +105,22 @@ def guarded(method: Callable[Concatenate[PanelT, P], R]) -> Callable[Concatenate
 
     `BadInput` shows its own text. Any other exception shows its type and text and is kept in `panel.last_error`;
     with MPKIT_STRICT=1 in the environment (the tests set it) it is raised again. The next call clears the message.
+
+    One callback of a panel runs at a time: JupyterLab 4.4 and later send what a control holds to one thread of the
+    kernel (a subshell of ipykernel 7) and the press of a button to another.
     """
 
     @functools.wraps(method)
     def run(self: PanelT, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        if self.last_error is not None:
-            self.last_error = None
-            self.say("")
-        try:
-            return method(self, *args, **kwargs)
-        except Exception as error:
-            _tell(self, error)
-            return None
+        with self.lock:
+            if self.last_error is not None:
+                self.last_error = None
+                self.say("")
+            try:
+                return method(self, *args, **kwargs)
+            except Exception as error:
+                _tell(self, error)
+                return None
 
     return run
 
