@@ -454,14 +454,14 @@ class FrontEnd:
         monkeypatch.setattr(widgets.Widget, "_send", lambda widget, msg, buffers=None: self.receive(widget, msg))
 
     def receive(self, widget: widgets.Widget, message: dict[str, Any]) -> None:
-        value = message.get("state", {}).get("value")
+        value = message["state"].get("value") if message["method"] == "update" else None
         if widget is self.panel.field and value is not None:
             self.field = value
         if widget is self.panel.view and value is not None:
             self.table = value
 
     def text(self, text: str) -> None:
-        self.field = text  # also where a click's answer was there before: then the message was only late
+        """The field may show something else by now: the answer to a click that overtook this text."""
         self.deliver(self.panel.field, {"method": "update", "state": {"value": text}})
 
     def click(self) -> None:

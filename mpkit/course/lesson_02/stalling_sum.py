@@ -26,10 +26,10 @@ EXAMPLES = "type one such as 1, 0.25, 1e-3 or 2^-10."
 class _Term(Setting[str]):
     """Text that was typed; what it is now is the last one that could be used."""
 
-    def held(self, panel: Any, value: Any) -> Any:
+    def _held(self, panel: Any, value: Any) -> Any:
         return usable(value if isinstance(value, str) else f"{value:.12g}")
 
-    def meant(self, panel: Any, held: Any) -> Any:
+    def _meant(self, panel: Any, held: Any) -> Any:
         return panel.used
 
 

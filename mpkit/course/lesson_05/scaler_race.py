@@ -22,8 +22,8 @@ MADE_UP = "No network made these gradients, so there is nothing to train. Choose
 
 
 class _Rules(Several):
-    def held(self, panel: Any, value: Any) -> Any:
-        names = super().held(panel, value)
+    def _held(self, panel: Any, value: Any) -> Any:
+        names = super()._held(panel, value)
         if not 1 <= len(names) <= MOST:
             raise ValueError(f"one to {MOST} rules can be raced, but {len(names)} came: {', '.join(names)}.")
         return names

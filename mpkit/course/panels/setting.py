@@ -30,6 +30,8 @@ def _spelled(value: object) -> str:
 class Setting(Generic[T]):
     """What is chosen from `values`, as an attribute that can be read and set. Its control is in `panel.controls`.
 
+    A subclass says in `_held` what the control holds for a value, and in `_meant` the reverse.
+
     Args:
         values: what is offered, or a function of the panel that tells it.
         control: makes the widget; see `mpkit.course.panels.controls`.
@@ -54,59 +56,54 @@ class Setting(Generic[T]):
     @overload
     def __get__(self, panel: object, owner: type) -> T: ...
     def __get__(self, panel: Any, owner: type) -> Self | T:
-        return self if panel is None else self.meant(panel, panel.controls[self.name].value)
+        return self if panel is None else self._meant(panel, panel.controls[self.name].value)
 
     def __set__(self, panel: Any, value: T) -> None:
-        panel.controls[self.name].value = self.held(panel, value)
+        panel.controls[self.name].value = self._held(panel, value)
 
     def values(self, panel: Any) -> tuple[T, ...]:
         """What the panel offers."""
         return tuple(self._values(panel) if callable(self._values) else self._values)
 
-    def held(self, panel: Any, value: Any) -> Any:
+    def _held(self, panel: Any, value: Any) -> Any:
         """What the control holds when the setting is `value`. ValueError: the panel does not offer it."""
         return offered(self.name, value, self.values(panel), self._use)
 
-    def meant(self, panel: Any, held: Any) -> Any:
+    def _meant(self, panel: Any, held: Any) -> Any:
         """The setting when the control holds `held`."""
         return held
 
-    def options(self, panel: Any) -> list[tuple[str, Any]]:
+    def _options(self, panel: Any) -> list[tuple[str, Any]]:
         """The control's names and what it holds for each."""
-        return [(self._text(value), self.held(panel, value)) for value in self.values(panel)]
+        return [(self._text(value), self._held(panel, value)) for value in self.values(panel)]
 
     def make(self, panel: Any) -> Any:
         """A new control."""
-        options = self.options(panel)
-        return self._control(options, options[0][1] if self._start is None else self.held(panel, self._start))
+        options = self._options(panel)
+        return self._control(options, options[0][1] if self._start is None else self._held(panel, self._start))
 
 
 class FormatSetting(Setting[FloatFormat]):
     """A format; the control holds its name. Another format of that name is refused, a non-format is a TypeError."""
 
-    def held(self, panel: Any, value: Any) -> Any:
-        """The format's name."""
-        return super().held(panel, require_format(value)).name
+    def _held(self, panel: Any, value: Any) -> Any:
+        return super()._held(panel, require_format(value)).name
 
-    def meant(self, panel: Any, held: Any) -> Any:
-        """The format of that name."""
+    def _meant(self, panel: Any, held: Any) -> Any:
         return next(fmt for fmt in self.values(panel) if fmt.name == held)
 
 
 class OwnSetting(Setting[T | None]):
     """A value, or None: what is set keeps its own. The control says "its own"."""
 
-    def held(self, panel: Any, value: Any) -> Any:
-        """The value, or `OWN`."""
-        return OWN if value is None else super().held(panel, value)
+    def _held(self, panel: Any, value: Any) -> Any:
+        return OWN if value is None else super()._held(panel, value)
 
-    def meant(self, panel: Any, held: Any) -> Any:
-        """The value, or None."""
+    def _meant(self, panel: Any, held: Any) -> Any:
         return None if held == OWN else held
 
-    def options(self, panel: Any) -> list[tuple[str, Any]]:
-        """Its own, then the values."""
-        return [("its own", OWN), *super().options(panel)]
+    def _options(self, panel: Any) -> list[tuple[str, Any]]:
+        return [("its own", OWN), *super()._options(panel)]
 
 
 class TypedNumber(Setting[float]):
@@ -118,19 +115,18 @@ class TypedNumber(Setting[float]):
         super().__init__((), control, start, doc=doc)
         self._check = check
 
-    def held(self, panel: Any, value: Any) -> Any:
+    def _held(self, panel: Any, value: Any) -> Any:
         """The number in six digits, or in as many as it takes to give it back."""
         if panel is not None:
             self._check(panel, value)
         return f"{value:.6g}" if float(f"{value:.6g}") == value else f"{value:.17g}"
 
-    def meant(self, panel: Any, held: Any) -> Any:
-        """The number that was typed."""
+    def _meant(self, panel: Any, held: Any) -> Any:
         return read_number(held)
 
     def make(self, panel: Any) -> Any:
         """A new field; its first value is not checked, for other controls may not be there yet."""
-        return self._control([], self.held(None, self._start))
+        return self._control([], self._held(None, self._start))
 
 
 class Several(Setting[tuple[str, ...]]):
@@ -142,7 +138,7 @@ class Several(Setting[tuple[str, ...]]):
         self.names = tuple(names)
         super().__init__((), lambda _, value: Toggles(self.names, value, tooltip, label), tuple(start), doc=doc)
 
-    def held(self, panel: Any, value: Any) -> Any:
+    def _held(self, panel: Any, value: Any) -> Any:
         """The names, each once. ValueError: the panel has no such button."""
         for name in value:
             offered(self.name, name, self.names, f"some of {', '.join(map(repr, self.names))}")
