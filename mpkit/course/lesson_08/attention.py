@@ -25,10 +25,10 @@ class AttentionPanel(PicturePanel):
         doc="Standard deviation of queries and keys.",
     )  # fmt: skip
     scaling = Setting[Scaling](
-        SCALINGS, buttons("divide by √d", "auto", 90, button="auto"), "after", doc="Where scores are divided by √d."
+        SCALINGS, buttons("divide by √d", 330, 90, button="auto"), "after", doc="Where scores are divided by √d."
     )
     softmax = Setting[Softmax](
-        SOFTMAXES, buttons("softmax", "auto", 90, button="auto"), doc="Where the softmax is computed."
+        SOFTMAXES, buttons("softmax", 420, 62, button="auto"), doc="Where the softmax is computed."
     )
     rows, drawn_by = (("head_size", "deviation"), ("scaling", "softmax")), AttentionFigure
 
