@@ -20,6 +20,12 @@ def escape(text: object) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
 
 
+def status(text: object, live: str = "polite", style: str = "") -> str:
+    """A line that screen readers announce when it changes (`live`: "off" leaves that to the reader). It is escaped."""
+    look = f' style="{style}"' if style else ""
+    return f'<div role="status" aria-live="{live}"{look}>{escape(text)}</div>'
+
+
 def card(inner: str, accent: str = "plain") -> str:
     """A block with a coloured edge around ready HTML. `accent` is good, note, bad or plain."""
     return (

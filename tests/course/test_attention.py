@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpkit import BF16, E4M3, FP16, FP32, Policy, cast
 from mpkit.course.lesson_08.attention import DEVIATIONS, HEAD_SIZES, AttentionPanel
-from mpkit.course.lesson_08.attention_picture import count, finding
+from mpkit.course.lesson_08.attention_picture import count, headline
 from mpkit.course.lesson_08.trial import KEYS, QUERIES, SCALINGS, SOFTMAXES, attention_trial
 from mpkit.course.nets.attention import ATTENTION, fused, normalized, scale_after, scale_before
 from mpkit.course.nets.transformer import Transformer
@@ -170,7 +170,7 @@ def test_the_panel_says_what_happened() -> None:
     assert str(panel).startswith("FP16: exp overflows, and every query is lost")
     assert (panel.head_size, panel.deviation, panel.scaling) == (16, 64.0, "before")
     assert panel.words.value.count("FP16") >= 2
-    assert panel.picture.tooltip == finding(panel.trials())
+    assert panel.picture.tooltip == headline(panel.trials)
 
 
 def test_every_setting_draws_another_picture() -> None:

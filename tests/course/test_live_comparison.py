@@ -47,7 +47,7 @@ def training(names: tuple[str, ...] = ("FP32", "FP16"), steps: int = 3) -> Itera
 
 def panel(**changes: Any) -> LiveComparison:
     settings: dict[str, Any] = {
-        "title": "Which is better?", "finding": lambda r: f"FP16 is worse by {r['FP16'].mean - r['FP32'].mean:.0f}",
+        "title": "Which is better?", "headline": lambda r: f"FP16 is worse by {r['FP16'].mean - r['FP32'].mean:.0f}",
         "reference": "FP32", "steps": 3, "runs": 2, "loss_label": "training loss", "score_label": "test error",
     }  # fmt: skip
     return LiveComparison(**{**settings, **changes})
@@ -146,6 +146,13 @@ def test_any_other_error_is_not_hidden(displayed: list[Any]) -> None:
 def test_without_a_notebook_it_still_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_comparison, "display", lambda *_, **__: None)
     results = watch(
-        training(), title="t", finding=lambda r: "f", reference="FP32", steps=3, runs=2, loss_label="l", score_label="s"
+        training(),
+        title="t",
+        headline=lambda r: "f",
+        reference="FP32",
+        steps=3,
+        runs=2,
+        loss_label="l",
+        score_label="s",
     )
     assert results["FP32"].mean == pytest.approx(0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,7 +11,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from mpkit.course import markup
-from mpkit.course.lesson_00.first_look_panel import finding, first_look, picture
+from mpkit.course.lesson_00.first_look_panel import first_look, headline, picture
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput, Panel, guarded
 
 PNG = b"\x89PNG not really"
@@ -94,6 +95,30 @@ def test_strict_raises_again_but_not_for_the_learners_input(monkeypatch: pytest.
     assert "BadInput" not in panel.message.value
 
 
+def test_callbacks_of_two_threads_wait_for_each_other() -> None:
+    """JupyterLab sends the press of a button to the kernel's main thread, and a slider's value to another."""
+    order: list[str] = []
+
+    class Slow(Counter):
+        @guarded
+        def begin(self) -> None:
+            order.append("in")
+            thread.start()
+            thread.join(0.2)
+            order.append("out")
+
+        @guarded
+        def on_change(self, change: dict[str, Any]) -> int:
+            order.append("changed")
+            return 1
+
+    panel = Slow()
+    thread = threading.Thread(target=lambda: setattr(panel.slider, "value", 3))
+    panel.begin()
+    thread.join(10)
+    assert order == ["in", "out", "changed"]
+
+
 def test_a_broken_picture_leaves_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> bytes:
         raise RuntimeError("no ink")
@@ -130,7 +155,7 @@ def test_first_look_loses_the_step_behind_the_last_place(k: int, lost: str) -> N
     """IEEE 754: a format with m stored places keeps 1 + 2^-k for k <= m; k = m + 1 is a tie, which goes to even."""
     panel = first_look()
     panel.k.value = k
-    assert finding(k).endswith(f"is exactly 1 in {lost}" if lost else "FP32, FP16 and BF16 keep it")
+    assert headline(k).endswith(f"is exactly 1 in {lost}" if lost else "FP32, FP16 and BF16 keep it")
     assert panel.view.value == panel.html() == picture(k)
     assert picture(k).count("✗ lost") == len(lost.split(", ") if lost else [])
 

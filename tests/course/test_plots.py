@@ -18,7 +18,7 @@ from mpkit import BF16, E4M3, FP16, FloatFormat, Policy, StepRecord, tally
 from mpkit.course.lesson_01.bit_table import BIT
 from mpkit.course.lesson_04.gradient_histogram_picture import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
 from mpkit.course.pictures.comparison import RUNS, _smooth, _styles, comparison
-from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.course.runs.snapshots import WhatIf
@@ -173,8 +173,8 @@ def test_the_style_sheet_is_legible_and_known_to_matplotlib() -> None:
 
 def test_a_picture_needs_alt_text_and_has_a_plain_text_that_never_changes() -> None:
     with pytest.raises(ValueError, match="a picture needs alt text that says what it shows; pass alt="):
-        Picture(Figure(), "  ")
-    picture = Picture(Figure(figsize=(2, 1)), "an empty frame")
+        StillPicture(Figure(), "  ")
+    picture = StillPicture(Figure(figsize=(2, 1)), "an empty frame")
     data, metadata = picture._repr_mimebundle_()
     assert data["text/plain"] == repr(picture) == "picture"
     assert metadata["image/png"]["alt"] == "an empty frame"

@@ -11,10 +11,10 @@ from PIL import Image
 
 from mpkit.course.lesson_07.memory import KINDS, ledger, saved_bytes
 from mpkit.course.lesson_07.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
-from mpkit.course.lesson_07.memory_ledger_picture import finding as ledger_finding
-from mpkit.course.lesson_07.speed_bars import CASES, case_finding, groups
+from mpkit.course.lesson_07.memory_ledger_picture import headline as ledger_headline
+from mpkit.course.lesson_07.speed_bars import CASES, case_headline, groups
 from mpkit.course.lesson_07.speed_lab import PRESETS, SpeedLabPanel
-from mpkit.course.lesson_07.speed_lab_picture import finding
+from mpkit.course.lesson_07.speed_lab_picture import headline
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
 
 
@@ -83,14 +83,14 @@ def test_every_size_and_preset_of_the_speed_lab() -> None:
     for n in panel.record.matmul["FP32"]:
         panel.size = n
         seen.add(panel.png())
-        assert panel.picture.tooltip == finding(panel.record, n)
+        assert panel.picture.tooltip == headline(panel.record, n)
     assert len(seen) == len(panel.record.matmul["FP32"])
     for name, size in PRESETS.items():
         panel.presets[name].click()
         assert (panel.size, panel.case) == (size, "products")
     assert Image.open(io.BytesIO(panel.png())).size == (1040, 470)
-    assert "no multiple of 8" in finding(panel.record, 4095)
-    assert "too small to keep the GPU busy" in finding(panel.record, 64)
+    assert "no multiple of 8" in headline(panel.record, 4095)
+    assert "too small to keep the GPU busy" in headline(panel.record, 64)
     with pytest.raises(ValueError, match="size 100 is not in this panel; use one of 64, 128, 256"):
         panel.size = 100
 
@@ -101,7 +101,7 @@ def test_the_speed_lab_shows_why_it_is_not_faster() -> None:
     for case in CASES:
         panel.presets[case].click()
         assert panel.case == case
-        assert panel.picture.tooltip == case_finding(panel.record, case)
+        assert panel.picture.tooltip == case_headline(panel.record, case)
         seen.add(panel.png())
         times[case] = [bar.ms for bars in groups(panel.record, case).values() for bar in bars]
         for ms in times[case]:
@@ -117,7 +117,7 @@ def test_the_speed_lab_shows_why_it_is_not_faster() -> None:
     assert (times["memory-bound"][0], times["memory-bound"][3]) == pytest.approx((added, multiplied))
     panel.presets["at its best"].click()  # the slider stands there already
     assert panel.case == "products"
-    with pytest.raises(ValueError, match="case 'slow' is not in this panel; use one of products, launch-bound"):
+    with pytest.raises(ValueError, match="case 'slow' is not in this panel; use one of 'products', 'launch-bound'"):
         panel.case = "slow"
 
 
@@ -132,8 +132,8 @@ def test_every_control_of_the_memory_ledger() -> None:
     panel.size, panel.activations, panel.optimizer = "1 M", 10, "SGD"
     assert panel.ledgers["FP32"]["activations"] == 4e7
     # FP32: 8 bytes a parameter and 40 for activations; autocast 8 and 20.
-    assert ledger_finding(panel.ledgers).startswith("Autocast saves 42% of the memory")
-    with pytest.raises(ValueError, match="size '2 M' is not in this panel; use one of 1 M, 10 M"):
+    assert ledger_headline(panel.ledgers).startswith("Autocast saves 42% of the memory")
+    with pytest.raises(ValueError, match="size '2 M' is not in this panel; use one of '1 M', '10 M'"):
         panel.size = "2 M"
     with pytest.raises(ValueError, match="optimizer 'Lion' is not in this panel"):
         panel.optimizer = "Lion"

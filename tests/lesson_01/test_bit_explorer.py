@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import threading
 import time
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -19,7 +20,7 @@ from oracles.float_oracle import grid, round_on
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat
 from mpkit.course.lesson_01.bit_explorer import HINT, MESSAGE, PRESETS, BitExplorer
-from mpkit.course.lesson_01.bit_table import RAISED, bit_table, error_of, finding, formula, show, spacing_of
+from mpkit.course.lesson_01.bit_table import RAISED, bit_table, error_of, formula, headline, show, spacing_of
 from mpkit.course.lesson_01.bits import Stored, is_pattern, read_pattern, store, store_pattern
 from mpkit.course.read_number import read_number
 from mpkit.formats import FORMATS
@@ -315,14 +316,14 @@ def test_the_format_whose_bits_are_shown_must_be_there() -> None:
     ],
 )
 def test_the_headline_is_the_finding(x: float, words: str) -> None:
-    assert finding(rows_of(x)) == words
+    assert headline(rows_of(x)) == words
 
 
 def test_the_headline_has_every_digit_and_counts_no_formats() -> None:
     heads = {65519.9999999: "65519.9999999: ", 1.00000000000001: "1.00000000000001: ", 1e300: "1e300: ", 1e-7: "1e-7: "}
     for x, words in heads.items():
-        assert finding(rows_of(x)).startswith(words)
-    assert finding([store(0.5, fmt) for fmt in (FP16, BF16)]) == "0.5: exact in all formats"
+        assert headline(rows_of(x)).startswith(words)
+    assert headline([store(0.5, fmt) for fmt in (FP16, BF16)]) == "0.5: exact in all formats"
 
 
 def test_the_columns_keep_their_width_and_raised_digits_their_line() -> None:
@@ -445,6 +446,76 @@ def test_the_field_and_the_table_agree_after_a_button(panel: BitExplorer, monkey
     assert "NaN has no neighbours in FP16." in panel.message.value
 
 
+class FrontEnd:
+    """What the browser's field and table show, from the messages that the kernel sends; it delivers its own."""
+
+    def __init__(self, panel: BitExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.panel, self.field, self.table = panel, panel.field.value, panel.view.value
+        monkeypatch.setattr(widgets.Widget, "_send", lambda widget, msg, buffers=None: self.receive(widget, msg))
+
+    def receive(self, widget: widgets.Widget, message: dict[str, Any]) -> None:
+        value = message["state"].get("value") if message["method"] == "update" else None
+        if widget is self.panel.field and value is not None:
+            self.field = value
+        if widget is self.panel.view and value is not None:
+            self.table = value
+
+    def text(self, text: str) -> None:
+        """The field may show something else by now: the answer to a click that overtook this text."""
+        self.deliver(self.panel.field, {"method": "update", "state": {"value": text}})
+
+    def click(self) -> None:
+        self.deliver(self.panel.presets[0], {"method": "custom", "content": {"event": "click"}})
+
+    def deliver(self, widget: widgets.Widget, data: dict[str, Any]) -> None:
+        widget._handle_msg({"content": {"data": data}, "buffers": []})
+
+    def agree_on(self, number: str) -> None:
+        assert (self.field, self.panel.field.value, repr(self.panel).split(":")[0]) == (number,) * 3
+        assert self.table == self.panel.view.value == self.panel.html()
+
+
+@pytest.mark.parametrize(
+    "order", ["text click", "click text", "click text click", "click text text", "text click text"]
+)
+def test_field_and_table_agree_in_whatever_order_messages_come(
+    panel: BitExplorer, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    browser, typed = FrontEnd(panel, monkeypatch), iter(("0.15", "0.155"))
+    for message in order.split():
+        text = "0.1" if message == "click" else next(typed)
+        browser.click() if message == "click" else browser.text(text)
+        browser.agree_on(text)
+
+
+@pytest.mark.parametrize("first", ["text", "click"])
+def test_field_and_table_agree_when_text_and_click_come_in_two_threads(
+    panel: BitExplorer, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """As JupyterLab delivers them. The second arrives in the middle of the first; the button has the last word."""
+    panel.number = "0.1"
+    browser, inside, go_on = FrontEnd(panel, monkeypatch), threading.Event(), threading.Event()
+    show = panel._show
+
+    def slow(chosen: Stored) -> None:
+        if not inside.is_set():
+            inside.set()
+            go_on.wait(10)
+        show(chosen)
+
+    monkeypatch.setattr(panel, "_show", slow)
+    deliver = [lambda: browser.text("0.15"), browser.click]
+    one, two = (threading.Thread(target=each) for each in (deliver if first == "text" else deliver[::-1]))
+    one.start()
+    assert inside.wait(10)
+    two.start()
+    two.join(0.2)  # it gets as far as it can
+    go_on.set()
+    one.join(10)
+    two.join(10)
+    browser.agree_on("0.1")
+
+
 def test_the_focus_can_be_seen(panel: BitExplorer) -> None:
     (style,) = [child for child in panel.box.children if "<style>" in getattr(child, "value", "")]
     assert "outline: 2px solid" in style.value
@@ -456,20 +527,20 @@ def test_the_focus_can_be_seen(panel: BitExplorer) -> None:
 def test_a_pattern_too_wide_is_read_once_a_wider_format_is_chosen(panel: BitExplorer) -> None:
     panel.field.value = "0x3f800000"
     assert "has 30 bits, but FP16 has 16" in panel.message.value
-    panel.menu.value = "BF16"
+    panel.controls["format"].value = "BF16"
     assert "has 30 bits, but BF16 has 16" in panel.message.value
     assert "▸ BF16" in panel.view.value
-    panel.menu.value = "FP32"
+    panel.controls["format"].value = "FP32"
     assert (panel.message.value, panel.number) == (HINT, 1.0)
 
 
 def test_another_format_keeps_the_number_and_shows_its_bits(panel: BitExplorer) -> None:
     panel.field.value = "0x3c00"
-    panel.menu.value = "BF16"
+    panel.controls["format"].value = "BF16"
     assert (panel.number, panel.field.value) == (1.0, "1")  # in BF16 that pattern would be 0.0078
     assert bits_on(panel) == ["0", "01111111", "0000000"]
     panel.field.value = "1/3"
-    panel.menu.value = "E5M2"
+    panel.controls["format"].value = "E5M2"
     assert (panel.number, panel.field.value) == (1 / 3, "1/3")
     panel.format = FP32
     assert bits_on(panel) == ["0", "01111101", "01010101010101010101011"]
@@ -527,7 +598,7 @@ def test_names_and_tooltips(panel: BitExplorer) -> None:
     assert groups["sign"][0].tooltip == "sign bit, is 0"
     assert groups["exponent"][1].tooltip == "exponent bit 3, worth 8, is 0"
     assert groups["mantissa"][1].tooltip == "mantissa bit 2, worth 2⁻², is 1"
-    for control in (panel.field, panel.menu, panel.up, panel.down, *panel.presets):
+    for control in (panel.field, panel.controls["format"], panel.up, panel.down, *panel.presets):
         assert control.description
         assert control.tooltip
 
@@ -550,7 +621,7 @@ def test_settings_are_checked(panel: BitExplorer) -> None:
             "format",
             FloatFormat("FP16", 6, 9),
             ValueError,
-            "format FP16 is not in this panel's menu; use one of FP32, TF",
+            "format FP16 is not in this panel; use one of FP32, TF",
         ),
     ]
     for name, value, error, match in bad:

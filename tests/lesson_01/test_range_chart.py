@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from mpkit import FloatFormat
 from mpkit.course.lesson_01.range_chart_picture import range_chart
 from mpkit.course.lesson_01.ruler_picture import ruler
-from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import PRECISION
 from mpkit.formats import FORMATS
 
@@ -34,12 +34,12 @@ STEP = {"FP32": -23, "TF32": -10, "FP16": -10, "BF16": -7, "E4M3": -3, "E5M2": -
 
 
 @pytest.fixture(scope="module")
-def chart() -> Picture:
+def chart() -> StillPicture:
     return range_chart(BAND, "these gradients", "the finding")
 
 
 @pytest.fixture(scope="module")
-def toy() -> Picture:
+def toy() -> StillPicture:
     return ruler(FloatFormat("toy", 3, 2), 4.0)
 
 
@@ -53,7 +53,7 @@ def bars(ax: Axes) -> dict[float, list[tuple[float, float]]]:
     return rows
 
 
-def test_bars_end_at_the_limits_of_each_format(chart: Picture) -> None:
+def test_bars_end_at_the_limits_of_each_format(chart: StillPicture) -> None:
     drawn = bars(chart.figure.axes[0])
     for row, (low, normal, largest) in enumerate(LIMITS.values()):
         ends = sorted(drawn[-row])
@@ -63,7 +63,7 @@ def test_bars_end_at_the_limits_of_each_format(chart: Picture) -> None:
     assert names == list(LIMITS)
 
 
-def test_the_spacing_is_that_of_real_neighbours(chart: Picture) -> None:
+def test_the_spacing_is_that_of_real_neighbours(chart: StillPicture) -> None:
     """torch and numpy know the next number; at a power of two, over the whole line, the picture must agree."""
     for line, (name, (low, normal, _)) in zip(chart.figure.axes[1].get_lines(), LIMITS.items(), strict=True):
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
@@ -77,13 +77,13 @@ def test_the_spacing_is_that_of_real_neighbours(chart: Picture) -> None:
             assert np.interp(-20, x, y) == math.log2(float(np.nextafter(value, np.float16(1)) - value) / 2.0**-20)
 
 
-def test_the_bands_are_the_gradients(chart: Picture) -> None:
+def test_the_bands_are_the_gradients(chart: StillPicture) -> None:
     for ax in chart.figure.axes:
         spans = [(p.get_x(), p.get_x() + p.get_width()) for p in ax.patches[:2] if isinstance(p, Rectangle)]
         assert spans == [(-43, -11), (-34, -13)]
 
 
-def test_every_limit_is_written_and_in_the_alt_text(chart: Picture) -> None:
+def test_every_limit_is_written_and_in_the_alt_text(chart: StillPicture) -> None:
     written = " ".join(text.get_text() for text in chart.figure.axes[0].texts)
     for words in (
         "2⁻¹⁴⁹",
@@ -160,7 +160,7 @@ def marks(ax: Axes) -> list[float]:
     return [float(np.asarray(line.get_xdata())[0]) for line in ax.get_lines()[1:]]
 
 
-def test_the_ruler_has_a_mark_for_every_value(toy: Picture) -> None:
+def test_the_ruler_has_a_mark_for_every_value(toy: StillPicture) -> None:
     quarters = [k / 16 for k in (0, 1, 2, 3)]
     octaves = [2.0**e * (1 + m / 4) for e in (-2, -1, 0, 1) for m in range(4)]
     assert marks(toy.figure.axes[0]) == [*quarters, *octaves, 4.0]

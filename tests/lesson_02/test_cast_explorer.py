@@ -213,9 +213,9 @@ def test_every_combination_can_be_shown(panel: CastExplorerPanel) -> None:
 
 
 def test_the_widgets_drive_it_as_the_properties_do(panel: CastExplorerPanel) -> None:
-    panel.format_menu.value = "BF16"
-    panel.rounding_menu.value = "up"
-    panel.overflow_menu.value = "saturate"
+    panel.controls["format"].value = "BF16"
+    panel.controls["rounding"].value = "up"
+    panel.controls["overflow"].value = "saturate"
     assert (panel.format, panel.rounding, panel.overflow) == (BF16, "up", "saturate")
     assert panel.view.format == BF16
     controls = [control for row in panel.box.children[:2] for control in row.children]
@@ -231,15 +231,15 @@ def test_the_picture_is_a_palette_png_with_the_zones_of_the_format(panel: CastEx
     widths = {"flushed": -25 - LOW, "subnormal": 11, "overflow": HIGH - 16}
     for zone, width in widths.items():
         assert shares[zone] / shares["subnormal"] == pytest.approx(width / 11, rel=0.25), zone
-    assert panel.format_menu.value == "FP16"
+    assert panel.controls["format"].value == "FP16"
 
 
 def test_the_colours_of_later_views_survive_the_first_view_s_palette() -> None:
     figure = CastExplorerFigure()
     for fmt in (BF16, FP16):  # BF16's window has no zones inside the picture
         shown = effect(GRADIENTS, fmt)
-        figure.show(shown, "", "")
-        last = Image.open(io.BytesIO(figure.png())).convert("RGB")
+        frame = figure.show(shown, "", "")
+        last = Image.open(io.BytesIO(frame.png())).convert("RGB")
     assert last.getpixel((120, 300)) == rgb(ZONE["flushed"])
 
 
@@ -293,16 +293,16 @@ def test_large_tensors_are_thinned_evenly() -> None:
 def test_bad_settings_are_refused_and_change_nothing(panel: CastExplorerPanel) -> None:
     before = (panel.png(), repr(panel))
     bad: list[tuple[str, Any, type[Exception], str]] = [
-        ("values", "weights", ValueError, "values='weights' is not in this panel's menu; use one of 'gradients', 'nor"),
+        ("values", "weights", ValueError, "values 'weights' is not in this panel; use one of 'gradients', 'nor"),
         (
             "format",
             FP32,
             ValueError,
-            "format FP32 is not in this panel's menu; use one of FP16, BF16, TF32, E5M2, E4M3",
+            "format FP32 is not in this panel; use one of FP16, BF16, TF32, E5M2, E4M3",
         ),
         ("format", "BF16", TypeError, r"'BF16' \(str\) came; write mpkit\.BF16"),
-        ("rounding", "even", ValueError, "rounding='even' is not in this panel's menu; use one of 'nearest', 'zero'"),
-        ("overflow", "raise", ValueError, "overflow='raise' is not in this panel's menu; use one of 'inf', 'saturate'"),
+        ("rounding", "even", ValueError, "rounding 'even' is not in this panel; use one of 'nearest', 'zero'"),
+        ("overflow", "raise", ValueError, "overflow 'raise' is not in this panel; use one of 'inf', 'saturate'"),
     ]
     for name, value, error, match in bad:
         with pytest.raises(error, match=match):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
 from mpkit.course.arithmetic.accumulate import HOWS, How
-from mpkit.course.lesson_02.stalling_sum import COUNTS, RANDOM, StallingSumPanel
+from mpkit.course.lesson_02.running_sum import COUNTS, RANDOM
+from mpkit.course.lesson_02.stalling_sum import StallingSumPanel
 from mpkit.course.lesson_02.stalling_sum_picture import SIZE, number
 from mpkit.course.lesson_02.stalling_sum_words import headline, reason, stalled_since
 
@@ -77,9 +78,8 @@ def test_the_summary_is_one_line_with_everything(panel: StallingSumPanel) -> Non
 
 def test_each_control_changes_the_picture(panel: StallingSumPanel) -> None:
     seen = [panel.png()]
-    for control, value in (
-        (panel.count_slider, 2048), (panel.format_menu, "BF16"), (panel.how_menu, "pairwise"), (panel.term_field, "2"),
-    ):  # fmt: skip
+    for name, value in (("additions", 2048), ("format", "BF16"), ("how", "pairwise"), ("term", "2")):
+        control = panel.controls[name]
         control.value = value
         seen.append(panel.png())
         assert control.description
@@ -117,18 +117,18 @@ def test_every_count_can_be_drawn_in_every_way(panel: StallingSumPanel, count: i
 )
 def test_what_is_typed_wrongly_is_told_and_nothing_is_lost(panel: StallingSumPanel, typed: str, message: str) -> None:
     before = (panel.png(), repr(panel), panel.term)
-    panel.term_field.value = typed
+    panel.controls["term"].value = typed
     assert message in panel.message.value
-    assert panel.term_field.value == typed, "the entry stays, to be corrected"
+    assert panel.controls["term"].value == typed, "the entry stays, to be corrected"
     assert (panel.png(), repr(panel), panel.term) == before
-    panel.term_field.value = "2"
+    panel.controls["term"].value = "2"
     assert panel.message.value == ""
     assert repr(panel).startswith("4,096 times 2 in FP16")
 
 
 @pytest.mark.parametrize(("typed", "same_as"), [("2^-4", "0.0625"), ("0,5", "0.5"), ("1/4", "0.25"), (" 1e-1 ", "0.1")])
 def test_numbers_may_be_typed_in_many_ways(panel: StallingSumPanel, typed: str, same_as: str) -> None:
-    panel.term_field.value = typed
+    panel.controls["term"].value = typed
     after = panel.view.after
     panel.term = same_as
     assert panel.view.after == after
@@ -140,22 +140,22 @@ def test_bad_settings_by_code_are_refused(panel: StallingSumPanel) -> None:
     bad: list[tuple[str, Any, type[Exception], str]] = [
         ("term", "one", ValueError, "`one` is not a number that can be read"),
         ("term", 0.0, ValueError, "`0` cannot be drawn; type a number from"),
-        ("additions", 100, ValueError, "additions=100 is not in this panel's menu; use one of 16, 32, 64"),
-        ("how", "sorted", ValueError, "how='sorted' is not in this panel's menu; use one of 'sequential', 'fp32'"),
-        ("format", FP32, ValueError, "format FP32 is not in this panel's menu; use one of FP16, BF16"),
+        ("additions", 100, ValueError, "additions 100 is not in this panel; use one of 16, 32, 64"),
+        ("how", "sorted", ValueError, "how 'sorted' is not in this panel; use one of 'sequential', 'fp32'"),
+        ("format", FP32, ValueError, "format FP32 is not in this panel; use one of FP16, BF16"),
         ("format", "BF16", TypeError, "write mpkit.BF16"),
     ]
     for name, value, error, match in bad:
         with pytest.raises(error, match=match):
             setattr(panel, name, value)
         assert (panel.png(), repr(panel)) == before
-    with pytest.raises(ValueError, match="additions=5 is not in"):
+    with pytest.raises(ValueError, match="additions 5 is not in this panel"):
         StallingSumPanel(additions=5)
 
 
 def test_what_is_typed_wrongly_is_told_below_the_field(panel: StallingSumPanel) -> None:
     children = list(panel.box.children)
-    assert panel.term_field in children[0].children
+    assert panel.controls["term"] in children[0].children
     assert children[1] is panel.message
     assert children[-2:] == [panel.picture, panel.words]
 

@@ -285,7 +285,7 @@ def made_once() -> NumberLinePanel:
 def panel(made_once: NumberLinePanel, monkeypatch: pytest.MonkeyPatch) -> NumberLinePanel:
     """The panel in its first state."""
     monkeypatch.setenv("MPKIT_STRICT", "1")
-    made_once.presets[0].click()
+    made_once.presets["Adam's step"].click()
     made_once.keeper = "nearest"
     return made_once
 
@@ -324,13 +324,13 @@ def test_the_words_on_the_stretch_are_inside_the_picture(
 
     monkeypatch.setattr(Frame, "text", text)
     for fmt, update in ((FP16, 2.0**-11), (BF16, 2.0**-13), (E4M3, 2.0**-4)):
-        panel.format, panel.weight_field.value, panel.update = fmt, weight, update
+        panel.format, panel.controls["weight"].value, panel.update = fmt, weight, update
     assert shown
     assert all(left >= 12 and right <= SIZE[0] for left, right in shown)
 
 
 def test_the_buttons_go_back_to_nearest(panel: NumberLinePanel) -> None:
-    for button in panel.presets:
+    for button in panel.presets.values():
         panel.keeper = "Kahan"
         button.click()
         assert panel.keeper == panel.shown_keeper == "nearest"
@@ -338,7 +338,7 @@ def test_the_buttons_go_back_to_nearest(panel: NumberLinePanel) -> None:
 
 def test_a_weight_that_the_format_flushes_says_so(panel: NumberLinePanel) -> None:
     panel.format = E4M3
-    panel.weight_field.value = "1e-9"
+    panel.controls["weight"].value = "1e-9"
     assert repr(panel).startswith("E4M3, weight 1e-09 flushed to 0, nearest: ")
 
 
@@ -359,7 +359,7 @@ def test_the_picture_and_the_words_follow_every_control(panel: NumberLinePanel) 
     assert len(seen) == 7, "seven settings, seven pictures"
     image = Image.open(io.BytesIO(panel.png()))
     assert (image.format, image.size) == ("PNG", SIZE)
-    panel.presets[0].click()
+    panel.presets["Adam's step"].click()
     panel.keeper = "nearest"
     assert panel.png() in seen, "back at the start, the same picture"
 
@@ -367,20 +367,24 @@ def test_the_picture_and_the_words_follow_every_control(panel: NumberLinePanel) 
 def test_the_buttons_jump_with_one_new_picture(panel: NumberLinePanel) -> None:
     pictures: list[str] = []
     panel.picture.observe(lambda change: pictures.append(change["name"]), names="value")
-    panel.presets[2].click()
+    panel.presets["2048 : 1 in FP16"].click()
     assert (panel.weight, panel.update, panel.format) == (1.0, 2.0**-11, FP16)
-    panel.presets[1].click()
+    panel.presets["a small weight"].click()
     assert (panel.weight, panel.update, panel.format) == (0.001, 2.0**-13, BF16)
     assert "it arrives in full" in repr(panel)
     assert len(pictures) == 2
-    assert [button.description for button in panel.presets] == ["Adam's step", "a small weight", "2048 : 1 in FP16"]
+    assert [button.description for button in panel.presets.values()] == [
+        "Adam's step",
+        "a small weight",
+        "2048 : 1 in FP16",
+    ]
 
 
 @pytest.mark.parametrize(
     ("typed", "value"), [("2^-3", 0.125), ("-1", -1.0), (" 1e-3 ", 0.001), ("1/3", 1 / 3), ("0", 0.0), ("0,5", 0.5)]
 )
 def test_a_weight_can_be_typed_as_people_type(panel: NumberLinePanel, typed: str, value: float) -> None:
-    panel.weight_field.value = typed
+    panel.controls["weight"].value = typed
     assert panel.landing.weight == nearest(value, BF16)
     assert panel.weight == value
 
@@ -403,21 +407,21 @@ def test_what_cannot_be_a_weight_gets_a_friendly_line(
 ) -> None:
     panel.format = fmt
     picture, text = panel.png(), repr(panel)
-    panel.weight_field.value = typed
+    panel.controls["weight"].value = typed
     assert words in panel.message.value
     assert "The picture still shows the setting before." in panel.message.value
     assert "<b>" not in panel.message.value
     assert isinstance(panel.last_error, BadInput)
     assert (panel.png(), repr(panel)) == (picture, text), "what is shown stays as it was"
-    assert panel.weight_field.value == typed, "and so does what was typed"
-    panel.weight_field.value = "1"
+    assert panel.controls["weight"].value == typed, "and so does what was typed"
+    panel.controls["weight"].value = "1"
     assert panel.message.value == ""
 
 
 def test_a_format_too_small_for_the_weight_says_so_and_keeps_the_picture(panel: NumberLinePanel) -> None:
     panel.weight = 1000.0
     text = repr(panel)
-    panel.format_choice.value = "E4M3"
+    panel.controls["format"].value = "E4M3"
     assert "1000 is beyond E4M3, which ends at 448" in panel.message.value
     assert repr(panel) == text
     panel.format = FP16
@@ -425,13 +429,13 @@ def test_a_format_too_small_for_the_weight_says_so_and_keeps_the_picture(panel: 
 
 
 def test_properties_refuse_what_is_not_on_the_panel(panel: NumberLinePanel) -> None:
-    with pytest.raises(ValueError, match=r"update=0.0001 is not on the slider; use 1, 1.25, 1.5 or 1.75 times a power"):
+    with pytest.raises(ValueError, match=r"update 0.0001 is not in this panel; use 1, 1.25, 1.5 or 1.75 times a power"):
         panel.update = 1e-4
     with pytest.raises(ValueError, match=r"format FP32 is not in this panel; use one of BF16, FP16, E5M2"):
         panel.format = FP32
     with pytest.raises(TypeError, match=r"write mpkit.FP16"):
         panel.format = "fp16"  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"keeper='none' is not in this panel; use one of nearest, stochastic"):
+    with pytest.raises(ValueError, match=r"keeper 'none' is not in this panel; use one of 'nearest', 'stochastic'"):
         panel.keeper = "none"  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"A weight of inf cannot be trained"):
         panel.weight = math.inf
@@ -447,14 +451,19 @@ def test_every_corner_can_be_drawn(panel: NumberLinePanel, keeper: Keeper) -> No
     panel.keeper = keeper
     for fmt in (BF16, E4M3):
         for weight in ("0", "-1", "448"):
-            panel.format, panel.weight_field.value = fmt, weight
+            panel.format, panel.controls["weight"].value = fmt, weight
             for panel.update in (UPDATES[0], UPDATES[72], UPDATES[-1]):
                 assert panel.message.value == ""
                 assert panel.png()
 
 
 def test_every_control_has_a_name_and_a_tooltip(panel: NumberLinePanel) -> None:
-    for control in (panel.weight_field, panel.update_slider, panel.format_choice, panel.keeper_choice):
+    for control in (
+        panel.controls["weight"],
+        panel.controls["update"],
+        panel.controls["format"],
+        panel.controls["keeper"],
+    ):
         assert control.description
         assert control.tooltip
     assert 'role="status" aria-live="polite"' in panel.words.value

@@ -13,7 +13,7 @@ import torch
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
 from mpkit.course.lesson_05.live_rules import LiveScales
 from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
-from mpkit.course.lesson_05.scaler_race_words import live_finding, numbers, row
+from mpkit.course.lesson_05.scaler_race_words import live_headline, numbers, row
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
 from mpkit.course.recorded.history import GradientTrace
@@ -72,7 +72,7 @@ def test_a_skipped_step_changes_nothing_where_a_recording_goes_on() -> None:
     assert len({record.loss for record in race.learners["static"].records[::8]}) <= 15
     recorded = ScalerRacePanel("bad start", ("static 2¹⁰",)).laps["static 2¹⁰"]
     assert not recorded.skipped[110:120].all()
-    assert live_finding(race).startswith("static learns nothing; 0 of 1 within 5% of FP32's ")
+    assert live_headline(race).startswith("static learns nothing; 0 of 1 within 5% of FP32's ")
 
 
 def test_a_rule_that_gives_up_stays_where_it_was() -> None:
@@ -100,14 +100,14 @@ def test_what_cannot_be_trained() -> None:
 
 def test_the_words_before_during_and_after() -> None:
     race = LiveScales("classifier", {"torch": DynamicScale(2.0**30), "low": StaticScale(1.0)}, steps=12)
-    assert live_finding(race) == "Step 0 of 12: nobody has lost a step"
+    assert live_headline(race) == "Step 0 of 12: nobody has lost a step"
     assert numbers(race.laps["low"]) == ("–",) * 4
     assert row("low", race.laps["low"]) == "low: no step yet"
     for _ in range(6):
         race.advance()
-    assert live_finding(race) == "Step 6 of 12: torch has lost 6 steps"
+    assert live_headline(race) == "Step 6 of 12: torch has lost 6 steps"
     race.stop()
-    assert live_finding(race) == "Stopped after 6 of 12: torch has lost 6 steps"
+    assert live_headline(race) == "Stopped after 6 of 12: torch has lost 6 steps"
     assert not race.advance()
     assert race.step == 6
 
@@ -121,15 +121,15 @@ def panel(monkeypatch: pytest.MonkeyPatch) -> ScalerRacePanel:
 def test_the_panel_trains_and_returns_to_the_recording(panel: ScalerRacePanel) -> None:
     recorded = panel.png(), repr(panel)
     panel.log2_init, panel.interval = 32, 10
-    panel.train_to_end(steps=40)
-    assert panel.live is not None
+    panel.run_to_end(steps=40)
+    assert panel.race is not None
     assert set(panel.laps) == {"torch", "no scaling"}
     assert panel.laps["torch"].rule == dataclasses.replace(preset("torch"), init_scale=2.0**32, growth_interval=10)
     assert repr(panel).startswith("classifier, live: ")
     assert "Live: each rule trains a model of its own" in panel.words.value
     assert panel.buttons.count.value == "40 of 40 steps"
     panel.log2_init = panel.interval = None
-    assert panel.live is None
+    assert panel.race is None
     assert (panel.png(), repr(panel)) == recorded
     assert panel.buttons.count.value == ""
 
@@ -142,7 +142,7 @@ def test_what_the_panel_does_not_train(panel: ScalerRacePanel) -> None:
     panel.trace = "made up: drifts"
     panel.start()
     assert "No network made these gradients" in panel.message.value
-    assert panel.live is None
+    assert panel.race is None
 
 
 def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRacePanel) -> None:
@@ -152,23 +152,23 @@ def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRa
         assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
-        step = panel.live.step if panel.live else 0
+        step = panel.race.step if panel.race else 0
         await asyncio.sleep(0.1)
-        assert panel.live is not None
-        assert panel.live.step == step
+        assert panel.race is not None
+        assert panel.race.step == step
         panel.buttons.pause.click()
         await asyncio.sleep(0.1)
-        assert panel.live.step > step
+        assert panel.race.step > step
         panel.buttons.stop.click()
         assert repr(panel).startswith("classifier, live: Stopped after ")
         assert panel.buttons.stop.disabled
         panel.buttons.start.click()
-        panel.choice.buttons["keras"].value = True
+        panel.controls["rules"].buttons["keras"].value = True
         assert panel.runner.state == "stopped"
-        assert panel.live is None
+        assert panel.race is None
         assert "keras" in panel.laps
         await asyncio.sleep(0.05)
-        assert panel.live is None, "a race that was ended must not draw any more"
+        assert panel.race is None, "a race that was ended must not draw any more"
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(check())
@@ -179,10 +179,10 @@ def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_tr
         panel.rules = ("torch", "apex-amp")
         panel.start()
         await asyncio.sleep(0.1)
-        panel.choice.sliders["init_scale"].value = 40  # beyond apex-amp's cap: refused, and the training goes on
+        panel.controls["log2_init"].value = 40  # beyond apex-amp's cap: refused, and the training goes on
         panel.trace = "autoencoder"
         await asyncio.sleep(0.6)
-        assert panel.live is not None
+        assert panel.race is not None
         assert repr(panel).startswith("classifier, live: ")
         panel.stop()
 

@@ -15,7 +15,7 @@ import torch
 
 import mpkit
 from mpkit.course.lesson_05.rule_race import race, sweep
-from mpkit.course.lesson_05.scaler_race_words import finding
+from mpkit.course.lesson_05.scaler_race_words import headline
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
 from mpkit.course.record.gradients import record
@@ -177,5 +177,5 @@ def test_a_step_that_is_taken_with_inf_is_no_good_step() -> None:
     assert lap.spoiled_steps == with_inf.sum() > 0
     assert lap.lost_steps == 0
     assert skips.spoiled_steps == 0
-    title = finding({"popart": lap})
+    title = headline({"popart": lap})
     assert title == f"popart takes {lap.spoiled_steps} steps with Inf; nobody does well"

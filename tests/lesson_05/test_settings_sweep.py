@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpkit.course import markup
 from mpkit.course.lesson_05.rule_choice import TRACES
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.settings_sweep import INITS, INTERVALS, SettingsSweepPanel
-from mpkit.course.lesson_05.settings_sweep_picture import SIZE, does_well, finding
+from mpkit.course.lesson_05.settings_sweep_picture import SIZE, does_well, headline
 from mpkit.course.recorded.history import GradientTrace
 from mpkit.scaling import DynamicScale, NoScaling
 
@@ -27,7 +28,7 @@ def test_the_laps_are_those_of_the_race_and_the_title_counts_them() -> None:
         assert np.array_equal(lap.scales, mine.scales)
         well += mine.skipped.mean() <= 0.01 and mine.flushed[~mine.skipped].mean() <= 0.05
     assert repr(panel).startswith(f"bad start: {well} of 30 settings do well")
-    assert panel.picture.tooltip in panel.words.value
+    assert markup.escape(panel.picture.tooltip) in panel.words.value
 
 
 def test_every_control_changes_the_picture() -> None:
@@ -49,14 +50,14 @@ def lap(lost: int, flushed: float, steps: int = 1000) -> Lap:
 def test_the_words_by_hand() -> None:
     assert [does_well(one) for one in (lap(10, 0.04), lap(11, 0.0), lap(0, 0.06))] == [True, False, False]
     good, bad, torch = lap(0, 0.0), lap(11, 0.0), (2.0**16, 2000)
-    assert finding({torch: good, (1.0, 10): bad}) == "1 of 2 settings does well, torch's own among them"
-    assert finding({torch: bad, (1.0, 10): replace(good)}) == "1 of 2 settings does well"
-    assert finding({torch: bad}) == "None of 1 settings do well"
+    assert headline({torch: good, (1.0, 10): bad}) == "1 of 2 settings does well, torch's own among them"
+    assert headline({torch: bad, (1.0, 10): replace(good)}) == "1 of 2 settings does well"
+    assert headline({torch: bad}) == "None of 1 settings do well"
 
 
 def test_what_it_does_not_offer() -> None:
     panel = SettingsSweepPanel()
-    with pytest.raises(ValueError, match="trace 'x' is not in this panel; use one of made up: drifts, classifier"):
+    with pytest.raises(ValueError, match="trace 'x' is not in this panel; use one of 'made up: drifts', 'classifier'"):
         panel.trace = "x"
     with pytest.raises(ValueError, match=r"backoff 1.5 is not in this panel; use one of 0.25, 0.5, 0.75, 0.9"):
         panel.backoff = 1.5

@@ -42,16 +42,16 @@ def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRace
         assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("running", "Pause")
-        panel.lr_field.value = "0.01"
+        panel.controls["lr"].value = "0.01"
         assert "This learning rate is for the next race." in panel.message.value
         panel.task = "classifier"
         assert panel.runner.state == "stopped"
         assert "The race was stopped, because you changed the task." in panel.message.value
         assert panel.picture.tooltip.startswith("Stopped after ")
-        assert panel.lr_field.value == "0.1"
+        assert panel.controls["lr"].value == "0.1"
         panel.buttons.start.click()
         assert (panel.runner.state, panel.message.value) == ("running", "")
-        panel.toggles["BF16"].value = False
+        panel.controls["competitors"].buttons["BF16"].value = False
         assert "because you changed the competitors." in panel.message.value
         panel.buttons.start.click()
         PrecisionRacePanel()
@@ -82,7 +82,7 @@ def test_an_error_in_the_training_is_shown(panel: PrecisionRacePanel, monkeypatc
     ("lr", "words"), [("many", "is not a number that can be read"), ("-1", "A learning rate of -1 cannot be used")]
 )
 def test_a_learning_rate_that_cannot_be_used(panel: PrecisionRacePanel, lr: str, words: str) -> None:
-    panel.lr_field.value = lr
+    panel.controls["lr"].value = lr
     panel.start()
     assert words in panel.message.value
     assert "The race has not started." in panel.message.value
@@ -93,9 +93,11 @@ def test_nobody_to_race_against_and_unknown_names(panel: PrecisionRacePanel) -> 
     panel.competitors = []
     panel.start()
     assert "choose at least one competitor" in panel.message.value
-    with pytest.raises(ValueError, match="'FP8' is not on this panel; use some of FP16, no scaling"):
+    with pytest.raises(
+        ValueError, match="competitors 'FP8' is not in this panel; use some of 'FP16, no scaling', 'FP16, static"
+    ):
         panel.competitors = ["FP8"]
-    with pytest.raises(ValueError, match="task='x' is not on this panel; use one of tiny loss, classifier"):
+    with pytest.raises(ValueError, match="task 'x' is not in this panel; use one of 'tiny loss', 'classifier'"):
         panel.task = "x"
 
 

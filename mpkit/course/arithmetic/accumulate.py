@@ -17,7 +17,7 @@ from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FloatFormat, require_format
 
 How = Literal["sequential", "fp32", "kahan", "pairwise"]
-HOWS: tuple[str, ...] = get_args(How)
+HOWS: tuple[How, ...] = get_args(How)
 # torch adds and multiplies these on any device as FP32 arithmetic that is rounded once, and so as the format itself.
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
 # Float32 arithmetic, rounded again to at most 11 bits, is that format's own arithmetic: 24 >= 2 * 11 + 2 bits

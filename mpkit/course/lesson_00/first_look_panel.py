@@ -43,7 +43,7 @@ def steps(k: int) -> list[Step]:
     return [Step(fmt, k, float(cast(exact, fmt))) for fmt in SHOWN]
 
 
-def finding(k: int) -> str:
+def headline(k: int) -> str:
     """The headline: which formats keep the step and which lose it."""
     kept = [step.fmt.name for step in steps(k) if step.kept]
     lost = [step.fmt.name for step in steps(k) if not step.kept]
@@ -56,7 +56,7 @@ def finding(k: int) -> str:
 def picture(k: int) -> str:
     """Headline and one row a format: a box for each place behind the point, the step's place lit or struck out."""
     rows = [(f"<b>{step.fmt.name}</b>", _boxes(step), _outcome(step)) for step in steps(k)]
-    title = f'<div style="font-size:18px;font-weight:bold;margin-bottom:6px">{finding(k)}</div>'
+    title = f'<div style="font-size:18px;font-weight:bold;margin-bottom:6px">{headline(k)}</div>'
     head = ("", "1. then one box for each binary place that is stored", "comes out as")
     return f'<div style="color:{markup.TEXT}">{title}{markup.table(head, rows)}</div>'
 
@@ -87,14 +87,8 @@ class FirstLook(Panel):
     """One slider, k; `.k.value` sets it."""
 
     def __init__(self, k: int) -> None:
-        self.k = widgets.IntSlider(
-            k,
-            1,
-            LAST_PLACE,
-            description="k",
-            style={"description_width": "initial"},
-            layout=widgets.Layout(width="min(100%, 480px)"),
-        )
+        width, style = widgets.Layout(width="min(100%, 480px)"), {"description_width": "initial"}
+        self.k = widgets.IntSlider(k, 1, LAST_PLACE, description="k", style=style, layout=width)
         self.view = widgets.HTML(picture(k))
         super().__init__(self.k, self.view)
         self.k.observe(self._on_k, names="value")
@@ -106,7 +100,7 @@ class FirstLook(Panel):
     def summary(self) -> str:
         """The headline and what comes out of each format."""
         values = ", ".join(f"{step.fmt.name} {step.shown}" for step in steps(self.k.value))
-        return f"{finding(self.k.value)} ({values})"
+        return f"{headline(self.k.value)} ({values})"
 
     def html(self) -> str:
         """The picture at the slider's place."""

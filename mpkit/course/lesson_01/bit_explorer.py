@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
 
 from mpkit.course import markup
 from mpkit.course.lesson_01.bit_buttons import FOCUS, SIZES, BitButtons
-from mpkit.course.lesson_01.bit_table import bit_table, error_of, finding, show, value_of
+from mpkit.course.lesson_01.bit_table import bit_table, error_of, headline, show, value_of
 from mpkit.course.lesson_01.bits import Stored, is_pattern, read_pattern, store, store_pattern
+from mpkit.course.panels.controls import button, field, menu
 from mpkit.course.panels.panel import BadInput, Panel, guarded
+from mpkit.course.panels.setting import FormatSetting, make_controls
 from mpkit.course.read_number import read_number
-from mpkit.formats import FORMATS, FloatFormat, require_format
+from mpkit.formats import FORMATS, FP16, FloatFormat
 
 PRESETS = ("0.1", "1/3", "2048+1", "65504", "65520", "1e-8", "inf")
 # The line under the field, where a message would stand, is always there: a message must not move the table.
@@ -30,53 +33,45 @@ class BitExplorer(Panel):
 
     Args:
         number: a float, or text as it can be typed into the panel.
-        format: the format whose bits are the buttons (default: FP16).
+        format: the format whose bits are the buttons.
 
     Raises:
         ValueError: text that is no number, or a format that is not in the menu.
         TypeError: `format` is not a format.
     """
 
-    def __init__(self, number: float | str = START, format: FloatFormat | None = None) -> None:
+    format = FormatSetting(
+        FORMATS.values(), menu("toggle the bits of", 220, 125, "format whose bits the buttons toggle"), FP16,
+        doc="The format whose bits are the buttons.",
+    )  # fmt: skip
+    message_at = 1  # under the field
+
+    def __init__(self, number: float | str = START, format: FloatFormat = FP16) -> None:
         self._text = ""  # what the panel itself wrote into the field
-        self.field = widgets.Text(
-            description="number", continuous_update=False, layout=widgets.Layout(width="300px"),
-            placeholder="0.1 or 2^-24 or 0x3c00", style={"description_width": "60px"},
-            tooltip="a number, or a bit pattern such as 0x3c00; then press Enter",
-        )  # fmt: skip
-        self.presets = [self._button(text, f"show {text}") for text in PRESETS]
-        self.menu = widgets.Dropdown(
-            options=list(FORMATS), value=_in_menu(format or FORMATS["FP16"]).name, description="toggle the bits of",
-            tooltip="format whose bits the buttons toggle", layout=widgets.Layout(width="220px"),
-            style={"description_width": "125px"},
-        )  # fmt: skip
+        self.field = field(
+            "number", 300, 60, "a number, or a bit pattern such as 0x3c00; then press Enter",
+            placeholder="0.1 or 2^-24 or 0x3c00",
+        )([], "")  # fmt: skip
+        self.presets = [button(text, partial(self._on_preset, text), f"show {text}") for text in PRESETS]
+        self.controls = make_controls(self)
+        self.format = format
         self.buttons = BitButtons(self._on_bit)
-        self.down = self._button("▼ next down", "the next smaller number of this format")
-        self.up = self._button("▲ next up", "the next larger number of this format")
+        self.down = button("▼ next down", partial(self._on_step, -1), "the next smaller number of this format")
+        self.up = button("▲ next up", partial(self._on_step, 1), "the next larger number of this format")
         self.view = widgets.HTML()
         wrap = widgets.Layout(flex_flow="row wrap", overflow="visible")  # shows the outline of the focus
         super().__init__(
             widgets.HBox([self.field, *self.presets], layout=wrap),
-            widgets.HBox([self.menu, self.down, self.up], layout=wrap),
+            widgets.HBox([self.controls["format"], self.down, self.up], layout=wrap),
             self.buttons.box,
             self.view,
             widgets.HTML(FOCUS, layout=widgets.Layout(display="none")),
         )
         self.box.add_class("mpkit-bits")
         self.message.layout.min_height = MESSAGE
-        first, *others = (child for child in self.box.children if child is not self.message)
-        self.box.children = (first, self.message, *others)
-        for button, text in zip(self.presets, PRESETS, strict=True):
-            button.on_click(lambda _, text=text: self._on_preset(text))
-        self.down.on_click(lambda _: self._on_step(-1))
-        self.up.on_click(lambda _: self._on_step(1))
         self.number = number
         self.field.observe(self._on_text, names="value")
-        self.menu.observe(self._on_format, names="value")
-
-    @staticmethod
-    def _button(text: str, tooltip: str) -> widgets.Button:
-        return widgets.Button(description=text, tooltip=tooltip, layout=widgets.Layout(width="auto"))
+        self.controls["format"].observe(self._on_format, names="value")
 
     @property
     def number(self) -> float:
@@ -88,15 +83,6 @@ class BitExplorer(Panel):
         text = value if isinstance(value, str) else _short(_as_float(value))
         self._show(self._read(text))
         self._write(text)
-
-    @property
-    def format(self) -> FloatFormat:
-        """The format whose bits are the buttons."""
-        return FORMATS[self.menu.value]
-
-    @format.setter
-    def format(self, value: FloatFormat) -> None:
-        self.menu.value = _in_menu(value).name
 
     def toggle(self, group: str, place: int = 0) -> None:
         """Flip one bit of the format: "sign", "exponent" or "mantissa", and the place in it from the left, from 0.
@@ -125,7 +111,7 @@ class BitExplorer(Panel):
         self._write(_short(there))
 
     def _chosen(self) -> Stored:
-        return self.rows[self.menu.value]
+        return self.rows[self.format.name]
 
     def _read(self, text: str) -> Stored:
         """What the text means, in the chosen format. BadInput with a friendly text if it means nothing."""
@@ -170,10 +156,12 @@ class BitExplorer(Panel):
 
     @guarded
     def _on_text(self, change: dict[str, Any]) -> None:
-        if change["new"] != self._text:
-            self._show(self._read(change["new"]))
-            self._text = change["new"]
-            self.field.send_state("value")  # a button pressed meanwhile may have written another text over it
+        text = change["new"]
+        if text == self._text or text != self.field.value:  # the panel's own; or a button wrote over it meanwhile
+            return
+        self._show(self._read(text))
+        self._text = text
+        self.field.send_state("value")  # a click that overtook this text made the field show another
 
     @guarded
     def _on_format(self, _change: Any) -> None:
@@ -185,12 +173,12 @@ class BitExplorer(Panel):
             self._write(_short(exact))
 
     def _table(self) -> str:
-        return bit_table(list(self.rows.values()), self.menu.value)
+        return bit_table(list(self.rows.values()), self.format.name)
 
     def summary(self) -> str:
-        """The finding, then every format's value and error."""
+        """The headline, then every format's value and error."""
         lines = [(f"  {name}", value_of(row, row.value), _in_words(row)) for name, row in self.rows.items()]
-        return f"{finding(list(self.rows.values()))}\n{markup.columns(lines)}"
+        return f"{headline(list(self.rows.values()))}\n{markup.columns(lines)}"
 
     def html(self) -> str:
         """The table as it is now."""
@@ -212,9 +200,3 @@ def _as_float(value: float) -> float:
         return float(value)
     except (TypeError, RuntimeError):
         raise TypeError(f"number is a float, or text such as '2^-24' or '0x3c00'; {value!r} is neither.") from None
-
-
-def _in_menu(value: FloatFormat) -> FloatFormat:
-    if FORMATS.get(require_format(value).name) != value:
-        raise ValueError(f"format {value} is not in this panel's menu; use one of {', '.join(FORMATS)}.")
-    return value

@@ -77,7 +77,7 @@ def error_of(stored: Stored) -> str:
     return "<0.0000001 %" if digits > 8 else f"{error:.{digits}f} %"
 
 
-def finding(rows: Sequence[Stored]) -> str:
+def headline(rows: Sequence[Stored]) -> str:
     """The headline: who loses the number, who only just holds it, who holds it exactly."""
     exact = rows[0].exact
     if math.isnan(exact):
@@ -131,7 +131,7 @@ def _minus(n: int) -> str:
 def bit_table(rows: Sequence[Stored], chosen: str) -> str:
     """Headline, formula of the format named `chosen`, and one row a format."""
     (marked,) = [row for row in rows if row.fmt.name == chosen]
-    title = f'<div role="status" aria-live="polite" style="font-size:17px;font-weight:bold">{finding(rows)}</div>'
+    title = markup.status(headline(rows), style="font-size:17px;font-weight:bold")
     how = f'<div style="margin:2px 0 6px;font-size:13px">{formula(marked)}</div>'
     line = f"border-bottom:1px solid {markup.BORDER};padding:3px 4px 3px 0;vertical-align:middle;text-align"
     head = "".join(

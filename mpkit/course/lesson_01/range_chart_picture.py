@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import GRADIENT_EDGE, INK, PRECISION, look, power
 from mpkit.formats import FORMATS, FloatFormat
 
@@ -22,7 +22,7 @@ TICKS = 32
 
 def range_chart(
     gradients: Sequence[float], source: str, title: str, formats: Sequence[FloatFormat] = tuple(FORMATS.values())
-) -> Picture:
+) -> StillPicture:
     """Range above, relative spacing below, over the same axis; a band marks where a model's gradients lie.
 
     Args:
@@ -53,7 +53,7 @@ def range_chart(
         _draw_steps(steps, formats)
         _set_axis(ranges, steps, formats)
         _draw_keys(figure, source)
-    return Picture(figure, _alt(title, source, span, formats))
+    return StillPicture(figure, _alt(title, source, span, formats))
 
 
 def _draw_ranges(ax: Axes, formats: Sequence[FloatFormat]) -> None:

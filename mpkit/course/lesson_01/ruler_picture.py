@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import INK, look
 from mpkit.formats import FloatFormat
 
@@ -16,7 +16,7 @@ NORMAL, SUBNORMAL, GAP = INK, "#9A3B00", "#F8E3D4"
 SIZE = (10.4, 3.3)  # inches, 100 pixels each
 
 
-def ruler(fmt: FloatFormat, end: float) -> Picture:
+def ruler(fmt: FloatFormat, end: float) -> StillPicture:
     """Two rulers from 0 to `end`: the format's values, and what would be left of them without subnormals.
 
     Args:
@@ -45,7 +45,7 @@ def ruler(fmt: FloatFormat, end: float) -> Picture:
         f"{title}. Two rulers from 0 to {end:g}, with the values of a format of {fmt.bits} bits as marks. With "
         f"subnormals, {near} evenly spaced marks lie between 0 and {fmt.smallest_normal:g}; without, there is none."
     )
-    return Picture(figure, alt)
+    return StillPicture(figure, alt)
 
 
 def _draw(ax: Axes, fmt: FloatFormat, marks: Sequence[float], end: float, words: str) -> None:

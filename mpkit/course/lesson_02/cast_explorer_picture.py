@@ -53,9 +53,8 @@ class CastExplorerFigure:
             self._draw_axes()
             self._draw_labels()
             self.canvas.freeze()
-        self.frame: Frame = self.canvas.frame()
 
-    def show(self, view: CastEffect, title: str, subtitle: str) -> None:
+    def show(self, view: CastEffect, title: str, subtitle: str) -> Frame:
         """Draw zones, histograms, errors and numbers."""
         self.frame = frame = self.canvas.frame()
         self._zones(view)
@@ -64,10 +63,7 @@ class CastExplorerFigure:
         self._numbers(view)
         frame.text((12, 12), title, INK, 21, True)
         frame.text((12, 45), subtitle, "#444444", 15)
-
-    def png(self) -> bytes:
-        """The picture shown now."""
-        return self.frame.png()
+        return frame
 
     def _draw_axes(self) -> None:
         ticks = range(-40, HIGH, 10)

@@ -19,7 +19,7 @@ HOW: dict[Rounding, str] = {
 
 
 def headline(view: CastEffect) -> str:
-    """The finding in one line."""
+    """The headline, in one line."""
     fmt, parts = view.format, []
     if view.flushed >= 0.005:
         parts.append(f"{percent(view.flushed)} of these values into 0")

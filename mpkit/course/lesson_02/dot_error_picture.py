@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import INK, PRECISION, look
 
 SECOND = {"linestyle": ":", "markerfacecolor": "white"}  # of a precision that has a line already
 
 
-def dot_error_picture(lengths: Sequence[int], errors: Mapping[str, Sequence[Sequence[float]]], title: str) -> Picture:
+def dot_error_picture(
+    lengths: Sequence[int], errors: Mapping[str, Sequence[Sequence[float]]], title: str
+) -> StillPicture:
     """Relative errors over lengths, both axes logarithmic; one mark for each seed, a line through their means.
 
     Args:
@@ -44,4 +46,4 @@ def dot_error_picture(lengths: Sequence[int], errors: Mapping[str, Sequence[Sequ
         axes.set_title(title, pad=12)
         axes.legend(loc="upper left")
     alt = f"{title}. One line over lengths {lengths[0]:,} to {lengths[-1]:,} for each of: {'; '.join(errors)}."
-    return Picture(figure, alt)
+    return StillPicture(figure, alt)

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from mpkit.course.arithmetic.accumulate import How
-from mpkit.course.pictures.canvas import Canvas
+from mpkit.course.lesson_02.running_sum import SumView
+from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, INK, PRECISION, ZONE, ZONE_TEXT, look
-from mpkit.formats import FloatFormat
 
 SIZE = (1040, 470)  # pixels
 TOP = 1.3  # height of the axes, in true totals
 TRUE = "#222222"
 STEPS = 400  # points of a line, at most
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True)
-class SumView:
-    """A sum in progress. `counts` and `totals` are its points, `true_totals` the same sum without rounding.
-
-    `term` is the last term, `before` the total that it was added to, `after` the total that came out, and `spacing`
-    the distance from `before` to the next larger value of `grid`, the format of the running total.
-    `name` says what is added; `how` as in mpkit.course.arithmetic.accumulate.
-    """
-
-    name: str
-    format: FloatFormat
-    how: How
-    counts: np.ndarray
-    totals: np.ndarray
-    true_totals: np.ndarray
-    grid: FloatFormat
-    term: float
-    before: float
-    after: float
-    spacing: float
 
 
 class StallingSumFigure:
@@ -52,9 +28,8 @@ class StallingSumFigure:
             self.glass = self.canvas.figure.add_axes((0.77, 0.125, 0.1, 0.66))
             self._draw_axes()
             self.canvas.freeze()
-        self.frame = self.canvas.frame()
 
-    def show(self, view: SumView, title: str, subtitle: str) -> None:
+    def show(self, view: SumView, title: str, subtitle: str) -> Frame:
         """Draw both totals, the labels of the axes, and the last addition."""
         self.frame = frame = self.canvas.frame()
         count, end = float(view.counts[-1]), float(view.true_totals[-1])
@@ -65,10 +40,7 @@ class StallingSumFigure:
         self._last_addition(view)
         frame.text((12, 12), title, INK, 21, True)
         frame.text((12, 45), subtitle, "#444444", 15)
-
-    def png(self) -> bytes:
-        """The picture shown now."""
-        return self.frame.png()
+        return frame
 
     def _draw_axes(self) -> None:
         self.sums.set_xlim(0, 1.02)

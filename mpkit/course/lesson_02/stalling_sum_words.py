@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from mpkit.course.arithmetic.accumulate import How
-from mpkit.course.lesson_02.stalling_sum_picture import SumView, number
+from mpkit.course.lesson_02.running_sum import SumView
+from mpkit.course.lesson_02.stalling_sum_picture import number
 from mpkit.course.pictures.style import power
 
 HOW_WORDS: dict[How, str] = {
@@ -20,7 +21,7 @@ CLOSE = 0.005  # relative error below which a total is called right
 
 
 def headline(view: SumView) -> str:
-    """The finding in one line."""
+    """The headline, in one line."""
     after, true = view.after, float(view.true_totals[-1])
     if not math.isfinite(after):
         return f"The total leaves {view.format}: {number(after)} instead of {number(true)}"

@@ -11,7 +11,7 @@ from mpkit.formats import FP32
 
 
 def headline(at: Landing, keeper: Keeper) -> str:
-    """The finding in one line."""
+    """The headline, in one line."""
     size = f"The update is {'exactly ' if at.share in (0.5, 1) else ''}{spacings(at.share)}"
     return f"{size}: {_fate(at, keeper)}"
 

@@ -8,6 +8,6 @@ from mpkit.course.lesson_05.settings_sweep_picture import does_well
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder, WideAutoencoder
 from mpkit.course.panels.live_comparison import watch
-from mpkit.course.pictures.still import Picture
+from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import power
 from mpkit.course.runs.experiments import Variant, as_good_as, compare, train_each

@@ -19,7 +19,7 @@ CLOSED_LOOP = (
 )
 
 
-def finding(laps: Mapping[str, Lap]) -> str:
+def headline(laps: Mapping[str, Lap]) -> str:
     """The title: who skips most, who flushes most, who does neither."""
     if not laps:
         return "Choose a rule to race"
@@ -88,7 +88,7 @@ def row(name: str, lap: Lap) -> str:
     return f"{name}: {_steps(lap.lost_steps)} lost, {flushed} flushed, ends at {log2_text(lap.scales[-1])}{gave_up}"
 
 
-def live_finding(race: LiveScales) -> str:
+def live_headline(race: LiveScales) -> str:
     """The title while rules train: how far they are; at the end who lost steps, and whose loss is not FP32's."""
     if not race.over:
         return f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}: {_lost_so_far(race)}"

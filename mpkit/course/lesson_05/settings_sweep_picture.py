@@ -24,7 +24,7 @@ def does_well(lap: Lap) -> bool:
     return lap.lost_steps <= FEW_STEPS * len(lap.scales) and lap.mean_flushed <= FEW_LOST
 
 
-def finding(laps: Laps) -> str:
+def headline(laps: Laps) -> str:
     """The title: how many settings do well, and torch's own among them or not."""
     well = sum(does_well(lap) for lap in laps.values())
     torch = ", torch's own among them" if TORCH in laps and does_well(laps[TORCH]) else ""

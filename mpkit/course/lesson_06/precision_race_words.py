@@ -12,7 +12,7 @@ _ORDER = ("level", "ahead", "behind", "stuck")
 
 
 def headline(race: LiveRace | None) -> str:
-    """The finding of a race that is over, or where it stands."""
+    """The headline of a race that is over, or where it stands."""
     if race is None or not any(o.records for o in race.outcomes.values()):
         return INVITATION
     if race.over and not has_yardstick(race):

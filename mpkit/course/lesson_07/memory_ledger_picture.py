@@ -20,7 +20,7 @@ def gib(size: float) -> str:
     return f"{size / GIB:.3g} GiB" if size < 100 * GIB else f"{size / GIB:,.0f} GiB"
 
 
-def finding(ledgers: Ledgers) -> str:
+def headline(ledgers: Ledgers) -> str:
     """The title: what autocast saves, and what the master copy costs."""
     total = {way: sum(kinds.values()) for way, kinds in ledgers.items()}
     saved = 1 - total["autocast"] / total["FP32"]

@@ -50,7 +50,7 @@ def groups(record: SpeedRecord, case: str) -> Groups:
     }
 
 
-def case_finding(record: SpeedRecord, case: str) -> str:
+def case_headline(record: SpeedRecord, case: str) -> str:
     """The title of one case: a sentence on what the bars show."""
     ratios = [bars[1].ms / bars[0].ms for bars in groups(record, case).values()]
     if case == "memory-bound":
@@ -80,7 +80,7 @@ class SpeedBars:
     def show(self, case: str) -> Frame:
         """The picture of one of `CASES`."""
         frame = self.canvas.frame()
-        frame.text((12, 10), case_finding(self.record, case), size=18, bold=True)
+        frame.text((12, 10), case_headline(self.record, case), size=18, bold=True)
         frame.text((12, 42), self.record.source, size=12, color=FAINT)
         for axes, (name, bars) in zip(self.axes, groups(self.record, case).items(), strict=True):
             frame.text((0, -0.85), f"{name} (ms)", size=14, anchor="lb", axes=axes)

@@ -12,7 +12,7 @@ SIZE = (1040, 470)  # pixels
 FORMATS = ("FP32", "TF32", "FP16", "BF16")
 
 
-def finding(record: SpeedRecord, n: int) -> str:
+def headline(record: SpeedRecord, n: int) -> str:
     """The title for one size: what FP16 gains there, and why."""
     gain = record.matmul["FP16"][n] / record.matmul["FP32"][n]
     share = record.matmul["FP16"][n] / record.peak("FP16")
@@ -49,7 +49,7 @@ class SpeedFigure:
     def show(self, n: int) -> Frame:
         """The picture for products of n x n."""
         frame, record = self.canvas.frame(), self.record
-        frame.text((12, 10), finding(record, n), size=18, bold=True)
+        frame.text((12, 10), headline(record, n), size=18, bold=True)
         frame.text((12, 42), record.source, size=12, color=FAINT)
         left, top = 700, 92
         for x, head, anchor in (

@@ -37,7 +37,7 @@ def count(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
-def finding(trials: Trials, name: str = "FP16") -> str:
+def headline(trials: Trials, name: str = "FP16") -> str:
     """What happened to one format, in a sentence."""
     trial, all_lost = trials[name], trials[name].lost == QUERIES
     who = "every query is" if all_lost else f"{trial.lost} of {QUERIES} queries are"
@@ -81,8 +81,8 @@ class AttentionFigure:
     def show(self, trials: Trials, scaling: str) -> Frame:
         """The picture of `trials`; `scaling` as the attention used it."""
         frame, trial = self.canvas.frame(), trials["FP16"]
-        frame.text((12, 10), finding(trials), size=19, bold=True)
-        frame.text((12, 42), f"{finding(trials, 'BF16')}.  {QUERIES} queries, {KEYS:,} keys", size=13, color=FAINT)
+        frame.text((12, 10), headline(trials), size=19, bold=True)
+        frame.text((12, 42), f"{headline(trials, 'BF16')}.  {QUERIES} queries, {KEYS:,} keys", size=13, color=FAINT)
         self._scores(frame, trial, scaling)
         self._weights(frame, trials)
         _table(frame, trials)

@@ -16,8 +16,8 @@ from mpkit.formats import FloatFormat
 
 Scaling = Literal["none", "after", "before"]
 Softmax = Literal["in FP32", "in 16 bits", "in 16 bits, no max"]
-SCALINGS: tuple[str, ...] = get_args(Scaling)
-SOFTMAXES: tuple[str, ...] = get_args(Softmax)
+SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
+SOFTMAXES: tuple[Softmax, ...] = get_args(Softmax)
 QUERIES, KEYS, WIDTH = 32, 4096, 16  # WIDTH: numbers in a value
 
 

@@ -23,17 +23,17 @@ class LiveComparison(Panel):
 
     Args:
         title: the question, shown while the runs train.
-        finding: results → the title of the finished picture.
+        headline: results → the title of the finished picture.
         reference: name of the run that the others are compared with.
         steps: steps of each run. `runs`: how many runs there are.
         loss_label, score_label: axis labels with units.
     """
 
     def __init__(
-        self, title: str, finding: Callable[[Results], str], reference: str, steps: int, runs: int,
+        self, title: str, headline: Callable[[Results], str], reference: str, steps: int, runs: int,
         loss_label: str, score_label: str,
     ) -> None:  # fmt: skip
-        self.title, self.finding, self.reference, self.steps, self.runs = title, finding, reference, steps, runs
+        self.title, self.headline, self.reference, self.steps, self.runs = title, headline, reference, steps, runs
         self.labels = {"loss_label": loss_label, "score_label": score_label}
         self.results: Results = {}
         self.progress = widgets.IntProgress(0, 0, steps * runs, layout=widgets.Layout(width="420px"))
@@ -70,7 +70,7 @@ class LiveComparison(Panel):
     def _last_title(self) -> str:
         if len(self.results) < self.runs:
             return f"Stopped: {len(self.results)} of {self.runs} runs finished. Run the cell again for all of them."
-        return self.finding(self.results)
+        return self.headline(self.results)
 
     def summary(self) -> str:
         """The question; it does not change while the picture does."""
@@ -85,7 +85,7 @@ class LiveComparison(Panel):
         if not all(outcome.scores for outcome in self.results.values()) or len(self.results) < self.runs:
             return self.title
         rows = "; ".join(f"{name}: {o.mean:.3g} ± {o.spread:.1g}" for name, o in self.results.items())
-        return f"{self.finding(self.results)}. {self.labels['score_label']}: {rows}."
+        return f"{self.headline(self.results)}. {self.labels['score_label']}: {rows}."
 
     def _draw(self, title: str) -> None:
         figure = comparison(self.results, self.reference, title, steps=self.steps, **self.labels)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import functools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ipywidgets as widgets
@@ -46,13 +47,18 @@ class Panel:
     readers see `html()` if there is one, else `png()`, else the summary.
     """
 
+    message_at: int | None = None  # how many of the children stand above the message; None: all
+    controls: Mapping[str, Any]  # by the names of the class's settings
+    lock: threading.RLock  # held by whatever changes the panel
     box: widgets.VBox
     message: widgets.HTML
     last_error: Exception | None
 
     def __init__(self, *children: widgets.Widget) -> None:
+        self.lock = threading.RLock()
         self.message = widgets.HTML()
-        self.box = widgets.VBox([*children, self.message])
+        above = len(children) if self.message_at is None else self.message_at
+        self.box = widgets.VBox([*children[:above], self.message, *children[above:]])
         self.last_error = None
 
     def summary(self) -> str:
@@ -73,8 +79,7 @@ class Panel:
 
     def say(self, text: str, accent: str = "note") -> None:
         """Show a line under the panel; "" clears it. The text is escaped; `accent` is good, note, bad or plain."""
-        inner = f'<div role="status">{markup.escape(text)}</div>'
-        self.message.value = markup.card(inner, accent) if text else ""
+        self.message.value = markup.card(markup.status(text), accent) if text else ""
 
     def __repr__(self) -> str:
         return self.summary()
@@ -100,18 +105,22 @@ def guarded(method: Callable[Concatenate[PanelT, P], R]) -> Callable[Concatenate
 
     `BadInput` shows its own text. Any other exception shows its type and text and is kept in `panel.last_error`;
     with MPKIT_STRICT=1 in the environment (the tests set it) it is raised again. The next call clears the message.
+
+    One callback of a panel runs at a time: JupyterLab 4.4 and later send what a control holds to one thread of the
+    kernel (a subshell of ipykernel 7) and the press of a button to another.
     """
 
     @functools.wraps(method)
     def run(self: PanelT, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        if self.last_error is not None:
-            self.last_error = None
-            self.say("")
-        try:
-            return method(self, *args, **kwargs)
-        except Exception as error:
-            _tell(self, error)
-            return None
+        with self.lock:
+            if self.last_error is not None:
+                self.last_error = None
+                self.say("")
+            try:
+                return method(self, *args, **kwargs)
+            except Exception as error:
+                _tell(self, error)
+                return None
 
     return run
 

@@ -16,7 +16,7 @@ def to_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-class Picture:
+class StillPicture:
     """A figure for a notebook: PNG with alt text, and one line of plain text that is the same on every machine."""
 
     def __init__(self, figure: Figure, alt: str) -> None:
