@@ -17,9 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mpkit.scaling import DynamicScale, GradientStats, ScaleRule, misuse
+from mpkit.scaling import misuse
 from mpkit.scaling.divider import Divider, divider_of, skips_by_itself, step_fused
+from mpkit.scaling.dynamic import DynamicScale
 from mpkit.scaling.gradient_plan import GradientPlan, Stage, describe, parameter_ids, reciprocal, several_ranks
+from mpkit.scaling.gradient_stats import GradientStats
+from mpkit.scaling.rule import ScaleRule
 from mpkit.scaling.saved import read_state
 from mpkit.scaling.step_result import StepResult
 from mpkit.trees import map_leaves
@@ -198,9 +201,7 @@ class LossScaler:
             self._plans[ids] = plan
         return self._scale, plan
 
-    def _check(
-        self, scale: Tensor, plan: GradientPlan, optimizer: torch.optim.Optimizer, divider: Divider, verb: str
-    ) -> None:
+    def _check(self, scale: Tensor, plan: GradientPlan, optimizer: Any, divider: Divider, verb: str) -> None:
         if divider is not Divider.KEEPER and (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpkit.casting import cast
-from mpkit.formats import BF16, FP16, FloatFormat, require_format
+from mpkit import BF16, FP16, FloatFormat, cast
+from mpkit.formats import require_format
 
 How = Literal["sequential", "fp32", "kahan", "pairwise"]
 HOWS: tuple[How, ...] = get_args(How)

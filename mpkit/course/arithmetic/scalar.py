@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from mpkit.formats import FloatFormat
+from mpkit import FloatFormat
 
 
 def nearest(x: float, fmt: FloatFormat) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit.casting import cast
-from mpkit.formats import E4M3, E5M2, FORMATS, FP32, TF32, FloatFormat
+from mpkit import E4M3, E5M2, FP32, TF32, FloatFormat, cast
+from mpkit.formats import FORMATS
 from mpkit.timer import median_seconds
 
 SIZE = {"cpu": 256, "cuda": 4096}  # n of an n x n x n matrix product; a GPU needs a large one to be busy

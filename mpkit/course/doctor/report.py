@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
+from mpkit import FP32
 from mpkit.course import markup
 from mpkit.course.doctor import environment
 from mpkit.course.doctor.environment import Finding
 from mpkit.course.doctor.format_speed import SIZE, FormatSpeed, speeds
-from mpkit.formats import FP32
 
 MARK = {"good": "✓", "note": "·", "bad": "✗"}
 

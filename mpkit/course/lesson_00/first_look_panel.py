@@ -8,10 +8,9 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
-from mpkit.casting import cast
+from mpkit import BF16, FP16, FP32, FloatFormat, cast
 from mpkit.course import markup
 from mpkit.course.panels.panel import Panel, guarded
-from mpkit.formats import BF16, FP16, FP32, FloatFormat
 
 SHOWN = (FP32, FP16, BF16)
 LAST_PLACE = 25  # two places behind FP32's last one, so that even FP32 loses the step

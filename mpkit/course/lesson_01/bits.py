@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mpkit.casting import cast
-from mpkit.formats import FloatFormat
+from mpkit import FloatFormat, cast
 
 PATTERN = re.compile(r"0x([0-9a-f]+)|0b([01]+)")
 

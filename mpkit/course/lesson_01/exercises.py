@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mpkit import BF16, FP16
 from mpkit.course.exercises.checker import Feedback, checker, number, passed, plain, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
-from mpkit.formats import BF16, FORMATS, FP16
+from mpkit.formats import FORMATS
 
 # Values of FP16: on a power of two and between two, large, small, and below the smallest normal number.
 SPACED = (1.0, 1.5, 3.0, 1000.0, 40000.0, 0.25, 2.0**-14, 1.5 * 2.0**-20)

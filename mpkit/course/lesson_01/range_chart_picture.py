@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mpkit import FloatFormat
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import GRADIENT_EDGE, INK, PRECISION, look, power
-from mpkit.formats import FORMATS, FloatFormat
+from mpkit.formats import FORMATS
 
 SIZE = (10.4, 7.2)  # inches, 100 pixels each
 MARGIN = 9  # powers of two beyond the widest format, for its labels

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mpkit import FloatFormat
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import INK, look
-from mpkit.formats import FloatFormat
 
 NORMAL, SUBNORMAL, GAP = INK, "#9A3B00", "#F8E3D4"
 SIZE = (10.4, 3.3)  # inches, 100 pixels each

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit.casting import cast
-from mpkit.formats import FloatFormat
+from mpkit import FloatFormat, cast
 from mpkit.rounding import Overflow, Rounding
 
 SEED = 0  # of the random bits of stochastic rounding: the same values round the same way again

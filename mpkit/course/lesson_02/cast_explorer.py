@@ -8,13 +8,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from mpkit import BF16, E4M3, E5M2, FP16, TF32
 from mpkit.course.lesson_02.cast_effect import CastEffect, effect
 from mpkit.course.lesson_02.cast_explorer_picture import CastExplorerFigure
 from mpkit.course.lesson_02.cast_explorer_words import HOW, describe, headline
 from mpkit.course.panels.controls import buttons, menu
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import FormatSetting, Setting
-from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32
 from mpkit.rounding import Overflow, Rounding
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, TF32, E5M2, E4M3)}

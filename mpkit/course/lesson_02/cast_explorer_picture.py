@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from mpkit import FloatFormat
 from mpkit.course.lesson_02.cast_effect import CastEffect, largest_error
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import (
@@ -21,7 +22,6 @@ from mpkit.course.pictures.style import (
     percent,
     power,
 )
-from mpkit.formats import FloatFormat
 from mpkit.rounding import Rounding
 
 LOW, HIGH = -46, 24  # the axis of magnitudes, in powers of two

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from mpkit import FloatFormat
 from mpkit.course.lesson_02.cast_effect import CastEffect
 from mpkit.course.pictures.style import percent, power
-from mpkit.formats import FloatFormat
 from mpkit.rounding import Rounding
 
 HOW: dict[Rounding, str] = {

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from mpkit import FP16
 from mpkit.course.arithmetic.accumulate import rounder, running_totals
 from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
-from mpkit.formats import FP16
 
 ROUND = rounder(FP16)
 NEAR = 0.005  # relative error that a sum may have

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mpkit import FP16
 from mpkit.course import markup
 from mpkit.course.lesson_02.kernel_trials import BY_HAND, TRIALS, Trial
-from mpkit.formats import FP16
 from mpkit.policy.operations import MATRIX, WIDE
 
 SEEDS = range(5)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mpkit import FP16
 from mpkit.course.arithmetic.accumulate import total
-from mpkit.formats import FP16
 
 Operation = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]

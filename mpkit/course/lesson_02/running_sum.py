@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from mpkit import FP32, FloatFormat
 from mpkit.course.arithmetic.accumulate import How, rounder, running_totals
 from mpkit.course.read_number import read_number
-from mpkit.formats import FP32, FloatFormat
 
 COUNTS = tuple(2**k for k in range(4, 15))
 RANDOM = "random, 0 to 1"

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from mpkit import BF16, E4M3, E5M2, FP16, TF32
 from mpkit.course.arithmetic.accumulate import HOWS
 from mpkit.course.lesson_02.running_sum import COUNTS, RANDOM, add_up
 from mpkit.course.lesson_02.stalling_sum_picture import StallingSumFigure
@@ -15,7 +16,6 @@ from mpkit.course.panels.panel import BadInput
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import FormatSetting, Setting
 from mpkit.course.read_number import read_number
-from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, TF32, E5M2, E4M3)}
 TERMS = ("1", "0.1", "0.001", RANDOM)

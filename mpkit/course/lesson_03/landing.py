@@ -16,8 +16,9 @@ from typing import Literal, get_args
 
 import torch
 
+from mpkit import FP32, FloatFormat
 from mpkit.course.arithmetic.scalar import gap, nearest, neighbours
-from mpkit.formats import FP32, FloatFormat, require_format
+from mpkit.formats import require_format
 
 Keeper = Literal["nearest", "stochastic", "Kahan", "FP32 master"]
 KEEPERS: tuple[Keeper, ...] = get_args(Keeper)

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import Any, ClassVar
 
+from mpkit import BF16, E4M3, E5M2, FP16
 from mpkit.course.lesson_03.landing import KEEPERS, Keeper, Trail, land, repeat
 from mpkit.course.lesson_03.number_line_picture import NumberLineFigure
 from mpkit.course.lesson_03.number_line_words import far, headline, number, surroundings, update_label, waiting
@@ -13,7 +14,6 @@ from mpkit.course.panels.controls import buttons, field, slider
 from mpkit.course.panels.panel import BadInput
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import FormatSetting, Setting, TypedNumber
-from mpkit.formats import BF16, E4M3, E5M2, FP16
 
 FORMATS = {fmt.name: fmt for fmt in (BF16, FP16, E5M2, E4M3)}
 TIMES = 100

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from mpkit import FP32
 from mpkit.course.arithmetic.scalar import nearest
 from mpkit.course.lesson_03.landing import Keeper, Landing, Trail
 from mpkit.course.pictures.style import power
-from mpkit.formats import FP32
 
 
 def headline(at: Landing, keeper: Keeper) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from mpkit.casting import cast
+from mpkit import FP16, cast
 from mpkit.course.exercises.checker import Feedback, checker, not_yet, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
-from mpkit.formats import FP16
 
 # Gradients whose largest scale lies well inside a factor of two, so that 65504 and 65520 give the same answer.
 AMAX = (1.0, 0.9, 3.0, 2.0**-15.8, 600.0)

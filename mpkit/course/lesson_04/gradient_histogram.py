@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from mpkit import BF16, E4M3, E5M2, FP16, FloatFormat
 from mpkit.course.lesson_04.gradient_histogram_picture import GradientHistogramFigure
 from mpkit.course.lesson_04.gradient_histogram_words import consequence, describe, headline
 from mpkit.course.panels.controls import menu, slider, whole_slider
@@ -14,7 +15,6 @@ from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import FormatSetting, Setting
 from mpkit.course.pictures.style import percent, power
 from mpkit.course.runs.snapshots import GradientRecording
-from mpkit.formats import BF16, E4M3, E5M2, FP16, FloatFormat
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, E5M2, E4M3)}
 PRESETS = (("no scaling", 0), ("torch starts here", 16), ("too large", 28))

@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mpkit import FloatFormat
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, GRADIENT, GRADIENT_EDGE, WEIGHT, ZONE_TEXT, look, percent, power
 from mpkit.course.pictures.zones import draw_zones, top
 from mpkit.course.runs.snapshots import WhatIf
-from mpkit.formats import FloatFormat
 
 LOW, HIGH = -46, 24  # the axis, in powers of two
 SIZE = (1040, 560)  # pixels

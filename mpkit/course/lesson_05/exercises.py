@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mpkit import DynamicScale
 from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
-from mpkit.scaling import DynamicScale, ScaleState
+from mpkit.scaling import ScaleState
 
 INTERVAL, FLOOR = 3, 512.0
 FLAGS = (0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)

@@ -9,13 +9,12 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor
 
+from mpkit import NoScaling, Policy, StepRecord
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.runs.experiments import Variant, start
 from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.course.runs.side_by_side import SideBySide
-from mpkit.policy.policy import Policy
-from mpkit.scaling import NoScaling, ScaleExhausted, ScaleRule
-from mpkit.training.record import StepRecord
+from mpkit.scaling import ScaleExhausted, ScaleRule
 
 STEPS = 420
 REFERENCE = "FP32"

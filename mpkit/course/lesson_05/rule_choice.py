@@ -6,9 +6,10 @@ import dataclasses
 from functools import cache
 from typing import Any
 
+from mpkit import StaticScale
 from mpkit.course.panels.panel import BadInput
 from mpkit.course.recorded.history import GradientTrace, synthetic
-from mpkit.scaling import LogMaxScale, ScaleRule, StaticScale, preset
+from mpkit.scaling import LogMaxScale, ScaleRule, preset
 
 RULES: dict[str, ScaleRule] = {
     "no scaling": preset("none"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mpkit import FP16, DynamicScale, FloatFormat
 from mpkit.course.recorded.history import GradientTrace
-from mpkit.formats import FP16, FloatFormat
-from mpkit.scaling import DynamicScale, ScaleExhausted, ScaleRule
+from mpkit.scaling import ScaleExhausted, ScaleRule
 
 
 @dataclass(frozen=True, eq=False)

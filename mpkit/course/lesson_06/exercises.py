@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
+from mpkit import LossScaler, StaticScale
 from mpkit.course.exercises.checker import Feedback, checker, not_yet, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
-from mpkit.scaling import StaticScale
-from mpkit.scaling.loss_scaler import LossScaler
 
 SCALE, LONG = 1024.0, (3.0, 4.0)  # two batches with these gradients: their mean is 3.5, longer than max_norm
 MEAN = sum(LONG) / len(LONG)

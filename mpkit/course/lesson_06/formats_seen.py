@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit.casting import cast
-from mpkit.formats import BF16, FP16
+from mpkit import BF16, FP16, cast
 
 REAL = {torch.float16: "FP16", torch.bfloat16: "BF16", torch.float64: "FP64"}
 

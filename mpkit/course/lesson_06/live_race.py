@@ -10,15 +10,13 @@ from statistics import fmean
 
 import torch
 
+from mpkit import Batches, DynamicScale, Policy, StaticScale, StepRecord
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
 from mpkit.course.runs.experiments import Outcome, Variant, require_different, start, weighted
 from mpkit.course.runs.side_by_side import SideBySide
-from mpkit.policy.policy import Policy
-from mpkit.scaling import DynamicScale, StaticScale, preset
-from mpkit.training.batches import Batches
-from mpkit.training.loop import Run
-from mpkit.training.record import StepRecord
+from mpkit.scaling import preset
+from mpkit.training import Run
 
 SEEDS, REFERENCE = range(5), "FP32"
 STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mpkit import BF16, FP16
 from mpkit.course.lesson_08.attention_picture import AttentionFigure, count, headline
 from mpkit.course.lesson_08.trial import SCALINGS, SOFTMAXES, Scaling, Softmax, attention_trial
 from mpkit.course.panels.controls import buttons, slider
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import Setting
 from mpkit.course.pictures.style import percent
-from mpkit.formats import BF16, FP16
 
 HEAD_SIZES = (16, 32, 64, 128, 256)
 DEVIATIONS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 45.0, 64.0, 128.0, 256.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mpkit import FP16
 from mpkit.course.lesson_08.trial import KEYS, QUERIES, AttentionTrial
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import (
@@ -22,7 +23,6 @@ from mpkit.course.pictures.style import (
     power,
 )
 from mpkit.course.pictures.zones import draw_zones
-from mpkit.formats import FP16
 
 SIZE = (1040, 500)  # pixels
 LOW, HIGH, BIN = -12.0, 24.0, 0.5  # powers of two on the axis of scores, and the width of a bar

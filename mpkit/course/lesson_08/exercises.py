@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpkit import BF16, Policy
 from mpkit.course.exercises.checker import Feedback, checker, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
-from mpkit.formats import BF16
-from mpkit.policy.policy import Policy
 
 PLACES, SIZE = 32, 64
 MEDIUM = 12.0  # q k^T reaches 5,000 there, and scores 600: far too much for exp

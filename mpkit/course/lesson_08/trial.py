@@ -10,9 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from mpkit.casting import cast
+from mpkit import FloatFormat, cast
 from mpkit.course.arithmetic.accumulate import total
-from mpkit.formats import FloatFormat
 
 Scaling = Literal["none", "after", "before"]
 Softmax = Literal["in FP32", "in 16 bits", "in 16 bits, no max"]

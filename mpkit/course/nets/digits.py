@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit.training.batches import Batches
+from mpkit import Batches
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mpkit import LossScaler, Policy
 from mpkit.course.nets.resnet import resnet50
 from mpkit.course.nets.transformer import Transformer
-from mpkit.policy.policy import Policy
 from mpkit.scaling import preset
-from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training.step import TrainStep
+from mpkit.training import TrainStep
 
 Model = Callable[[], tuple[nn.Module, Tensor, Tensor]]  # the model, a batch, its targets: all on the GPU
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Self, TypeVar, overload
 
+from mpkit import FloatFormat
 from mpkit.course.panels.controls import Maker, Toggles
 from mpkit.course.read_number import read_number
-from mpkit.formats import FloatFormat, require_format
+from mpkit.formats import require_format
 
 OWN = "own"  # held by a control whose setting is None: a SelectionSlider cannot hold None
 

@@ -6,8 +6,8 @@ import math
 
 from matplotlib.axes import Axes
 
+from mpkit import FloatFormat
 from mpkit.course.pictures.style import ZONE, ZONE_TEXT, power
-from mpkit.formats import FloatFormat
 
 
 def draw_zones(axes: Axes, fmt: FloatFormat, name_y: float, limit_y: float) -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpkit import ExponentHistogram, Policy
 from mpkit.course.recorded.history import BINS, FOLDER, GradientTrace
 from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.course.runs.snapshots import layer_gradients
-from mpkit.histogram import ExponentHistogram
-from mpkit.policy.policy import Policy
 from mpkit.scaling import GradientStats
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mpkit import Policy
 from mpkit.course.nets.workloads import mlp, ours, resnet, transformer
 from mpkit.course.recorded.machine import header, write
 from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, small
-from mpkit.policy.policy import Policy
 from mpkit.timer import seconds_of
 
 POLICIES = ("fp32", "tf32", "article", "fp16-mixed", "bf16-mixed")

@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 
+from mpkit import DynamicScale, LossScaler, NoScaling, Policy, fit
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
 from mpkit.course.recorded.machine import header, write
 from mpkit.course.runs.timing import repeated
-from mpkit.policy.policy import Policy
-from mpkit.scaling import DynamicScale, NoScaling, ScaleRule, preset
-from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training.loop import fit
-from mpkit.training.step import TrainStep
+from mpkit.scaling import ScaleRule, preset
+from mpkit.training import TrainStep
 
 POLICIES = ("fp32", "tf32", "fp16-mixed", "bf16-mixed")
 # Devlin et al. 2019, section 3 (BERT base), and Radford et al. 2019, table 2 (GPT-2 small), in layers, width and heads.

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mpkit.formats import FP16, FloatFormat
-from mpkit.histogram import LOWEST, ExponentHistogram
+from mpkit import FP16, ExponentHistogram, FloatFormat
+from mpkit.histogram import LOWEST
 from mpkit.scaling import GradientStats
 
 FOLDER = Path(__file__).parent / "traces"

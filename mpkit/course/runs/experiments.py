@@ -11,13 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mpkit import LossScaler, NoScaling, Policy, StepRecord, fit
 from mpkit.course.nets.models import SeedsNet
 from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.optim.keeper import WeightKeeper
-from mpkit.policy.policy import Policy
-from mpkit.scaling import NoScaling, ScaleRule
-from mpkit.scaling.loss_scaler import LossScaler
-from mpkit.training import Run, StepData, StepRecord, fit
+from mpkit.scaling import ScaleRule
+from mpkit.training import Run, StepData
 from mpkit.training.step import LossFunction
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet, WideAutoencoder
-from mpkit.training.batches import StepData
+from mpkit.training import StepData
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mpkit.training.loop import Run
-from mpkit.training.record import StepRecord
+from mpkit import StepRecord
+from mpkit.training import Run
 
 
 class SideBySide:

@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit import FloatFormat, Policy, RangeReport, fit, tally
 from mpkit.course.nets.models import SeedsNet
-from mpkit.formats import FloatFormat, require_format
-from mpkit.overflow import RangeReport, tally
-from mpkit.policy.policy import Policy
-from mpkit.training.batches import StepData
-from mpkit.training.loop import fit
+from mpkit.formats import require_format
+from mpkit.training import StepData
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpkit import CapturedStep
 from mpkit.course.nets.workloads import ours, peers_step, resnet
 from mpkit.course.runs.energy import joules
 from mpkit.timer import median_seconds, seconds_of
-from mpkit.training.capture import CapturedStep
 from mpkit.trees import tensors_in
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
