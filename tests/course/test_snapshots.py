@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat, Policy, fit, tally
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
-from mpkit.course.runs.snapshots import GradientRecording, LayerGradients, cosine, layer_gradients, record_gradients
+from mpkit.course.runs.snapshots import GradientSnapshots, LayerGradients, cosine, layer_gradients, record_gradients
 from mpkit.training.batches import Batches
 
 
@@ -19,7 +19,7 @@ def optimizer(model: SeedsNet) -> torch.optim.Optimizer:
 
 
 @pytest.fixture(scope="module")
-def recording() -> GradientRecording:
+def recording() -> GradientSnapshots:
     torch.set_num_threads(1)
     model = Autoencoder(seeds=[0])
     return record_gradients(model, digits().reconstruction(64), optimizer(model), at=(0, 5, 20))
@@ -37,7 +37,7 @@ def plain_copy(model: SeedsNet) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def test_gradients_equal_autograd_s_of_a_plain_network(recording: GradientRecording) -> None:
+def test_gradients_equal_autograd_s_of_a_plain_network(recording: GradientSnapshots) -> None:
     for step in recording.steps:
         snapshot = recording.at(step)
         plain, outputs = plain_copy(snapshot.model), []
@@ -61,7 +61,7 @@ def test_gradients_equal_autograd_s_of_a_plain_network(recording: GradientRecord
             assert torch.equal(found.all, torch.cat([found.signal, found.weight]))
 
 
-def test_snapshots_are_those_of_an_ordinary_run(recording: GradientRecording) -> None:
+def test_snapshots_are_those_of_an_ordinary_run(recording: GradientSnapshots) -> None:
     model, data = Autoencoder(seeds=[0]), digits().reconstruction(64)
     states = {}
     run = fit(model, data, optimizer=optimizer(model), steps=20)
@@ -76,7 +76,7 @@ def test_snapshots_are_those_of_an_ordinary_run(recording: GradientRecording) ->
         assert torch.equal(snapshot.inputs, data.batch(step)[0])
 
 
-def test_a_step_that_was_not_recorded_is_refused(recording: GradientRecording) -> None:
+def test_a_step_that_was_not_recorded_is_refused(recording: GradientSnapshots) -> None:
     with pytest.raises(ValueError, match="step 7 was not recorded; use one of 0, 5, 20"):
         recording.at(7)
     with pytest.raises(ValueError, match="step 7 was not recorded"):
@@ -88,7 +88,7 @@ def test_a_step_that_was_not_recorded_is_refused(recording: GradientRecording) -
 @pytest.mark.parametrize("log2_scale", [0, 7, 16, 34])
 @pytest.mark.parametrize("fmt", [FP16, BF16, E4M3, E5M2], ids=str)
 def test_counts_are_a_tally_of_the_scaled_gradients(
-    recording: GradientRecording, fmt: FloatFormat, log2_scale: int
+    recording: GradientSnapshots, fmt: FloatFormat, log2_scale: int
 ) -> None:
     view = recording.what_if(5, fmt, log2_scale)
     scaled = [layer.all * 2.0**log2_scale for layer in recording.at(5).layers]
@@ -102,7 +102,7 @@ def test_counts_are_a_tally_of_the_scaled_gradients(
 
 @pytest.mark.parametrize("fmt", [FP16, E4M3, E5M2], ids=str)
 def test_flushed_never_grows_with_the_scale_and_overflow_never_shrinks(
-    recording: GradientRecording, fmt: FloatFormat
+    recording: GradientSnapshots, fmt: FloatFormat
 ) -> None:
     """A scale of 2^k only shifts a histogram."""
     views = [recording.what_if(20, fmt, k).total for k in range(0, 37, 3)]
@@ -114,7 +114,7 @@ def test_flushed_never_grows_with_the_scale_and_overflow_never_shrinks(
     assert overflowed[0] == 0 < overflowed[-1]
 
 
-def test_cosines_are_those_of_a_backward_pass_in_the_format(recording: GradientRecording) -> None:
+def test_cosines_are_those_of_a_backward_pass_in_the_format(recording: GradientSnapshots) -> None:
     snapshot = recording.at(20)
     view = recording.what_if(20, FP16, 4)
     lower = layer_gradients(snapshot.model, snapshot.inputs, snapshot.targets, Policy(FP32, FP16, FP16), 2.0**4)
@@ -127,7 +127,7 @@ def test_cosines_are_those_of_a_backward_pass_in_the_format(recording: GradientR
     assert view.cosine == pytest.approx(whole.item(), abs=1e-12)
 
 
-def test_cosines_recover_with_the_scale_and_vanish_at_both_ends(recording: GradientRecording) -> None:
+def test_cosines_recover_with_the_scale_and_vanish_at_both_ends(recording: GradientSnapshots) -> None:
     low, good, high = (recording.what_if(20, FP16, k) for k in (0, 14, 36))
     assert low.cosines[0] is not None
     assert low.cosines[0] < 0.9

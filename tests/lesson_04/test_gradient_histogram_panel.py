@@ -18,11 +18,11 @@ from mpkit.course.lesson_04.gradient_histogram_picture import SIZE
 from mpkit.course.lesson_04.gradient_histogram_words import consequence, describe, headline
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
-from mpkit.course.runs.snapshots import GradientRecording, WhatIf, record_gradients
+from mpkit.course.runs.snapshots import GradientSnapshots, WhatIf, record_gradients
 
 
 @pytest.fixture(scope="module")
-def recording() -> GradientRecording:
+def recording() -> GradientSnapshots:
     torch.set_num_threads(1)
     model = Autoencoder(seeds=[0])
     adam = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -30,13 +30,13 @@ def recording() -> GradientRecording:
 
 
 @pytest.fixture(scope="module")
-def made_once(recording: GradientRecording) -> GradientHistogramPanel:
+def made_once(recording: GradientSnapshots) -> GradientHistogramPanel:
     return GradientHistogramPanel(recording, step=60)
 
 
 @pytest.fixture
 def panel(
-    made_once: GradientHistogramPanel, recording: GradientRecording, monkeypatch: pytest.MonkeyPatch
+    made_once: GradientHistogramPanel, recording: GradientSnapshots, monkeypatch: pytest.MonkeyPatch
 ) -> GradientHistogramPanel:
     """The lesson's panel in its first state; its figures are drawn once for all tests."""
     monkeypatch.setenv("MPKIT_STRICT", "1")
@@ -202,7 +202,7 @@ def test_the_stored_twin(panel: GradientHistogramPanel) -> None:
     assert "text/html" not in data
 
 
-def test_the_default_step_is_the_middle_one(recording: GradientRecording) -> None:
+def test_the_default_step_is_the_middle_one(recording: GradientSnapshots) -> None:
     assert GradientHistogramPanel(recording).step == 10
     assert GradientHistogramPanel(recording, log2_scale=36).log2_scale == 36
 
@@ -228,9 +228,9 @@ def test_bad_settings_are_refused_and_change_nothing(panel: GradientHistogramPan
         assert (panel.png(), repr(panel)) == before
 
 
-def test_a_panel_is_not_made_with_bad_settings(recording: GradientRecording) -> None:
+def test_a_panel_is_not_made_with_bad_settings(recording: GradientSnapshots) -> None:
     cure = "make one: from mpkit.course.lesson_04 import record_gradients, then record_gradients("
-    with pytest.raises(TypeError, match=re.escape(f"a GradientRecording is asked for, but a dict came; {cure}")):
+    with pytest.raises(TypeError, match=re.escape(f"a GradientSnapshots is asked for, but a dict came; {cure}")):
         GradientHistogramPanel({})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="step 7 is not in this panel; use one of 0, 10, 60"):
         GradientHistogramPanel(recording, step=7)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mpkit
 from mpkit.course.lesson_05 import scaler_race
-from mpkit.course.recorded.history import GradientTrace
+from mpkit.course.recorded.history import GradientHistory
 from mpkit.scaling import ArticleRule, DynamicScale, GradientStats, LibraryScale, LogMaxScale, ScaleState
 from mpkit.scaling.divider import step_fused
 from mpkit.scaling.gradient_plan import GradientPlan
@@ -95,7 +95,7 @@ def logmax_forgets_the_spread(patch: Patch) -> None:
 
 @fault
 def the_race_counts_nothing_as_flushed(patch: Patch) -> None:
-    patch.setattr(GradientTrace, "flushed", lambda self, scales, fmt=mpkit.FP16: scales * 0.0)
+    patch.setattr(GradientHistory, "flushed", lambda self, scales, fmt=mpkit.FP16: scales * 0.0)
 
 
 @fault

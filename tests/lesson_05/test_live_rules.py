@@ -16,7 +16,7 @@ from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
 from mpkit.course.lesson_05.scaler_race_words import live_headline, numbers, row
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
-from mpkit.course.recorded.history import GradientTrace
+from mpkit.course.recorded.history import GradientHistory
 from mpkit.course.runs.recipes import falling_weight
 from mpkit.scaling import preset
 
@@ -31,7 +31,7 @@ def run(race: LiveScales) -> LiveScales:
 def test_the_reference_is_the_run_that_was_recorded(name: str) -> None:
     race = run(LiveScales(name, {"torch": preset("torch")}, steps=8))
     norms = [record.grad_norm for record in race.reference.records]
-    np.testing.assert_allclose(norms, GradientTrace.load(name).first(8).norm, rtol=1e-4)
+    np.testing.assert_allclose(norms, GradientHistory.load(name).first(8).norm, rtol=1e-4)
 
 
 def test_each_rule_trains_as_it_would_alone() -> None:
@@ -95,7 +95,7 @@ def test_what_cannot_be_trained() -> None:
     with pytest.raises(ValueError, match="popart takes every step, also one that overflowed, and Inf would reach"):
         LiveScales("classifier", {"popart": preset("popart")})
     with pytest.raises(ValueError, match="classifier has 1500 steps, and 0 were asked for"):
-        GradientTrace.load("classifier").first(0)
+        GradientHistory.load("classifier").first(0)
 
 
 def test_the_words_before_during_and_after() -> None:
@@ -139,7 +139,7 @@ def test_what_the_panel_does_not_train(panel: ScalerRacePanel) -> None:
     panel.start()
     assert "popart takes every step" in panel.message.value
     assert "The training has not started." in panel.message.value
-    panel.trace = "made up: drifts"
+    panel.gradients = "made up: drifts"
     panel.start()
     assert "No network made these gradients" in panel.message.value
     assert panel.race is None
@@ -180,7 +180,7 @@ def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_tr
         panel.start()
         await asyncio.sleep(0.1)
         panel.controls["log2_init"].value = 40  # beyond apex-amp's cap: refused, and the training goes on
-        panel.trace = "autoencoder"
+        panel.gradients = "autoencoder"
         await asyncio.sleep(0.6)
         assert panel.race is not None
         assert repr(panel).startswith("classifier, live: ")

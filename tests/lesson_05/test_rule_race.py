@@ -1,4 +1,4 @@
-"""Traces of gradients and races on them, against real casts, real gradients and a walk step by step."""
+"""Histories of gradients and races on them, against real casts, real gradients and a walk step by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mpkit.course.lesson_05.scaler_race_words import headline
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP
 from mpkit.course.record.gradients import record
-from mpkit.course.recorded.history import BINS, FOLDER, GradientTrace, recorded, synthetic
+from mpkit.course.recorded.history import BINS, FOLDER, GradientHistory, recorded, synthetic
 from mpkit.course.runs.recipes import RECIPES, falling_weight
 from mpkit.course.runs.snapshots import layer_gradients
 from mpkit.formats import FP16
@@ -28,29 +28,29 @@ from mpkit.scaling import DynamicScale, HistogramScale, StaticScale, preset
 
 
 @pytest.fixture(scope="module")
-def drifting() -> GradientTrace:
+def drifting() -> GradientHistory:
     return synthetic(steps=300)
 
 
-def constant(steps: int, values: list[float]) -> GradientTrace:
+def constant(steps: int, values: list[float]) -> GradientHistory:
     x = torch.tensor(values)
     counts = mpkit.ExponentHistogram.of(x).counts.numpy()
     largest = np.full(steps, float(x.abs().max()))
-    return GradientTrace("constant", "by hand", np.tile(counts, (steps, 1)), largest, largest, np.full(steps, 1.0))
+    return GradientHistory("constant", "by hand", np.tile(counts, (steps, 1)), largest, largest, np.full(steps, 1.0))
 
 
 def test_flushed_equals_a_real_cast_at_whole_binades() -> None:
     x = torch.exp2(torch.empty(4000).uniform_(-60, 10, generator=torch.Generator().manual_seed(0)))
-    trace = constant(1, x.tolist())
+    history = constant(1, x.tolist())
     for k in (-10, 0, 7, 24, 40):
         really = (mpkit.cast(x * 2.0**k, mpkit.FP16) == 0).float().mean().item()
-        assert trace.flushed(np.array([2.0**k]))[0] == pytest.approx(really, abs=1e-6)
-    halfway = trace.flushed(np.array([2.0**7.5]))[0]
-    assert trace.flushed(np.array([2.0**8]))[0] < halfway < trace.flushed(np.array([2.0**7]))[0]
-    assert trace.flushed(np.array([0.0]))[0] == 1.0
+        assert history.flushed(np.array([2.0**k]))[0] == pytest.approx(really, abs=1e-6)
+    halfway = history.flushed(np.array([2.0**7.5]))[0]
+    assert history.flushed(np.array([2.0**8]))[0] < halfway < history.flushed(np.array([2.0**7]))[0]
+    assert history.flushed(np.array([0.0]))[0] == 1.0
 
 
-def test_the_window_is_where_five_percent_are_lost_and_where_the_largest_overflows(drifting: GradientTrace) -> None:
+def test_the_window_is_where_five_percent_are_lost_and_where_the_largest_overflows(drifting: GradientHistory) -> None:
     low, high = drifting.window()
     assert drifting.flushed(2.0**low) == pytest.approx(0.05, abs=1e-6)
     for step in (0, 100, 299):
@@ -60,7 +60,7 @@ def test_the_window_is_where_five_percent_are_lost_and_where_the_largest_overflo
     assert low[-1] - low[0] == pytest.approx(20, abs=3)  # as far as the gradients drift
 
 
-def test_a_lap_is_the_rule_step_by_step(drifting: GradientTrace) -> None:
+def test_a_lap_is_the_rule_step_by_step(drifting: GradientHistory) -> None:
     rule = replace(preset("megatron"), growth_interval=20)
     lap, state = race(rule, drifting), rule.init()
     for step in range(len(drifting)):
@@ -73,19 +73,19 @@ def test_a_lap_is_the_rule_step_by_step(drifting: GradientTrace) -> None:
 
 
 def test_constant_gradients_by_hand() -> None:
-    trace = constant(10, [1.0, 2.0**-30])
-    assert race(StaticScale(2.0**15), trace).lost_steps == 0
-    assert race(StaticScale(2.0**16), trace).lost_steps == 10  # 65536 is Inf
-    assert race(StaticScale(2.0**16), trace).mean_flushed == 1.0  # no step was taken
-    assert race(StaticScale(2.0**3), trace).mean_flushed == 0.5
-    lap = race(DynamicScale(init_scale=2.0**18), trace)
+    history = constant(10, [1.0, 2.0**-30])
+    assert race(StaticScale(2.0**15), history).lost_steps == 0
+    assert race(StaticScale(2.0**16), history).lost_steps == 10  # 65536 is Inf
+    assert race(StaticScale(2.0**16), history).mean_flushed == 1.0  # no step was taken
+    assert race(StaticScale(2.0**3), history).mean_flushed == 0.5
+    lap = race(DynamicScale(init_scale=2.0**18), history)
     assert lap.scales.tolist() == [2.0**18, 2.0**17, 2.0**16, *[2.0**15] * 7]
     assert lap.lost_steps == 3
 
 
 def test_popart_skips_nothing_and_deepspeed_gives_up() -> None:
-    trace = constant(40, [2.0**10])
-    lap = race(HistogramScale(init_scale=2.0**10), trace)
+    history = constant(40, [2.0**10])
+    lap = race(HistogramScale(init_scale=2.0**10), history)
     assert lap.overflowed.sum() > 0
     assert lap.lost_steps == 0
     hopeless = constant(40, [2.0**30])
@@ -96,55 +96,55 @@ def test_popart_skips_nothing_and_deepspeed_gives_up() -> None:
         race("torch", hopeless)  # type: ignore[arg-type]
 
 
-def test_a_sweep_is_one_lap_a_pair(drifting: GradientTrace) -> None:
+def test_a_sweep_is_one_lap_a_pair(drifting: GradientHistory) -> None:
     laps = sweep(drifting, [1.0, 2.0**40], [10, 200], backoff_factor=0.25)
     assert set(laps) == {(1.0, 10), (1.0, 200), (2.0**40, 10), (2.0**40, 200)}
     one = race(DynamicScale(init_scale=2.0**40, growth_interval=10, backoff_factor=0.25), drifting)
     assert np.array_equal(laps[2.0**40, 10].scales, one.scales)
 
 
-# --- recorded traces -------------------------------------------------------------------------------------------------
+# --- recorded histories ---
 
 
 def test_every_recipe_is_recorded_with_its_recipe_and_small() -> None:
     assert set(recorded()) == set(RECIPES)
     for name in RECIPES:
-        trace, about = GradientTrace.load(name), json.loads((FOLDER / f"{name}.json").read_text())
-        assert len(trace) == about["steps"] == RECIPES[name].steps
-        assert about["recipe"] == trace.recipe == f"{RECIPES[name].about}; {len(trace)} steps in FP32, seed 0"
+        history, about = GradientHistory.load(name), json.loads((FOLDER / f"{name}.json").read_text())
+        assert len(history) == about["steps"] == RECIPES[name].steps
+        assert about["recipe"] == history.recipe == f"{RECIPES[name].about}; {len(history)} steps in FP32, seed 0"
         assert about["command"] == f"python -m mpkit record {name}"
         assert (FOLDER / f"{name}.npz").stat().st_size < 200_000
-        assert np.isfinite(trace.norm).all()
-        assert (trace.amax <= trace.largest).all()
+        assert np.isfinite(history.norm).all()
+        assert (history.amax <= history.largest).all()
 
 
 def test_a_trace_is_what_the_real_run_had() -> None:
     """The first step of the classifier, measured here in another way."""
-    trace = GradientTrace.load("classifier")
+    history = GradientHistory.load("classifier")
     net = MLP(seeds=[0])
     layers = layer_gradients(net, *digits().classification().batch(0), Policy())
     every = np.abs(np.concatenate([layer.all.numpy() for layer in layers]))
     weights = np.concatenate([layer.weight.numpy() for layer in layers])
-    assert trace.largest[0] == pytest.approx(every.max(), rel=1e-4)
-    assert trace.norm[0] == pytest.approx(float(np.linalg.norm(weights)), rel=1e-4)
-    assert trace.counts[0].sum() == pytest.approx((every > 0).sum(), rel=1e-3)
+    assert history.largest[0] == pytest.approx(every.max(), rel=1e-4)
+    assert history.norm[0] == pytest.approx(float(np.linalg.norm(weights)), rel=1e-4)
+    assert history.counts[0].sum() == pytest.approx((every > 0).sum(), rel=1e-3)
 
 
 def test_the_falling_weight_falls_from_a_hundred_to_a_hundred_millionth() -> None:
     assert falling_weight(0) == 100.0
     assert falling_weight(419) == pytest.approx(1e-8)
-    trace = GradientTrace.load("falling-loss")
-    assert math.log2(trace.norm[0] / trace.norm[-1]) == pytest.approx(math.log2(1e10), abs=5)
+    history = GradientHistory.load("falling-loss")
+    assert math.log2(history.norm[0] / history.norm[-1]) == pytest.approx(math.log2(1e10), abs=5)
 
 
-def test_saving_and_loading_changes_nothing(tmp_path: Path, drifting: GradientTrace) -> None:
+def test_saving_and_loading_changes_nothing(tmp_path: Path, drifting: GradientHistory) -> None:
     drifting.save(tmp_path)
-    again = GradientTrace.load("synthetic", tmp_path)
+    again = GradientHistory.load("synthetic", tmp_path)
     for name in ("counts", "largest", "amax", "norm"):
         assert np.array_equal(getattr(again, name), getattr(drifting, name))
     assert again.counts.shape == (300, BINS)
-    with pytest.raises(ValueError, match=r"there is no trace 'x'; recorded ones: synthetic. To record: python"):
-        GradientTrace.load("x", tmp_path)
+    with pytest.raises(ValueError, match=r"there is no history 'x'; known: synthetic. To record: python"):
+        GradientHistory.load("x", tmp_path)
     with pytest.raises(ValueError, match=r"at least 10 steps and a spread above 0 are asked for; 5 and 4.0 came"):
         synthetic(steps=5)
 
@@ -154,7 +154,7 @@ def test_the_command_records_and_lists(tmp_path: Path) -> None:
     listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=120, check=True)
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(RECIPES)
     subprocess.run([*command, "falling-loss", "--out", str(tmp_path)], capture_output=True, timeout=120, check=True)
-    again, stored = GradientTrace.load("falling-loss", tmp_path), GradientTrace.load("falling-loss")
+    again, stored = GradientHistory.load("falling-loss", tmp_path), GradientHistory.load("falling-loss")
     assert again.norm == pytest.approx(stored.norm, rel=0.02)  # another machine rounds differently
     assert again.counts.sum() == pytest.approx(stored.counts.sum(), rel=0.01)
     wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, timeout=120)
@@ -171,9 +171,9 @@ def test_a_window_without_a_share_is_refused(lost: float) -> None:
 
 
 def test_a_step_that_is_taken_with_inf_is_no_good_step() -> None:
-    trace = synthetic(200, drift=(-4.0, -4.0), bump=12.0)
-    lap, skips = race(preset("popart"), trace), race(preset("torch"), trace)
-    with_inf = lap.scales >= FP16.overflow_at / trace.largest
+    history = synthetic(200, drift=(-4.0, -4.0), bump=12.0)
+    lap, skips = race(preset("popart"), history), race(preset("torch"), history)
+    with_inf = lap.scales >= FP16.overflow_at / history.largest
     assert lap.spoiled_steps == with_inf.sum() > 0
     assert lap.lost_steps == 0
     assert skips.spoiled_steps == 0

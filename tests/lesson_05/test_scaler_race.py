@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES
+from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
 from mpkit.course.lesson_05.scaler_race_words import headline, log2_text, row
 from mpkit.course.lesson_05.settings_grid_picture import settings_grid
-from mpkit.course.recorded.history import GradientTrace, synthetic
+from mpkit.course.recorded.history import GradientHistory, synthetic
 from mpkit.scaling import DynamicScale, NoScaling, preset
 
 
@@ -28,7 +28,7 @@ def panel() -> ScalerRacePanel:
 @pytest.fixture(autouse=True)
 def at_the_start(panel: ScalerRacePanel) -> None:
     panel.log2_init = panel.interval = panel.backoff = None
-    panel.trace, panel.rules = "made up: drifts", ("torch", "megatron", "LogMax", "article")
+    panel.gradients, panel.rules = "made up: drifts", ("torch", "megatron", "LogMax", "article")
 
 
 def same(a: Lap, b: Lap) -> bool:
@@ -36,22 +36,22 @@ def same(a: Lap, b: Lap) -> bool:
 
 
 def test_the_laps_are_those_of_the_race(panel: ScalerRacePanel) -> None:
-    trace = synthetic()
-    assert same(panel.laps["torch"], race(preset("torch"), trace))
-    assert same(panel.laps["LogMax"], race(preset("openseq2seq-logmax"), trace))
+    history = synthetic()
+    assert same(panel.laps["torch"], race(preset("torch"), history))
+    assert same(panel.laps["LogMax"], race(preset("openseq2seq-logmax"), history))
     panel.log2_init, panel.interval, panel.backoff = 32, 10, 0.25
     rule = preset("torch")
     assert isinstance(rule, DynamicScale)
     rule = dataclasses.replace(rule, init_scale=2.0**32, growth_interval=10, backoff_factor=0.25)
-    assert same(panel.laps["torch"], race(rule, trace))
+    assert same(panel.laps["torch"], race(rule, history))
     assert panel.laps["LogMax"].rule == preset("openseq2seq-logmax")
-    panel.trace = "falling loss"
-    assert same(panel.laps["torch"], race(rule, GradientTrace.load("falling-loss")))
+    panel.gradients = "falling loss"
+    assert same(panel.laps["torch"], race(rule, GradientHistory.load("falling-loss")))
 
 
-@pytest.mark.parametrize("trace", TRACES)
-def test_every_trace_and_rule_draws(panel: ScalerRacePanel, trace: str) -> None:
-    panel.trace = trace
+@pytest.mark.parametrize("history", RUNS)
+def test_every_trace_and_rule_draws(panel: ScalerRacePanel, history: str) -> None:
+    panel.gradients = history
     names = list(RULES)
     pictures = set()
     for start in range(0, len(names), MOST):
@@ -97,8 +97,8 @@ def test_the_words_by_hand() -> None:
 
 
 def test_what_the_panel_does_not_offer(panel: ScalerRacePanel) -> None:
-    with pytest.raises(ValueError, match=r"trace 'mine' is not in this panel; use one of 'made up: drifts', 'cl"):
-        panel.trace = "mine"
+    with pytest.raises(ValueError, match=r"gradients 'mine' is not in this panel; use one of 'made up: drifts', 'cl"):
+        panel.gradients = "mine"
     with pytest.raises(
         ValueError, match=r"rules 'adam' is not in this panel; use some of 'no scaling', 'static 2¹⁰', 'torch'"
     ):

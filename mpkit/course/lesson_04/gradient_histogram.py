@@ -14,7 +14,7 @@ from mpkit.course.panels.controls import menu, slider, whole_slider
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import FormatSetting, Setting
 from mpkit.course.pictures.style import percent, power
-from mpkit.course.runs.snapshots import GradientRecording
+from mpkit.course.runs.snapshots import GradientSnapshots
 
 FORMATS = {fmt.name: fmt for fmt in (FP16, BF16, E5M2, E4M3)}
 PRESETS = (("no scaling", 0), ("torch starts here", 16), ("too large", 28))
@@ -50,10 +50,10 @@ class GradientHistogramPanel(PicturePanel):
     rows = ("log2_scale", "presets"), ("step", "format")
     jumps: ClassVar = {f"{name}: {power(value)}": {"log2_scale": value} for name, value in PRESETS}
 
-    def __init__(self, recording: GradientRecording, step: int | None = None, log2_scale: int = 0) -> None:
-        if not isinstance(recording, GradientRecording):
+    def __init__(self, recording: GradientSnapshots, step: int | None = None, log2_scale: int = 0) -> None:
+        if not isinstance(recording, GradientSnapshots):
             raise TypeError(
-                f"a GradientRecording is asked for, but a {type(recording).__name__} came; make one: "
+                f"a GradientSnapshots is asked for, but a {type(recording).__name__} came; make one: "
                 "from mpkit.course.lesson_04 import record_gradients, then "
                 "record_gradients(model, data, optimizer, at=(0, 60))."
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from mpkit import StaticScale
 from mpkit.course.panels.panel import BadInput
-from mpkit.course.recorded.history import GradientTrace, synthetic
+from mpkit.course.recorded.history import GradientHistory, synthetic
 from mpkit.scaling import LogMaxScale, ScaleRule, preset
 
 RULES: dict[str, ScaleRule] = {
@@ -25,7 +25,7 @@ RULES: dict[str, ScaleRule] = {
     "article": preset("article"),
     "article, scaled norm": preset("article-scaled-norm"),
 }
-TRACES = {"made up: drifts": "synthetic", "classifier": "classifier", "autoencoder": "autoencoder",
+RUNS = {"made up: drifts": "synthetic", "classifier": "classifier", "autoencoder": "autoencoder",
           "bad start": "bad-start", "falling loss": "falling-loss"}  # fmt: skip
 MOST = 5
 INITS = tuple(range(0, 41, 4))
@@ -48,6 +48,6 @@ def chosen_rule(name: str, log2_init: int | None, interval: int | None, backoff:
 
 
 @cache
-def trace_of(name: str) -> GradientTrace:
-    """The gradients of that name (a value of TRACES), read once."""
-    return synthetic() if name == "synthetic" else GradientTrace.load(name)
+def history_of(name: str) -> GradientHistory:
+    """The gradients of that name (a value of RUNS), read once."""
+    return synthetic() if name == "synthetic" else GradientHistory.load(name)

@@ -1,4 +1,4 @@
-"""Run scaling rules over a trace of gradients, without training: every rule sees the same gradients."""
+"""Run scaling rules over a history of gradients, without training: every rule sees the same gradients."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from mpkit import FP16, DynamicScale, FloatFormat
-from mpkit.course.recorded.history import GradientTrace
+from mpkit.course.recorded.history import GradientHistory
 from mpkit.scaling import ScaleExhausted, ScaleRule
 
 
 @dataclass(frozen=True, eq=False)
 class Lap:
-    """What one rule did on a trace.
+    """What one rule did on a history.
 
     `scales` (steps,): the scale that each step used. `overflowed` (steps,): it was too large for the largest gradient.
     `skipped` (steps,): the same, for rules that skip; popart applies such a step. `flushed` (steps,): share (0 to 1) of
@@ -47,17 +47,17 @@ class Lap:
         return float(self.flushed[taken].mean()) if taken.any() else 1.0
 
 
-def race(rule: ScaleRule, trace: GradientTrace, fmt: FloatFormat = FP16) -> Lap:
-    """Let `rule` choose the scale at every step of `trace`.
+def race(rule: ScaleRule, history: GradientHistory, fmt: FloatFormat = FP16) -> Lap:
+    """Let `rule` choose the scale at every step of `history`.
 
-    The trace does not react: its gradients are those of an FP32 run that took every step. In real training a skipped
+    The history does not react: its gradients are those of an FP32 run that took every step. In real training a skipped
     step leaves the weights, and so the next gradients, as they were.
     """
     if not isinstance(rule, ScaleRule):
         raise TypeError(f"a rule such as mpkit.scaling.preset('torch') is asked for, but {rule!r} came.")
-    seen = trace.seen if rule.reads else [None] * len(trace)
-    limits = (fmt.overflow_at / np.maximum(trace.largest, 1e-300)).tolist()
-    scales, overflowed = np.empty(len(trace)), np.zeros(len(trace), dtype=bool)
+    seen = history.seen if rule.reads else [None] * len(history)
+    limits = (fmt.overflow_at / np.maximum(history.largest, 1e-300)).tolist()
+    scales, overflowed = np.empty(len(history)), np.zeros(len(history), dtype=bool)
     state, gave_up = rule.init(), None
     for step, limit in enumerate(limits):
         scales[step] = scale = state.scale
@@ -72,15 +72,15 @@ def race(rule: ScaleRule, trace: GradientTrace, fmt: FloatFormat = FP16) -> Lap:
     skipped = overflowed if rule.skips else np.zeros_like(overflowed)
     if gave_up is not None:
         skipped = overflowed.copy()
-    return Lap(rule, scales, overflowed, skipped, trace.flushed(scales, fmt), gave_up)
+    return Lap(rule, scales, overflowed, skipped, history.flushed(scales, fmt), gave_up)
 
 
 def sweep(
-    trace: GradientTrace, inits: list[float], intervals: list[int], **options: Any
+    history: GradientHistory, inits: list[float], intervals: list[int], **options: Any
 ) -> dict[tuple[float, int], Lap]:
     """Race DynamicScale(init_scale, growth_interval, **options) for every pair of the two lists."""
     return {
-        (init, interval): race(DynamicScale(init_scale=init, growth_interval=interval, **options), trace)
+        (init, interval): race(DynamicScale(init_scale=init, growth_interval=interval, **options), history)
         for init in inits
         for interval in intervals
     }

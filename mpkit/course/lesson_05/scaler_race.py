@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpkit.course.lesson_05.live_rules import STEPS, LiveScales
-from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, TRACES, chosen_rule, trace_of
+from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS, chosen_rule, history_of
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race_picture import ScalerRaceFigure
 from mpkit.course.lesson_05.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, headline, live_headline, row
@@ -30,16 +30,16 @@ class _Rules(Several):
 
 
 class ScalerRacePanel(LivePanel[LiveScales]):
-    """Up to five rules on one trace of gradients; the sliders replace what the libraries chose; the button trains.
+    """Up to five rules on the gradients of one run; the sliders replace what the libraries chose; the button trains.
 
     `laps` holds the numbers; `race` is what trains, None while a recording is shown.
 
     Raises:
-        ValueError: a trace or a rule that the panel does not offer, or more than five rules.
+        ValueError: a run or a rule that the panel does not offer, or more than five rules.
     """
 
-    trace = Setting(
-        TRACES, buttons("gradients of", "100%", 96, button=128), doc="Name of the run whose gradients are shown."
+    gradients = Setting(
+        RUNS, buttons("gradients of", "100%", 96, button=128), doc="Name of the run whose gradients are shown."
     )
     rules = _Rules(RULES, DEFAULT, doc="Names of the rules in the race, one to five.")
     log2_init = OwnSetting(
@@ -54,13 +54,13 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         BACKOFFS, slider("backoff", 330, 96), text="× {}".format, doc="Factor at an overflow, or None: each its own."
     )
     start_button, what = "Train live", "training"
-    rows = ("trace",), ("rules",), ("log2_init", "interval", "backoff")
+    rows = ("gradients",), ("rules",), ("log2_init", "interval", "backoff")
 
-    def __init__(self, trace: str = "made up: drifts", rules: Sequence[str] = DEFAULT) -> None:
+    def __init__(self, gradients: str = "made up: drifts", rules: Sequence[str] = DEFAULT) -> None:
         self._recorded: dict[str, Lap] = {}
         self._memo: dict[tuple[ScaleRule, str], Lap] = {}
         self._figures: dict[str, ScalerRaceFigure] = {}
-        super().__init__(trace=trace, rules=rules)
+        super().__init__(gradients=gradients, rules=rules)
 
     @property
     def laps(self) -> Mapping[str, Lap]:
@@ -78,17 +78,17 @@ class ScalerRacePanel(LivePanel[LiveScales]):
 
     def look(self) -> None:
         """Race on the recorded gradients; a race that trains ends."""
-        name = TRACES[self.trace]
+        name = RUNS[self.gradients]
         laps = {rule: self._lap(self._rule(rule), name) for rule in self.rules}
         self.end_race()
-        self._recorded, self._shown = laps, self.trace
+        self._recorded, self._shown = laps, self.gradients
         if name not in self._figures:
-            self._figures[name] = ScalerRaceFigure(trace_of(name))
+            self._figures[name] = ScalerRaceFigure(history_of(name))
         self.figure = self._figures[name]
 
     def new_race(self, steps: int | None) -> LiveScales:
         """The rules that are chosen, on the recipe of the recorded run."""
-        name = TRACES[self.trace]
+        name = RUNS[self.gradients]
         if name == "synthetic":
             raise BadInput(MADE_UP)
         return LiveScales(name, {rule: self._rule(rule) for rule in self.rules}, STEPS if steps is None else steps)
@@ -96,8 +96,8 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     def began(self) -> None:
         """A figure as long as the race."""
         assert self.race is not None
-        self._shown = self.trace
-        recorded = trace_of(TRACES[self.trace]).first(self.race.steps)
+        self._shown = self.gradients
+        recorded = history_of(RUNS[self.gradients]).first(self.race.steps)
         self.figure = ScalerRaceFigure(recorded, f"Live: {self.race.about}; seed 0")
 
     def draw(self) -> Any:
@@ -128,5 +128,5 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     def _lap(self, rule: ScaleRule, name: str) -> Lap:
         """A race that was run before is not run again: popart's takes 40 ms."""
         if (rule, name) not in self._memo:
-            self._memo[rule, name] = race(rule, trace_of(name))
+            self._memo[rule, name] = race(rule, history_of(name))
         return self._memo[rule, name]

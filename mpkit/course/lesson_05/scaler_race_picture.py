@@ -11,7 +11,7 @@ from mpkit.course.lesson_05.scaler_race_words import numbers
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
-from mpkit.course.recorded.history import GradientTrace
+from mpkit.course.recorded.history import GradientHistory
 
 SIZE = (1040, 560)  # pixels
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
@@ -23,13 +23,13 @@ LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
 
 
 class ScalerRaceFigure:
-    """The picture for one trace; its windows are drawn once, the rules' lines at every `show`.
+    """The picture for one history; its windows are drawn once, the rules' lines at every `show`.
 
-    `about`: the line below the title; None says where the trace's gradients come from.
+    `about`: the line below the title; None says where the history's gradients come from.
     """
 
-    def __init__(self, trace: GradientTrace, about: str | None = None) -> None:
-        self.trace, self.about = trace, about or f"Gradients: {trace.recipe}"
+    def __init__(self, history: GradientHistory, about: str | None = None) -> None:
+        self.history, self.about = history, about or f"Gradients: {history.recipe}"
         with look():
             self.canvas = Canvas(SIZE, [INK, FAINT, *ZONE.values(), *ZONE_TEXT.values(), *(run[0] for run in RUNS)])
             self.page = self.canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
@@ -39,7 +39,7 @@ class ScalerRaceFigure:
             self.canvas.freeze()
 
     def show(self, laps: Mapping[str, Lap], title: str) -> Frame:
-        """The picture for these laps on this trace, by the rules' names."""
+        """The picture for these laps on this history, by the rules' names."""
         frame = self.canvas.frame()
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), self.about, size=13, color=FAINT)
@@ -50,9 +50,9 @@ class ScalerRaceFigure:
         return frame
 
     def _draw_window(self) -> None:
-        ax, steps = self.axes, np.arange(len(self.trace))
-        low, high = self.trace.window()
-        ax.set(xlim=(0, len(self.trace)), ylim=(LOWEST, HIGHEST))
+        ax, steps = self.axes, np.arange(len(self.history))
+        low, high = self.history.window()
+        ax.set(xlim=(0, len(self.history)), ylim=(LOWEST, HIGHEST))
         ax.set_facecolor(ZONE["normal"])
         ax.fill_between(steps, LOWEST, low, color=ZONE["flushed"], linewidth=0)
         ax.fill_between(steps, high, HIGHEST, color=ZONE["overflow"], linewidth=0)
@@ -65,7 +65,7 @@ class ScalerRaceFigure:
         ax.set_ylabel("loss scale", fontsize=12, labelpad=1)
 
     def _zone_words(self, frame: Frame) -> None:
-        x = 0.02 * len(self.trace)
+        x = 0.02 * len(self.history)
         frame.text((x, HIGHEST - 2), "too large: the largest gradient overflows, the step is skipped",
                    color=ZONE_TEXT["overflow"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
         frame.text((x, LOWEST + 2), "too small: more than 5% of the gradients are flushed to zero",

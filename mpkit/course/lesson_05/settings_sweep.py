@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any
 
-from mpkit.course.lesson_05.rule_choice import TRACES, trace_of
+from mpkit.course.lesson_05.rule_choice import RUNS, history_of
 from mpkit.course.lesson_05.rule_race import sweep
 from mpkit.course.lesson_05.settings_sweep_picture import Laps, SweepFigure, does_well, headline
 from mpkit.course.panels.controls import buttons, slider
@@ -21,20 +21,22 @@ GROWTHS = (1.5, 2.0, 4.0, 16.0)
 class SettingsSweepPanel(PicturePanel):
     """DynamicScale with thirty pairs of settings; `laps` holds the thirty races by (init_scale, growth_interval)."""
 
-    trace = Setting(TRACES, buttons("recorded", "100%", 96, button=128), "classifier", doc="Whose gradients are used.")
+    gradients = Setting(
+        RUNS, buttons("recorded", "100%", 96, button=128), "classifier", doc="Whose gradients are used."
+    )
     backoff = Setting(BACKOFFS, slider("at overflow", 330, 96), 0.5, text="× {:g}".format, doc="Factor at an overflow.")
     growth = Setting(
         GROWTHS, slider("growth", 330, 96), 2.0, text="× {:g}".format, doc="Factor after enough clean steps."
     )
-    rows, drawn_by = (("trace",), ("backoff", "growth")), partial(SweepFigure, INITS, INTERVALS)
+    rows, drawn_by = (("gradients",), ("backoff", "growth")), partial(SweepFigure, INITS, INTERVALS)
 
     def look(self) -> None:
         """Race all pairs."""
-        self.laps = _laps(TRACES[self.trace], self.backoff, self.growth)
+        self.laps = _laps(RUNS[self.gradients], self.backoff, self.growth)
 
     def draw(self) -> Any:
         """Two maps: steps lost, gradients flushed."""
-        return self.figure.show(self.laps, self.headline(), f"Gradients: {trace_of(TRACES[self.trace]).recipe}")
+        return self.figure.show(self.laps, self.headline(), f"Gradients: {history_of(RUNS[self.gradients]).recipe}")
 
     def headline(self) -> str:
         """How many settings do well."""
@@ -43,7 +45,7 @@ class SettingsSweepPanel(PicturePanel):
     def summary(self) -> str:
         """The headline, and the fewest and most steps lost."""
         lost = [lap.lost_steps for lap in self.laps.values()]
-        return f"{self.trace}: {self.headline()}. Steps lost: {min(lost)} to {max(lost)}."
+        return f"{self.gradients}: {self.headline()}. Steps lost: {min(lost)} to {max(lost)}."
 
     def alt(self) -> str:
         """The summary and the settings that do well."""
@@ -54,4 +56,4 @@ class SettingsSweepPanel(PicturePanel):
 @cache
 def _laps(name: str, backoff: float, growth: float) -> Laps:
     """Thirty races take a tenth of a second; a setting that was seen before takes none."""
-    return sweep(trace_of(name), list(INITS), list(INTERVALS), backoff_factor=backoff, growth_factor=growth)
+    return sweep(history_of(name), list(INITS), list(INTERVALS), backoff_factor=backoff, growth_factor=growth)

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from mpkit import ExponentHistogram, Policy
-from mpkit.course.recorded.history import BINS, FOLDER, GradientTrace
+from mpkit.course.recorded.history import BINS, FOLDER, GradientHistory
 from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.course.runs.snapshots import layer_gradients
 from mpkit.scaling import GradientStats
 
 
-def record(name: str) -> GradientTrace:
-    """Train a recipe in FP32 and return its trace. ValueError: no such recipe."""
+def record(name: str) -> GradientHistory:
+    """Train a recipe in FP32 and return its history. ValueError: no such recipe."""
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; use one of {', '.join(RECIPES)}.")
     recipe = RECIPES[name]
     torch.manual_seed(0)
     rows = [_measure(layers) for layers in _gradients(recipe)]
     counts, largest, amax, norm = (np.array(column) for column in zip(*rows, strict=True))
-    return GradientTrace(name, f"{recipe.about}; {recipe.steps} steps in FP32, seed 0", counts, largest, amax, norm)
+    return GradientHistory(name, f"{recipe.about}; {recipe.steps} steps in FP32, seed 0", counts, largest, amax, norm)
 
 
 def _gradients(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,9 +54,9 @@ def _measure(gradients: tuple[Tensor, Tensor]) -> tuple[np.ndarray, float, float
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m mpkit record [names]`: record traces and store them beside their recipes."""
+    """`python -m mpkit record [names]`: record histories and store them beside their recipes."""
     parser = argparse.ArgumentParser(prog="python -m mpkit record", description="record gradients of real runs")
-    parser.add_argument("names", nargs="*", help="traces to record; none: all of them")
+    parser.add_argument("names", nargs="*", help="histories to record; none: all of them")
     parser.add_argument("--list", action="store_true", help="list the recipes and record nothing")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder; default: the one that the lessons read")
     chosen = parser.parse_args(argv)

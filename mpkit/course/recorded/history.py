@@ -16,12 +16,12 @@ from mpkit import FP16, ExponentHistogram, FloatFormat
 from mpkit.histogram import LOWEST
 from mpkit.scaling import GradientStats
 
-FOLDER = Path(__file__).parent / "traces"
+FOLDER = Path(__file__).parent / "histories"
 BINS = 255  # those of ExponentHistogram
 
 
 @dataclass(frozen=True, eq=False)
-class GradientTrace:
+class GradientHistory:
     """Numbers of the unscaled FP32 gradients of every step of a run.
 
     `counts` (steps, 255): how many non-zero gradient values, of activations and of parameters, lie in each binade; the
@@ -84,7 +84,7 @@ class GradientTrace:
             high = math.log2(fmt.overflow_at) - np.log2(self.largest)
         return low, high
 
-    def first(self, steps: int) -> GradientTrace:
+    def first(self, steps: int) -> GradientHistory:
         """The first `steps` steps. ValueError: there are fewer, or none is asked for."""
         if not 1 <= steps <= len(self):
             raise ValueError(f"{self.name} has {len(self)} steps, and {steps} were asked for; use 1 to {len(self)}.")
@@ -107,12 +107,12 @@ class GradientTrace:
         return path
 
     @classmethod
-    def load(cls, name: str, folder: Path = FOLDER) -> GradientTrace:
-        """Read a trace. ValueError: there is none of that name; the text lists the known."""
+    def load(cls, name: str, folder: Path = FOLDER) -> GradientHistory:
+        """Read a history. ValueError: there is none of that name; the text lists the known."""
         path = folder / f"{name}.npz"
         if not path.exists():
             known = ", ".join(recorded(folder)) or "none"
-            raise ValueError(f"there is no trace {name!r}; recorded ones: {known}. To record: python -m mpkit record.")
+            raise ValueError(f"there is no history {name!r}; known: {known}. To record: python -m mpkit record.")
         recipe = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["recipe"]
         with np.load(path) as file:
             some, first = file["counts"].astype(np.int64), int(file["first"])
@@ -122,12 +122,12 @@ class GradientTrace:
 
 
 def recorded(folder: Path = FOLDER) -> list[str]:
-    """Names of the traces that are stored, in order of the alphabet."""
+    """Names of the histories that are stored, in order of the alphabet."""
     return sorted(path.stem for path in folder.glob("*.npz"))
 
 
 def synthetic(steps: int = 2000, drift: Sequence[float] = (-4.0, -24.0), spread: float = 4.0, bump: float = 6.0,
-              values: int = 20_000, seed: int = 0) -> GradientTrace:  # fmt: skip
+              values: int = 20_000, seed: int = 0) -> GradientHistory:  # fmt: skip
     """Log-normal gradients that drift, with a sudden rise: nothing that a network did, but easy to reason about.
 
     The middle of log2 |g| goes from drift[0] to drift[1] in a straight line; after two thirds of the steps it jumps up
@@ -152,7 +152,7 @@ def synthetic(steps: int = 2000, drift: Sequence[float] = (-4.0, -24.0), spread:
     recipe = (
         f"made up: log-normal, the middle drifts by {abs(drift[1] - drift[0]):g} powers of two, with one sudden rise"
     )
-    return GradientTrace("synthetic", recipe, counts, largest, largest.copy(), norm)
+    return GradientHistory("synthetic", recipe, counts, largest, largest.copy(), norm)
 
 
 def _rising(below: np.ndarray) -> np.ndarray:

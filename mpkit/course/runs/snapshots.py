@@ -64,7 +64,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class GradientRecording:
+class GradientSnapshots:
     """Snapshots of a training run, and what other formats and loss scales would have made of its gradients."""
 
     names: tuple[str, ...]
@@ -135,7 +135,7 @@ def cosine(a: Tensor, b: Tensor) -> float | None:
 
 def record_gradients(
     model: SeedsNet, data: StepData, optimizer: torch.optim.Optimizer, at: Sequence[int]
-) -> GradientRecording:
+) -> GradientSnapshots:
     """Train `model` in FP32 up to the last step of `at` and keep a snapshot before each of those steps.
 
     Args:
@@ -158,4 +158,4 @@ def record_gradients(
         next(run, None)
     count = len(model.linear_layers())
     ends = {1: " (input)", count: " (output)"}
-    return GradientRecording(tuple(f"layer {n}{ends.get(n, '')}" for n in range(1, count + 1)), snapshots)
+    return GradientSnapshots(tuple(f"layer {n}{ends.get(n, '')}" for n in range(1, count + 1)), snapshots)
