@@ -1,7 +1,5 @@
 """`python -m mpkit <command>`: the commands besides the lessons."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """Round tensors to any float format, bit for bit, while they stay in their own dtype."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, get_args
 

@@ -1,7 +1,5 @@
 """Read a tensor once: the fastest way to a few numbers that show Inf, NaN and the largest magnitude."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ A format here is a sign bit, `exponent_bits` and `mantissa_bits` (IEEE 754-2019,
 format in this module is also a float32 value; that is why float32 arithmetic can emulate all of them.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

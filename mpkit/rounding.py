@@ -3,8 +3,6 @@
 All three steps are exact except the rounding, because spacings are powers of two.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

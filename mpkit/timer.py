@@ -1,7 +1,5 @@
 """How long a call takes, with what it started on a GPU: the one clock of the doctor, the records and the benchmark."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

@@ -1,7 +1,5 @@
 """The one walk over nested tensors: dicts, lists, tuples and named tuples, as models take and give them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any

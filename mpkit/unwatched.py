@@ -1,7 +1,5 @@
 """A mark for functions that look at values on somebody's behalf: no step of the training that may be going on."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar

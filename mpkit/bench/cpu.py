@@ -1,7 +1,5 @@
 """The rows that run on a CPU: casts, counts, the scaler, the emulated policy, and the time to import."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The rows that need a CUDA device: unscaling ResNet-50's gradients, whole steps, and casts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Whole training steps on a GPU against autocast + GradScaler: small models captured, ResNet-50 as it is."""
 
-from __future__ import annotations
-
 import torch
 
 from mpkit.bench.measure import Case, Sampler, timed

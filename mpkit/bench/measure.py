@@ -4,8 +4,6 @@ Both sides run in turn, so that a busy machine slows both. Each pair gives a rat
 quartiles. When the quartiles lie far apart, the machine was not quiet and the row says little.
 """
 
-from __future__ import annotations
-
 import gc
 import statistics
 from collections.abc import Callable

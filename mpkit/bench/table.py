@@ -1,7 +1,5 @@
 """`python -m mpkit bench`: mpkit timed against named peers, side by side in one run."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

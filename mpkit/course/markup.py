@@ -1,7 +1,5 @@
 """The little HTML that reports, feedback and tables share: readable in light and dark, safe for any text."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Numbers as people type them: 0.1, 1/3, 1e-8, 2^-14, 1,000, -0, inf. Computed exactly, rounded once to float64."""
 
-from __future__ import annotations
-
 import ast
 import math
 import operator

@@ -1,7 +1,5 @@
 """`start`, the first cell of every lesson."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import random

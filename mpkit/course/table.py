@@ -1,7 +1,5 @@
 """The table of lessons: number, title, the question, and a learner's minutes."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`WeightKeeper`: lend an optimizer FP32 weights for a step, then store the result in another format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

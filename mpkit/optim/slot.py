@@ -1,7 +1,5 @@
 """One parameter of a `WeightKeeper`: where it is stored, what is kept besides; and the count of lost updates."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

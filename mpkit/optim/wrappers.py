@@ -7,8 +7,6 @@ number for each weight, `Rounded` nothing but the 16-bit weight, rounded to near
 arXiv 2010.06192, section 4). In all of them the wrapped optimizer computes its step, and keeps its state, in FP32.
 """
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 import torch

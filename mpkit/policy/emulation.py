@@ -6,8 +6,6 @@ format follows torch's autocast: matrix work in the low format, reductions, expo
 else in the widest format among its inputs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Count the gradient values that rounding flushes to zero."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Run a model under a policy with the hardware's own FP16, BF16 and TF32, instead of rounding float32."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Which operation runs in which format: torch autocast's own lists, by the name of the function."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # torch/docs amp "CUDA Ops that can autocast to float16".

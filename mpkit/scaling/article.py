@@ -1,7 +1,5 @@
 """The update rule that the article prints, built literally."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal

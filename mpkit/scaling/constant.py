@@ -1,7 +1,5 @@
 """Scales that never change."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

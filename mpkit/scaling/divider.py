@@ -1,7 +1,5 @@
 """Who divides an optimizer's gradients by the loss scale: decided here, once for each check."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shrink on overflow, grow after enough clean steps: the rule of nearly every framework."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

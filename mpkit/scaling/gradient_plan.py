@@ -4,8 +4,6 @@ The same kernel as in `torch.amp.GradScaler`. What costs there is the Python aro
 once, and a GPU already works on the few large gradients while Python collects the many small ones.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
 import itertools

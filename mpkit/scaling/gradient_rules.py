@@ -1,7 +1,5 @@
 """Rules that look at the gradients themselves instead of waiting for an overflow."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

@@ -3,8 +3,6 @@
 `DynamicScale`, and one thing more at a time. `mpkit.scaling.preset` sets the fields; presets.py names the sources.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -6,8 +6,6 @@ All state lives on the device. An optimizer that supports it (`fused=True`) step
 any other needs one read of `found_inf` a step, because Python has to decide whether to call it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import weakref

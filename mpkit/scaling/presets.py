@@ -4,8 +4,6 @@ What a preset does not model: libraries also differ in what they test. fairseq t
 float32 sum, tf-legacy the unscaled gradients. A rule here is told `found_inf` and decides the rest.
 """
 
-from __future__ import annotations
-
 from mpkit.scaling.article import ArticleRule
 from mpkit.scaling.constant import NoScaling
 from mpkit.scaling.dynamic import DynamicScale

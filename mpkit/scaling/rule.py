@@ -4,8 +4,6 @@ A rule holds no state of its own. It maps (state, found_inf) to the next state a
 run, plotted and tested on plain numbers. `mpkit.scaling.loss_scaler.LossScaler` drives a rule in a training step.
 """
 
-from __future__ import annotations
-
 import abc
 import ctypes
 import dataclasses

@@ -1,7 +1,5 @@
 """Read back what a rule remembered, from a checkpoint."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

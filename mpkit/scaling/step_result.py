@@ -1,7 +1,5 @@
 """What came of one `LossScaler.step`: stepped or skipped, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a trace reports, and how it tells a cause from its consequences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read many tensors with one wait: their largest magnitudes stay on the device until somebody asks for all of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

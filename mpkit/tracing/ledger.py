@@ -1,7 +1,5 @@
 """The book of what a trace has seen: reads the largest magnitudes, judges them, keeps the events."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What an operation is called, and which line of the user's code asked for it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

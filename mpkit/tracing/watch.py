@@ -5,8 +5,6 @@ inputs read as well: finite in and Inf or NaN out is a cause, everything after t
 On a GPU nothing waits for the host after each operation: findings are read in batches (see `Ledger`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """What a run trains on: mini-batches that depend on the step's number alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

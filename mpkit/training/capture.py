@@ -5,8 +5,6 @@ A graph starts them all at once (CUDA Graphs in PyTorch, docs "CUDA semantics").
 reads found_inf on the device.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The body of a training step: forward, scaled backward, check, unscale, update; no wait for the device of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple

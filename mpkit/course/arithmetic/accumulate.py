@@ -3,8 +3,6 @@
 Every function works on the last dimension and treats the others as independent trials.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal, get_args

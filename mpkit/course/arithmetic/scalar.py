@@ -3,8 +3,6 @@
 For single numbers, exactly; `mpkit.cast` does the same for tensors.
 """
 
-from __future__ import annotations
-
 import math
 
 from mpkit import FloatFormat

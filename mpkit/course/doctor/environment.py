@@ -3,8 +3,6 @@
 Widgets need both: `ipywidgets` where the kernel runs, `jupyterlab_widgets` where the server runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

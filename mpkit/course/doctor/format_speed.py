@@ -1,7 +1,5 @@
 """How fast each format multiplies matrices on this device, natively and emulated, against FP32."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 `examine()` measures and returns plain data; `text()` and `html()` show it. Under two seconds on two CPU cores.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

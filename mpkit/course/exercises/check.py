@@ -1,7 +1,5 @@
 """`check`: look at a learner's answer and say, kindly and precisely, what is right or missing. Never the solution."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

@@ -8,8 +8,6 @@ The checkers of lesson NN live in `mpkit/course/lesson_NN/exercises.py`:
         return passed("The scale falls after an overflow and stays otherwise.")
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Real

@@ -5,8 +5,6 @@ Told first are the names that still wait, then a choice that is not among the ch
 are "not yet"), then the first wrong choice, by its own message. No message says which choice is right.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

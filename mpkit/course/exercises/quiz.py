@@ -1,7 +1,5 @@
 """Multiple choice with feedback on every option. The first try is what counts on the score card."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

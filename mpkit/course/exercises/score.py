@@ -1,7 +1,5 @@
 """The score card of one lesson, and the map of the course with what is done."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass

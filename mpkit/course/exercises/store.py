@@ -3,8 +3,6 @@
 One file a lesson, because two open lessons are two kernels that must not overwrite each other.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """A verdict on one of the article's claims, drawn from what the lesson's cells measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

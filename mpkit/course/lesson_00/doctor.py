@@ -1,7 +1,5 @@
 """The doctor as a panel: the report of this machine, and a button to look again after a cure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ipywidgets as widgets

@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 00: where 1 + 2^-k becomes 1, and what the lessons' words mean."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong

@@ -1,7 +1,5 @@
 """The first picture of the course: where in a number the step of 1 + 2^-k is stored, and where it is lost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The bits of one format as a row of buttons: pressing one turns a 0 into a 1 and back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import ipywidgets as widgets

@@ -1,7 +1,5 @@
 """The panel of lesson 01: type a number or flip a bit, and see it in all six formats at once."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

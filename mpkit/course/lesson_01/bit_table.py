@@ -3,8 +3,6 @@
 HTML, not a picture: the digits can be copied, follow the theme, and are there after one short message.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """One number in one format: the bits that are stored, the value they mean, the error, and the neighbours."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

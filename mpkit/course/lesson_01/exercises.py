@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 01: the spacing of FP16, what becomes 0 in it, and which format fits which job."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """All formats on one axis of magnitudes: how far each reaches, and how far apart its numbers lie."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

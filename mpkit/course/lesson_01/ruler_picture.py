@@ -1,7 +1,5 @@
 """The numbers of a tiny format as marks on a ruler, with and without subnormals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

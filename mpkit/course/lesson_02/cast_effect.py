@@ -1,7 +1,5 @@
 """What one cast did to a tensor: the shares that were lost, and how large the rounding errors are."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

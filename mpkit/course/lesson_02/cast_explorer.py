@@ -1,7 +1,5 @@
 """The panel of lesson 02: any tensor cast to any format, with each rounding and each way to overflow."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, get_args
 

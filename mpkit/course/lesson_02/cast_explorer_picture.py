@@ -1,7 +1,5 @@
 """Values before and after a cast, and the error of each, over their magnitude: the picture of lesson 02."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 

@@ -1,7 +1,5 @@
 """What a `CastEffect` shows, in words: the finding, what the rounding does, and a line that is the same everywhere."""
 
-from __future__ import annotations
-
 import math
 
 from mpkit import FloatFormat

@@ -1,7 +1,5 @@
 """Bias of a dot product by its length, one line for each way to add up: a still picture of lesson 02."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure

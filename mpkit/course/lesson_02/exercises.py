@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 02: a sum that does not stall, a loss that overflows, and where operations belong."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

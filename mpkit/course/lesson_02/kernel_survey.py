@@ -4,8 +4,6 @@
 FP16, as someone would write them who does not know the kernels. FP64 on the same FP16 inputs is the truth for both.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The operations that `survey` measures: torch's own, and the same formulas written out in FP16 steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One number added again and again in a small format, and the last of those additions."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

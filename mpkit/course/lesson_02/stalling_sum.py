@@ -1,7 +1,5 @@
 """A panel of lesson 02: add the same number again and again, and watch where the total stops growing."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

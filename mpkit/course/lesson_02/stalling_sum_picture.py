@@ -1,7 +1,5 @@
 """A running total beside the true one, and the last addition under a magnifying glass: a picture of lesson 02."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a `SumView` shows, in words: the finding, the reason, and both in one line."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 03: stochastic rounding, a broken master-weight step, and who needs a master copy."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -5,8 +5,6 @@ and their sum is rounded once: float64 holds it well enough that rounding it aga
 the exact sum (53 bits are more than twice 24 plus 2; Figueroa 1995, "When is double rounding innocuous?").
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The panel of lesson 03: one weight, one update, and whether the update arrives."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """One update on a format's number line, and the same update a hundred times: the picture of lesson 03."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the picture and the panel of lesson 03 say about one landing: title, numbers, labels."""
 
-from __future__ import annotations
-
 import math
 
 from mpkit import FP32

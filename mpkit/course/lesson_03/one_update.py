@@ -1,7 +1,5 @@
 """The upper part of lesson 03's picture: a weight on its format's grid, the arrow of an update, and where it ends."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

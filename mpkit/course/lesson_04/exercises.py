@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 04: the largest scale, a step that clips too early, and what scaling can cure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The panel of lesson 04: a loss-scale slider under the histogram of recorded gradients."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -3,8 +3,6 @@
 The histograms do not change while the scale does, they only shift; so does the window's canvas stay as it is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

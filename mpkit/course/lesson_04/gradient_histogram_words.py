@@ -1,7 +1,5 @@
 """What a `WhatIf` says in words: its title, what training would do with these gradients, and a line of shares."""
 
-from __future__ import annotations
-
 import math
 
 from mpkit.course.pictures.style import percent, power

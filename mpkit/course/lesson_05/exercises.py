@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 05: write the rule, find out why a scale collapses, read four logs."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

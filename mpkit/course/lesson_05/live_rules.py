@@ -1,7 +1,5 @@
 """Scaling rules that train: each moves the scale of a run of its own, one step each in turn, beside one in FP32."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from statistics import fmean

@@ -1,7 +1,5 @@
 """What is raced: gradients by name, scaling rules, and what the panel's sliders make of a rule."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import cache
 from typing import Any

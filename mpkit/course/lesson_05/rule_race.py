@@ -1,7 +1,5 @@
 """Run scaling rules over a history of gradients, without training: every rule sees the same gradients."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

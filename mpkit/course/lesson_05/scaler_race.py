@@ -1,7 +1,5 @@
 """The panel of lesson 05: scaling rules raced on the gradients of a run, or training, against the window of scales."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every rule's scale, step by step, against the window of scales that are right: the picture of lesson 05."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the scaler race says in words: the finding, and one line a rule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Two tables of numbers as heat maps side by side: what a grid of settings of a scaler does."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure

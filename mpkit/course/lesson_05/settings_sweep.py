@@ -1,7 +1,5 @@
 """The sweep of lesson 05: one rule's first scale and growth interval, all pairs of them, on recorded gradients."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 from typing import Any
 

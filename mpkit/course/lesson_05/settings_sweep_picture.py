@@ -1,7 +1,5 @@
 """Steps lost and gradients flushed for every pair of first scale and growth interval: the picture of a sweep."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

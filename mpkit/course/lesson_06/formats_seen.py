@@ -1,7 +1,5 @@
 """Which format every tensor of a training step has, seen from outside: by its dtype, or by the values that it holds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any

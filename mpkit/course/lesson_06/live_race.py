@@ -1,7 +1,5 @@
 """Several precisions train side by side, one step each in turn, so that a race can be watched and stopped anywhere."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The live race of lesson 06: several precisions train side by side while the learner watches."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace

@@ -1,7 +1,5 @@
 """A race on one axis: loss, loss scale and flushed gradients of every competitor, and a table beside them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """What a race says in words: its title, and one line about everybody."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, has_yardstick, standings

@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 07: bound a speed-up, take the waits out of a loop, say why FP16 is not faster."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

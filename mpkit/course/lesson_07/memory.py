@@ -1,7 +1,5 @@
 """What a training step keeps in memory, by kind: predicted from counts, and the activations measured."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

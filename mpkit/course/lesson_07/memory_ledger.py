@@ -1,7 +1,5 @@
 """The memory ledger of lesson 07: a model's size, its activations and its optimizer, in four ways to train."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mpkit.course.lesson_07.memory import STATES, WAYS, ledger

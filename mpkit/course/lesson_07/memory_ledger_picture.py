@@ -1,7 +1,5 @@
 """The memory of a training step as one bar a way to train, its kinds side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from mpkit.course.lesson_07.memory import KINDS

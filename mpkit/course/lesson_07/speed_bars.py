@@ -1,7 +1,5 @@
 """Three cases in which FP16 gains little or nothing, as bars: launches, memory, and a wait in every step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mpkit.course.pictures.canvas import Canvas, Frame

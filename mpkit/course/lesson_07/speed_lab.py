@@ -1,7 +1,5 @@
 """The speed lab of lesson 07: a slider over sizes, four formats at once, and buttons for what goes wrong."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar
 

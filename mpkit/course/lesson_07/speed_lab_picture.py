@@ -1,7 +1,5 @@
 """Speed of matrix products by size and format, under the roofline of the machine that they were measured on."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mpkit.course.pictures.canvas import Canvas, Frame

@@ -1,7 +1,5 @@
 """The attention panel of lesson 08: head size, growth, where the scores are scaled, and who computes the softmax."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mpkit import BF16, FP16

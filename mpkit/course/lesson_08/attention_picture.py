@@ -1,7 +1,5 @@
 """The scores of one attention in FP16's window, the weights of one query, and what each 16-bit format lost."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """Checks and quiz of lesson 08: attention that does not overflow, a sum that keeps its terms, four failures."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a 16-bit format makes of one attention: scores that overflow, queries that are lost, an output that is off."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

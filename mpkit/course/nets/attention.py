@@ -1,7 +1,5 @@
 """Attention written out, so that one can choose where its scores are made smaller, beside the fused kernel."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Real data that needs no network: the handwritten digits that come with scikit-learn."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Small models for the lessons, each able to train several seeds at once as a batch of independent copies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

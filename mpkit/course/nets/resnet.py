@@ -3,8 +3,6 @@
 The stride of a bottleneck is in its 3x3 convolution, as in most implementations since 2017.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Text that needs no network: the help topics of Python's standard library, as characters to predict."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """A small transformer in plain PyTorch: it reads tokens and predicts tokens, the next ones or the hidden ones."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

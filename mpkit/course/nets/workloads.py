@@ -1,7 +1,5 @@
 """The models whose whole training steps are timed, and a step of this kit and of its peer for each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Controls that a panel's settings make: sliders, rows of buttons, menus and fields, all dressed alike."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any

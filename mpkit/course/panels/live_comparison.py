@@ -1,7 +1,5 @@
 """Watch several runs train, one after the other, and keep the final picture."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """`LivePanel`: a panel that trains while the learner watches. Start, Pause, Stop, and a picture now and then."""
 
-from __future__ import annotations
-
 import time
 from typing import Any, Generic, Protocol, Self, TypeVar
 

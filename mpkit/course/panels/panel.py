@@ -1,7 +1,5 @@
 """`Panel`, the base of every interactive picture: live in JupyterLab, a still twin everywhere else."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import os

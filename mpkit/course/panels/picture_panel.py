@@ -1,7 +1,5 @@
 """`PicturePanel`: controls above one picture that they decide, and a line of words below it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """A bar that shows how far a training is, for cells that only want its results."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 

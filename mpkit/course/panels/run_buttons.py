@@ -1,7 +1,5 @@
 """Start, Pause, Stop and a progress bar: the row of buttons of every panel that trains."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`Setting`: one line of a panel's class makes a control, reads it, sets it, and refuses what it does not offer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Self, TypeVar, overload
 

@@ -1,7 +1,5 @@
 """Curves of several training runs on one axis, and their final scores seed by seed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

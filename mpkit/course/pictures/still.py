@@ -1,7 +1,5 @@
 """Show a figure as a PNG that carries its own description."""
 
-from __future__ import annotations
-
 import base64
 import io
 from typing import Any

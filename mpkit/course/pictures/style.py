@@ -1,7 +1,5 @@
 """One look for every picture: a colour, a marker and a dash for each precision; the colours of zones; the sheet."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The four zones of a format on an axis of magnitudes: flushed, subnormal, normal, overflow."""
 
-from __future__ import annotations
-
 import math
 
 from matplotlib.axes import Axes

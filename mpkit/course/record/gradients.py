@@ -1,7 +1,5 @@
 """`python -m mpkit record`: record the gradients of real runs for the scaler race."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 What lesson 08 shows to those without a GPU is what this command wrote on one.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Figures that a command measured on a named machine, and the one way to read them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

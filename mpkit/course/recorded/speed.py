@@ -1,7 +1,5 @@
 """Figures that `python -m mpkit record-speed` measured on a named GPU, and what follows from them by arithmetic."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

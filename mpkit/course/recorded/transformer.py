@@ -1,7 +1,5 @@
 """Figures that `python -m mpkit record-transformer` measured on a named GPU: speed, memory, energy and final losses."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

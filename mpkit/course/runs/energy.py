@@ -1,7 +1,5 @@
 """The energy that a GPU has used, from the counter that its driver keeps."""
 
-from __future__ import annotations
-
 import ctypes
 
 

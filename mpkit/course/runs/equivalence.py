@@ -1,7 +1,5 @@
 """Are two ways to train equally good? Two one-sided t-tests on differences that are paired by seed."""
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence

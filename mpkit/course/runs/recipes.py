@@ -1,7 +1,5 @@
 """The runs whose gradients the scaler race is shown on: what trains, on what, and how."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Several runs, one step each in turn, so that they can be watched and stopped anywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from mpkit import StepRecord

@@ -1,7 +1,5 @@
 """Record the gradients of a real training run, then ask what any format and loss scale would do to them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

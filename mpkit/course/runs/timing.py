@@ -1,7 +1,5 @@
 """What a machine with a GPU is measured by: square products, an addition, small models and ResNet-50."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable
