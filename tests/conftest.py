@@ -24,6 +24,11 @@ collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["*/test
 pytest.register_assert_rewrite("harness.lesson_page")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser's tests come last: while Playwright is alive, asyncio.run() refuses to work in its thread."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
 @pytest.fixture(autouse=True)
 def one_thread_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small matmuls on a busy two-core machine can be a thousand times slower with two threads."""

@@ -59,8 +59,13 @@ def test_another_cell_runs_during_a_race_and_the_race_goes_on(page: Page) -> Non
 
 
 def test_a_race_comes_to_its_end(page: Page) -> None:
+    others = [panel(page).get_by_role("button", name=name, exact=True) for name in ("FP16, dynamic", "BF16")]
+    for other in others:  # two racers take half the time of four
+        other.click()
     panel(page).get_by_role("button", name="Start", exact=True).click()
     expect(panel(page).get_by_text(re.compile("stuck")).first).to_be_visible()
+    for other in others:
+        other.click()
 
 
 @pytest.mark.parametrize("width", [1280, 1000])
