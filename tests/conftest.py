@@ -13,11 +13,20 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from harness.lesson_page import LessonPage
     from labdriver import Lab
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 # A machine that only runs the GPU tests has no Playwright.
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["*/test_browser*.py"]
+
+pytest.register_assert_rewrite("harness.lesson_page")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser's tests come last: while Playwright is alive, asyncio.run() refuses to work in its thread."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +63,20 @@ def lab(running: Lab) -> Lab:
     """The running lab, with no errors of an earlier test."""
     running.errors.clear()
     return running
+
+
+@pytest.fixture(scope="module")
+def lesson(request: pytest.FixtureRequest, running: Lab, notebooks_copy: Path) -> Iterator[LessonPage]:
+    """The notebook that the module calls LESSON, after Run All: one page and one run for all tests of the module."""
+    from harness.lesson_page import opened
+
+    with opened(running, notebooks_copy / request.module.LESSON) as found:
+        yield found
+
+
+@pytest.fixture
+def page(lesson: LessonPage, lab: Lab) -> Iterator[Page]:
+    """The lesson's page, 1280 pixels wide; a test that leaves an error on it, or in its kernel, fails."""
+    lab.resize(lesson.page, 1280)
+    yield lesson.page
+    assert lab.errors == []

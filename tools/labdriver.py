@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labserver import START_SECONDS, LabError, running_server
-from playwright.sync_api import Browser, ConsoleMessage, Page, WebSocket, sync_playwright
+from labserver import PATIENCE, LabError, running_server
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, WebSocket, expect, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A quiet headless browser: no sandbox (it needs rights that a container lacks), no calls home.
@@ -35,6 +35,20 @@ FLAGS = [
     "--disable-dev-shm-usage",
     "--no-proxy-server",
 ]
+RUN_ALL = 8 * PATIENCE  # seconds
+# What the page does until everything that it sent is dealt with and drawn. Widgets hold a message back until the one
+# before it is answered, so one question is not enough.
+ASK = """async code => {
+  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const silent = {code: '', silent: true, store_history: false, user_expressions: {it: code}};
+  let told;
+  for (let turn = 0; turn < 3; turn++) {
+    const asked = kernel.requestExecute(silent);
+    told = (await asked.done).content.user_expressions.it;
+  }
+  await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+  return told;
+}"""
 # Errors that say nothing about a lesson. Each entry: a part of the text, and why it is harmless.
 KNOWN_NOISE = {
     "No such comm": "JupyterLab asks for widgets when it opens a notebook whose kernel has none yet",
@@ -51,7 +65,7 @@ def running_lab(notebooks: Path, browser: str | None = None) -> Iterator[Lab]:
     """Serve `notebooks` in JupyterLab and drive it with Chromium until the block ends.
 
     The notebooks are used in place: hand over a copy if they must stay as they are.
-    Raises LabError if there is no Chromium or the server does not answer within a minute.
+    Raises LabError if there is no Chromium or the server does not answer.
     """
     executable = browser or find_browser()
     if executable is None:
@@ -62,13 +76,14 @@ def running_lab(notebooks: Path, browser: str | None = None) -> Iterator[Lab]:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=executable, args=FLAGS) as chromium,
     ):
-        yield Lab(url, chromium, log)
+        expect.set_options(timeout=PATIENCE * 1000)
+        yield Lab(url, chromium.new_context(), log)  # one for all windows: they share what was loaded
 
 
 class Lab:
     """A running JupyterLab and the browser that looks at it."""
 
-    def __init__(self, url: str, browser: Browser, log: Path) -> None:
+    def __init__(self, url: str, browser: BrowserContext, log: Path) -> None:
         self.url = url
         self.log = log
         """What the server and its kernels printed."""
@@ -79,32 +94,65 @@ class Lab:
 
     def open(self, notebook: str, *, dark: bool = False, width: int = 1400, height: int = 1000) -> Page:
         """Open a notebook of the served folder in a fresh window and wait until its kernel is idle."""
-        page = self._browser.new_page(viewport={"width": width, "height": height})
+        page = self._browser.new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._note(f"page: {error}"))
         page.on("websocket", self._on_websocket)
         self._opened += 1
         page.goto(f"{self.url}/lab/workspaces/window{self._opened}/tree/{notebook}")
-        page.wait_for_function("() => window.jupyterapp !== undefined", timeout=START_SECONDS * 1000)
+        page.wait_for_function("() => window.jupyterapp !== undefined")
         page.evaluate("() => jupyterapp.restored")
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=START_SECONDS * 1000)
-        self.command(page, "apputils:change-theme", theme=f"JupyterLab {'Dark' if dark else 'Light'}")
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
+        self.theme(page, dark=dark)
         page.evaluate("() => { jupyterapp.shell.mode = 'single-document'; jupyterapp.shell.collapseLeft(); }")
         self.wait_idle(page)
         return page
+
+    def close(self, page: Page) -> None:
+        """End the kernel of a notebook and close its window."""
+        page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.close()
+
+    def theme(self, page: Page, *, dark: bool) -> None:
+        """Change the colours, and wait until they are there."""
+        self.command(page, "apputils:change-theme", theme=f"JupyterLab {'Dark' if dark else 'Light'}")
+        page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(not dark).lower())
+        page.wait_for_function("() => document.getAnimations().every(one => !(one instanceof CSSTransition))")
+
+    def resize(self, page: Page, width: int, height: int = 1000) -> None:
+        """Give the window another size, and wait until the notebook fits it."""
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function(
+            "width => { const notebook = jupyterapp.shell.currentWidget.node.getBoundingClientRect();"
+            " return innerWidth === width && notebook.right <= width && notebook.right > width - 60; }",
+            arg=width,
+        )
+        page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+    def ask(self, page: Page, expression: str = "None") -> str:
+        """The `repr` of a Python expression in the kernel, once all that was clicked and typed before is dealt with.
+
+        Raises LabError: the expression raised.
+        """
+        told = page.evaluate(ASK, expression)
+        if told["status"] != "ok":
+            raise LabError(f"{expression} raised {told['ename']}: {told['evalue']}")
+        return str(told["data"]["text/plain"])
 
     def command(self, page: Page, name: str, **arguments: Any) -> Any:
         """Execute one of JupyterLab's commands, for example "notebook:run-all-cells", and wait for its end."""
         return page.evaluate("([name, args]) => jupyterapp.commands.execute(name, args)", [name, arguments])
 
-    def wait_idle(self, page: Page, timeout_s: float = START_SECONDS) -> None:
+    def wait_idle(self, page: Page, timeout_s: float = PATIENCE) -> None:
         """Wait until the kernel says that it has nothing to do."""
         page.wait_for_function(
             "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
             timeout=timeout_s * 1000,
         )
 
-    def run_all(self, page: Page, timeout_s: float = 120) -> None:
+    def run_all(self, page: Page, timeout_s: float = RUN_ALL) -> None:
         """Run every cell and wait until widgets stand. Raises LabError for a cell that fails without its tag."""
         page.evaluate(
             "() => { window.ranAll = false;"
@@ -112,7 +160,7 @@ class Lab:
         )
         page.wait_for_function("() => window.ranAll", timeout=timeout_s * 1000)
         self.wait_idle(page)
-        page.wait_for_function("() => !document.body.innerText.includes('Loading widget...')", timeout=30_000)
+        page.wait_for_function("() => !document.body.innerText.includes('Loading widget...')")
         for index, cell in enumerate(self.cells(page)):
             if "raises-exception" in cell["metadata"].get("tags", []):
                 continue

@@ -28,7 +28,7 @@ def look(number: str, out: Path, *, dark: bool, width: int, stored: bool) -> lis
         with running_lab(copy) as lab:
             page = lab.open(name, dark=dark, width=width)
             if not stored:
-                lab.run_all(page, timeout_s=300)
+                lab.run_all(page)
             for path in lab.screenshots(page, out):
                 print(path)
             return lab.errors

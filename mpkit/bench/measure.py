@@ -7,7 +7,7 @@ quartiles. When the quartiles lie far apart, the machine was not quiet and the r
 import gc
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpkit.timer import WARM_UP, calls_in, seconds_of
 
@@ -21,7 +21,8 @@ class Case:
     """One row to be measured.
 
     `build` prepares the data and returns the samplers of our side and of the peer's. `bar` is the largest ratio of
-    our time to the peer's that the design accepts, or None where it asks for none.
+    our time to the peer's that the design accepts, or None where it asks for none. With `late` there are two rows, the
+    medians and the 95th percentiles, and the bar is for the latter.
     """
 
     name: str
@@ -29,13 +30,14 @@ class Case:
     build: Callable[[], tuple[Sampler, Sampler]]
     bar: float | None = None
     note: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """One measured row: median times in milliseconds, and the median of the paired ratios, which is not their quotient.
 
-    None where there is no measurement; `note` says why.
+    A row of 95th percentiles has their quotient, and no quartiles. None where there is no measurement; `note` says why.
     """
 
     name: str
@@ -59,24 +61,30 @@ def timed(call: Callable[[], object]) -> Sampler:
     return lambda: seconds_of(call, calls)
 
 
-def measure(case: Case, repeats: int) -> Row:
+def measure(case: Case, repeats: int) -> list[Row]:
     """Measure one case; an error becomes a row that says why there is no number."""
     try:
         ours, peer = case.build()
         pairs = [(ours(), peer()) for _ in range(repeats + 1)][1:]
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
-        return Row(case.name, None, case.peer, None, None, None, case.bar, None, f"{type(error).__name__}: {reason[0]}")
+        note = f"{type(error).__name__}: {reason[0]}"
+        return [Row(case.name, None, case.peer, None, None, None, case.bar, None, note)]
     finally:
         gc.collect()
-    our, their = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
     paired = sorted(a / b for a, b in pairs)
-    ratio = statistics.median(paired)
     quartiles = (paired[len(paired) // 4], paired[(3 * len(paired)) // 4])
-    return Row(
-        case.name, our, case.peer, their, ratio, quartiles, case.bar,
-        None if case.bar is None else ratio <= case.bar, case.note,
-    )  # fmt: skip
+    our, their = (statistics.median(side) for side in zip(*pairs, strict=True))
+    if not case.late:
+        return [_row(case, our, their, statistics.median(paired), quartiles)]
+    middle = _row(replace(case, name=f"{case.name}, p50", bar=None), our, their, statistics.median(paired), quartiles)
+    our, their = (sorted(side)[int(0.95 * len(side))] for side in zip(*pairs, strict=True))
+    return [middle, _row(replace(case, name=f"{case.name}, p95"), our, their, our / their, None)]
+
+
+def _row(case: Case, our: float, their: float, ratio: float, quartiles: tuple[float, float] | None) -> Row:
+    met = None if case.bar is None else ratio <= case.bar
+    return Row(case.name, our * 1e3, case.peer, their * 1e3, ratio, quartiles, case.bar, met, case.note)
 
 
 HEADER = ("what", "mpkit ms", "peer", "peer ms", "ratio", "quartiles", "bar", "met")
@@ -87,10 +95,10 @@ def line(row: Row | None = None) -> str:
     """One line of the printed table; the header without a row."""
     if row is None:
         cells = HEADER
-    elif row.ratio is None or row.ratio_quartiles is None:
+    elif row.ratio is None:
         return f"{row.name:<{WIDTHS[0]}} no figure: {row.note}"
     else:
-        low, high = row.ratio_quartiles
+        quartiles = "" if row.ratio_quartiles is None else "{:.2f}-{:.2f}".format(*row.ratio_quartiles)
         met = "" if row.met is None else "yes" if row.met else "NO"
         bar = "" if row.bar is None else f"{row.bar:g}"
         cells = (
@@ -99,7 +107,7 @@ def line(row: Row | None = None) -> str:
             row.peer,
             f"{row.peer_ms:.3f}",
             f"{row.ratio:.2f}",
-            f"{low:.2f}-{high:.2f}",
+            quartiles,
             bar,
             met,
         )

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mpkit.bench import browser as bench_browser
 from mpkit.bench import cpu as bench_cpu
 from mpkit.bench import gpu as bench_gpu
 from mpkit.bench import gpu_steps as bench_gpu_steps
@@ -31,16 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error("--device cuda needs a CUDA device and there is none; use --device cpu.")
     torch.set_num_threads(options.threads)
     elements = options.elements or ELEMENTS[options.device]
-    chosen = _cases(options.device, elements, options.only)
-    if not chosen:
-        _parser().error(f"--only {options.only!r} fits no row; leave it out to see all names.")
-    header = _header(options.device, argv, elements, options.repeats)
-    _say(f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · {elements:,} values")
-    _say(line())
-    rows = []
-    for case in chosen:
-        rows.append(measure(case, options.repeats))
-        _say(line(rows[-1]))
+    repeats = options.repeats or (bench_browser.PRESSES if options.browser else REPEATS)
+    with ExitStack() as stack:
+        chosen = _cases("browser" if options.browser else options.device, elements, options.only, stack)
+        if not chosen:
+            _parser().error(f"--only {options.only!r} fits no row; leave it out to see all names.")
+        header = _header(options.device, argv, elements, repeats)
+        what = f"{repeats} key presses" if options.browser else f"{elements:,} values"
+        _say(f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · {what}")
+        _say(line())
+        rows = []
+        for case in chosen:
+            rows += (measured := measure(case, repeats))
+            _say("\n".join(map(line, measured)))
     _say(_summary(rows))
     if options.json:
         record = {**header, "rows": [asdict(row) for row in rows]}
@@ -54,12 +59,18 @@ def _parser() -> argparse.ArgumentParser:
         description="Time mpkit against named peers. A ratio below 1 means that mpkit is faster; a bar is the largest "
         "ratio that is accepted. Run it on a quiet machine: wide quartiles mean that it was not.",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    where.add_argument(
+        "--browser",
+        action="store_true",
+        help="instead: key press to picture, every panel of the lessons, in a real Chromium; minutes",
+    )
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; default 1, as in the lessons")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE as well")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name contains TEXT")
     parser.add_argument("--elements", type=_positive, help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=_positive, default=REPEATS, help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=_positive, help=argparse.SUPPRESS)
     return parser
 
 
@@ -70,8 +81,14 @@ def _positive(text: str) -> int:
     return number
 
 
-def _cases(device: str, elements: int, only: str) -> list[Case]:
-    every = bench_cpu.cases(elements) if device == "cpu" else bench_gpu.cases(elements) + bench_gpu_steps.cases()
+def _cases(where: str, elements: int, only: str, stack: ExitStack) -> list[Case]:
+    if where == "browser":
+        try:
+            every = bench_browser.cases(stack)
+        except RuntimeError as lack:
+            _parser().error(str(lack))
+    else:
+        every = bench_cpu.cases(elements) if where == "cpu" else bench_gpu.cases(elements) + bench_gpu_steps.cases()
     return [case for case in every if only.lower() in case.name.lower()]
 
 

@@ -1,12 +1,8 @@
-"""What every panel is checked for in the browser: contrast, clipping, and how fast it answers a key."""
+"""What every panel is checked for in the browser: contrast and clipping."""
 
 from __future__ import annotations
 
-import statistics
-
-from playwright.sync_api import Locator, Page
-
-PRESSES = 30
+from playwright.sync_api import Locator
 
 # WCAG 2.2, "relative luminance" and "contrast ratio", of a text's colour on all the fills behind it.
 CONTRAST = """element => {
@@ -34,18 +30,6 @@ CLIPPED = """output => {
   }
   return wrong;
 }"""
-# Resolves with the milliseconds from the next key press to the frame in which a picture is another one, and loaded, or
-# in which any other element has another content.
-ANSWER = """shown => { window.answer = new Promise((resolve, reject) => {
-  setTimeout(() => reject(new Error('the key changed nothing within 20 seconds')), 20000);
-  const content = () => shown.tagName === 'IMG' ? shown.src : shown.innerHTML, before = content();
-  const there = () => shown.tagName !== 'IMG' || shown.complete && shown.naturalWidth;
-  document.addEventListener('keydown', pressed => {
-    const look = () => content() !== before && there()
-      ? resolve(performance.now() - pressed.timeStamp) : requestAnimationFrame(look);
-    requestAnimationFrame(look);
-  }, {once: true, capture: true});
-}); }"""
 
 
 def contrasts(texts: dict[str, Locator]) -> dict[str, float]:
@@ -56,18 +40,3 @@ def contrasts(texts: dict[str, Locator]) -> dict[str, float]:
 def clipped(output: Locator) -> list[str]:
     """Complaints about parts of an output that reach out of it or have too little room; empty if all is well."""
     return list(output.evaluate(CLIPPED))
-
-
-def time_to_answer(page: Page, picture: Locator, key: str) -> float:
-    """Milliseconds from a key press to the frame that shows another picture. The control must have the focus."""
-    picture.evaluate(ANSWER)
-    page.keyboard.press(key)
-    return float(page.evaluate("() => window.answer"))
-
-
-def times_to_answer(page: Page, picture: Locator, keys: list[str]) -> tuple[float, float]:
-    """Median and 95th percentile over several key presses, in milliseconds; prints them."""
-    times = [time_to_answer(page, picture, key) for key in keys]
-    middle, late = statistics.median(times), sorted(times)[int(0.95 * len(times))]
-    print(f"key press to picture: median {middle:.0f} ms, p95 {late:.0f} ms, from {min(times):.0f} to {max(times):.0f}")
-    return middle, late

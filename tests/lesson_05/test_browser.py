@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness.page_checks import PRESSES, clipped, contrasts, times_to_answer
+from harness.lesson_page import test_run_all_without_an_error, test_the_stored_lesson_shows_pictures  # noqa: F401
+from harness.page_checks import clipped, contrasts
 from labdriver import Lab
+from labkeys import press
 from playwright.sync_api import Locator, Page, expect
 
 pytestmark = pytest.mark.browser
 LESSON = "05_adapt_the_scale.ipynb"
 
 
-@pytest.fixture(scope="session")
-def after_run(running: Lab, notebooks_copy: Path) -> Iterator[tuple[Page, list[str]]]:
-    """The lesson after Run All, and the errors that came with it. Run once for all tests."""
-    running.errors.clear()
-    page = running.open(LESSON, width=1280)
-    running.run_all(page, timeout_s=240)
-    yield page, list(running.errors)
-    page.close()
-
-
 @pytest.fixture
-def page(after_run: tuple[Page, list[str]]) -> Page:
+def page(page: Page) -> Page:
     """The lesson, with every slider at the start."""
-    page = after_run[0]
     for number in (0, 1, 2):
         panel(page).locator(".noUi-handle").nth(number).focus()
         page.keyboard.press("Home")
@@ -47,10 +36,6 @@ def picture(page: Page) -> Locator:
     return panel(page).locator("img")
 
 
-def test_run_all_without_an_error(after_run: tuple[Page, list[str]]) -> None:
-    assert after_run[1] == []
-
-
 def test_the_sliders_answer_arrow_keys(lab: Lab, page: Page) -> None:
     expect(status(page)).to_contain_text("torch and LogMax do well")
     first = picture(page).get_attribute("src")
@@ -58,7 +43,6 @@ def test_the_sliders_answer_arrow_keys(lab: Lab, page: Page) -> None:
     page.keyboard.press("ArrowRight")  # grow after every step
     expect(status(page)).to_contain_text(re.compile(r"megatron loses 1\d\d\d steps"))
     assert picture(page).get_attribute("src") != first
-    assert lab.errors == []
 
 
 def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> None:
@@ -71,7 +55,6 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     panel(page).get_by_role("button", name="made up: drifts").click()
     button.click()
     expect(status(page)).to_contain_text("megatron loses")
-    assert lab.errors == []
 
 
 def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page: Page) -> None:
@@ -88,7 +71,6 @@ def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page:
     assert clipped(here) == []
     here.get_by_role("button", name="made up: drifts").click()
     expect(status(page)).to_contain_text("torch and LogMax do well")
-    assert lab.errors == []
 
 
 def test_the_sweep_answers(lab: Lab, page: Page) -> None:
@@ -104,19 +86,17 @@ def test_the_sweep_answers(lab: Lab, page: Page) -> None:
     assert clipped(sweep) == []
     sweep.get_by_role("button", name="classifier").click()
     page.keyboard.press("Home")
-    assert lab.errors == []
 
 
-def test_how_fast_the_picture_follows(page: Page) -> None:
+def test_a_key_press_changes_the_picture(page: Page) -> None:
     panel(page).locator(".noUi-handle").nth(0).focus()
-    _, late = times_to_answer(page, picture(page), ["ArrowRight", "ArrowLeft"] * (PRESSES // 2))
-    assert late < 5000  # printed, not judged: only that it answers
+    for key in ("ArrowRight", "ArrowLeft") * 2:
+        press(page, picture(page), key)
 
 
 @pytest.mark.parametrize("width", [1280, 1000])
-def test_nothing_is_clipped(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 1000})
-    page.wait_for_timeout(500)
+def test_nothing_is_clipped(lab: Lab, page: Page, width: int) -> None:
+    lab.resize(page, width)
     assert clipped(panel(page)) == []
 
 

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from harness.turns import nothing_goes_on, until
 
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
 from mpkit.course.lesson_05.live_rules import LiveScales
@@ -148,17 +149,16 @@ def test_what_the_panel_does_not_train(panel: ScalerRacePanel) -> None:
 def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRacePanel) -> None:
     async def check() -> None:
         panel.buttons.start.click()
-        await asyncio.sleep(0.1)
+        await until(lambda: panel.live and panel.live.step)
         assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
-        step = panel.race.step if panel.race else 0
-        await asyncio.sleep(0.1)
         assert panel.race is not None
+        step = panel.race.step
+        await nothing_goes_on()
         assert panel.race.step == step
         panel.buttons.pause.click()
-        await asyncio.sleep(0.1)
-        assert panel.race.step > step
+        await until(lambda: panel.race.step > step)
         panel.buttons.stop.click()
         assert repr(panel).startswith("classifier, live: Stopped after ")
         assert panel.buttons.stop.disabled
@@ -167,9 +167,8 @@ def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRa
         assert panel.runner.state == "stopped"
         assert panel.race is None
         assert "keras" in panel.laps
-        await asyncio.sleep(0.05)
+        await nothing_goes_on()
         assert panel.race is None, "a race that was ended must not draw any more"
-        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(check())
 
@@ -178,10 +177,11 @@ def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_tr
     async def check() -> None:
         panel.rules = ("torch", "apex-amp")
         panel.start()
-        await asyncio.sleep(0.1)
+        await until(lambda: panel.race and panel.race.step)
         panel.controls["log2_init"].value = 40  # beyond apex-amp's cap: refused, and the training goes on
         panel.gradients = "autoencoder"
-        await asyncio.sleep(0.6)
+        before = panel.png()
+        await until(lambda: panel.png() != before)  # the training goes on and draws
         assert panel.race is not None
         assert repr(panel).startswith("classifier, live: ")
         panel.stop()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from statistics import fmean
 
 import pytest
 import torch
+from harness.turns import nothing_goes_on, until
 
 from mpkit import LossScaler, StepRecord, fit
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
@@ -185,15 +185,9 @@ class Job:
         self.states.append(self.runner.state)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.001)
-
-
 async def settled() -> None:
     """No task but this one is left, and none of ours is remembered."""
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await nothing_goes_on()
     assert background._RUNNING == {}
 
 
@@ -205,7 +199,7 @@ def test_it_yields_pauses_resumes_and_stops_at_any_moment() -> None:
         job.runner.pause()
         assert (job.runner.state, job.runner.active) == ("paused", True)
         at = job.done
-        await asyncio.sleep(0.05)
+        await nothing_goes_on()
         assert job.done == at
         job.runner.resume()
         await until(lambda: job.done > at)
@@ -340,11 +334,11 @@ def test_stopping_inside_changed_ends_the_work() -> None:
 
 def test_resuming_without_a_loop_says_so_and_stays_paused() -> None:
     async def begin() -> Runner:
-        runner = Runner("Paused", lambda: True, lambda: None, print)
-        runner.start()
-        await asyncio.sleep(0.02)
-        runner.pause()
-        return runner
+        job = Job()
+        job.runner.start()
+        await until(lambda: job.done > 0)
+        job.runner.pause()
+        return job.runner
 
     runner = asyncio.run(begin())
     with pytest.raises(RuntimeError, match="no running event loop"):
@@ -355,17 +349,17 @@ def test_resuming_without_a_loop_says_so_and_stays_paused() -> None:
 
 def test_pausing_and_resuming_inside_changed_leaves_one_task() -> None:
     async def check() -> None:
-        once = [1]
+        states = []
 
         def changed() -> None:
-            if once and runner.state == "running":
-                once.clear()
+            states.append(runner.state)
+            if len(states) == 1:
                 runner.pause()
                 runner.resume()
 
         runner = Runner("Once", lambda: True, changed, print)
         runner.start()
-        await asyncio.sleep(0.2)
+        await until(lambda: len(states) > 8)  # two tasks would have shown up by now
         assert len([task for task in asyncio.all_tasks() if task.get_name() == "mpkit Once"]) == 1
         runner.stop()
 

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from harness.turns import nothing_goes_on, until
 from PIL import Image
 
 from mpkit.course.lesson_06.precision_race import PrecisionRacePanel
@@ -36,7 +37,7 @@ def test_before_and_after_a_race(panel: PrecisionRacePanel) -> None:
 def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRacePanel) -> None:
     async def check() -> None:
         panel.buttons.start.click()
-        await asyncio.sleep(0.1)
+        await until(lambda: panel.race and panel.race.step)
         assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
@@ -56,9 +57,7 @@ def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRace
         panel.buttons.start.click()
         PrecisionRacePanel()
         assert panel.runner.state == "stopped", "a new panel ends the old one's race"
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await nothing_goes_on()
 
     asyncio.run(check())
 
@@ -70,8 +69,7 @@ def test_an_error_in_the_training_is_shown(panel: PrecisionRacePanel, monkeypatc
         panel.start()
         assert panel.race is not None
         monkeypatch.setattr(panel.race, "take_turn", lambda: 1 / 0)
-        while panel.runner.active:
-            await asyncio.sleep(0.01)
+        await until(lambda: not panel.runner.active)
         assert panel.runner.state == "failed"
         assert "ZeroDivisionError: division by zero" in panel.message.value
 

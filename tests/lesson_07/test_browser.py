@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
+from harness.lesson_page import test_run_all_without_an_error, test_the_stored_lesson_shows_pictures  # noqa: F401
 from harness.page_checks import clipped
 from labdriver import Lab
 from playwright.sync_api import Locator, Page, expect
@@ -14,26 +12,11 @@ pytestmark = pytest.mark.browser
 LESSON = "07_measure_the_speedup.ipynb"
 
 
-@pytest.fixture(scope="session")
-def after_run(running: Lab, notebooks_copy: Path) -> Iterator[tuple[Page, list[str]]]:
-    """The lesson after Run All, and the errors that came with it. Run once for all tests."""
-    running.errors.clear()
-    page = running.open(LESSON, width=1280)
-    running.run_all(page, timeout_s=240)
-    yield page, list(running.errors)
-    page.close()
-
-
 def panel(page: Page, label: str) -> Locator:
     return page.locator(".jp-OutputArea-output", has=page.get_by_text(label, exact=True)).first
 
 
-def test_run_all_without_an_error(after_run: tuple[Page, list[str]]) -> None:
-    assert after_run[1] == []
-
-
-def test_the_speed_lab_answers(lab: Lab, after_run: tuple[Page, list[str]]) -> None:
-    page = after_run[0]
+def test_the_speed_lab_answers(page: Page) -> None:
     here = panel(page, "matrix size")
     words = here.get_by_role("status").first
     here.get_by_role("button", name="tensor cores idle").click()
@@ -47,11 +30,9 @@ def test_the_speed_lab_answers(lab: Lab, after_run: tuple[Page, list[str]]) -> N
     expect(words).to_contain_text("A wait in every step costs the MLP nothing that shows")
     here.get_by_role("button", name="too small").click()
     expect(words).to_contain_text("64 x 64")
-    assert lab.errors == []
 
 
-def test_the_memory_ledger_answers(lab: Lab, after_run: tuple[Page, list[str]]) -> None:
-    page = after_run[0]
+def test_the_memory_ledger_answers(page: Page) -> None:
     here = panel(page, "parameters")
     words = here.get_by_role("status").first
     expect(words).to_contain_text("Autocast saves 49% of the memory")
@@ -59,13 +40,10 @@ def test_the_memory_ledger_answers(lab: Lab, after_run: tuple[Page, list[str]]) 
     here.locator(".noUi-handle").nth(0).focus()
     page.keyboard.press("End")
     expect(words).to_contain_text("175 B, GPT-3, Adam")
-    assert lab.errors == []
 
 
 @pytest.mark.parametrize("width", [1280, 1000])
-def test_nothing_is_clipped(after_run: tuple[Page, list[str]], width: int) -> None:
-    page = after_run[0]
-    page.set_viewport_size({"width": width, "height": 1000})
-    page.wait_for_timeout(500)
+def test_nothing_is_clipped(lab: Lab, page: Page, width: int) -> None:
+    lab.resize(page, width)
     assert clipped(panel(page, "matrix size")) == []
     assert clipped(panel(page, "parameters")) == []

@@ -58,3 +58,12 @@ def test_no_target_has_lost_tests(target: str) -> None:
 
 def test_together_the_targets_miss_none() -> None:
     assert sum(map(count, BEFORE)) == len(marks_of_all_tests())
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
+def test_every_lesson_is_run_in_the_browser(notebook: str) -> None:
+    """By the two tests that each lesson's browser tests import, on the page that they share."""
+    source = (ROOT / "tests" / f"lesson_{notebook[:2]}" / "test_browser.py").read_text(encoding="utf-8")
+    assert f'LESSON = "{notebook}"' in source
+    for test in ("test_run_all_without_an_error", "test_the_stored_lesson_shows_pictures"):
+        assert re.search(rf"^from harness.lesson_page import .*\b{test}\b", source, re.M)

@@ -1,0 +1,77 @@
+"""A lesson in a real browser: opened, looked at as it lies in the repository, and run once for all its tests.
+
+A lesson's test_browser.py names its notebook, `LESSON = "04_scale_the_loss.ipynb"`, and imports the tests below: they
+share the page with its own. The fixtures `lesson` and `page` are in tests/conftest.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from labdriver import Lab
+from playwright.sync_api import Page, TimeoutError
+
+LOADED = (
+    "() => [...document.querySelectorAll('.jp-OutputArea-output img')].map(img => img.complete && img.naturalWidth)"
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the lesson shows before it is run: each picture's width, how many there should be, the text of the
+    outputs and of their tables' rows, and the errors until then."""
+
+    pictures: list[int]
+    expected: int
+    rows: list[str]
+    text: str
+    errors: list[str]
+
+
+@dataclass(frozen=True)
+class LessonPage:
+    """The lesson after Run All, and the errors that came with it."""
+
+    page: Page
+    stored: Stored
+    errors: list[str]
+
+
+@contextmanager
+def opened(lab: Lab, notebook: Path) -> Iterator[LessonPage]:
+    """Open a lesson of the lab's folder, look at it, and run it. Its kernel ends with the block."""
+    lab.errors.clear()
+    page = lab.open(notebook.name, width=1280)
+    expected = stored_pictures(notebook)
+    with suppress(TimeoutError):  # the test says it better
+        page.wait_for_function(f"expected => ({LOADED})().filter(Boolean).length >= expected", arg=expected)
+    outputs = page.locator(".jp-OutputArea-output")
+    rows, text = outputs.locator("table tbody tr").all_inner_texts(), "\n".join(outputs.all_inner_texts())
+    stored = Stored(page.evaluate(LOADED), expected, rows, text, list(lab.errors))
+    lab.errors.clear()
+    lab.run_all(page)
+    yield LessonPage(page, stored, list(lab.errors))
+    lab.close(page)
+
+
+def stored_pictures(notebook: Path) -> int:
+    """How many outputs are shown as a picture where no widget is alive."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return sum("image/png" in data and "text/html" not in data for data in shown)
+
+
+def test_run_all_without_an_error(lesson: LessonPage) -> None:
+    assert lesson.errors == []
+
+
+def test_the_stored_lesson_shows_pictures(lesson: LessonPage) -> None:
+    stored = lesson.stored
+    assert len(stored.pictures) == stored.expected
+    assert all(width > 500 for width in stored.pictures)
+    assert "model not found" not in stored.text.lower()
+    assert stored.errors == []
