@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mpkit import FP16, FloatFormat
+from mpkit import FloatFormat
 from mpkit.course import markup
 from mpkit.course.lesson_01.bit_buttons import FOCUS, SIZES, BitButtons
 from mpkit.course.lesson_01.bit_table import bit_table, error_of, headline, show, value_of
@@ -15,7 +15,7 @@ from mpkit.course.panels.controls import button, field, menu
 from mpkit.course.panels.panel import BadInput, Panel, guarded
 from mpkit.course.panels.setting import FormatSetting, make_controls
 from mpkit.course.read_number import read_number
-from mpkit.formats import FORMATS
+from mpkit.formats import FORMATS, FloatFormat
 
 PRESETS = ("0.1", "1/3", "2048+1", "65504", "65520", "1e-8", "inf")
 # The line under the field, where a message would stand, is always there: a message must not move the table.
@@ -32,7 +32,7 @@ class BitExplorer(Panel):
 
     Args:
         number: a float, or text as it can be typed into the panel.
-        format: the format whose bits are the buttons.
+        format: the format whose bits are the buttons (default: FP16).
 
     Raises:
         ValueError: text that is no number, or a format that is not in the menu.
@@ -40,12 +40,12 @@ class BitExplorer(Panel):
     """
 
     format = FormatSetting(
-        FORMATS.values(), menu("toggle the bits of", 220, 125, "format whose bits the buttons toggle"), FP16,
+        FORMATS.values(), menu("toggle the bits of", 220, 125, "format whose bits the buttons toggle"),
         doc="The format whose bits are the buttons.",
     )  # fmt: skip
     message_at = 1  # under the field
 
-    def __init__(self, number: float | str = START, format: FloatFormat = FP16) -> None:
+    def __init__(self, number: float | str = START, format: FloatFormat | None = None) -> None:
         self._text = ""  # what the panel itself wrote into the field
         self.field = field(
             "number", 300, 60, "a number, or a bit pattern such as 0x3c00; then press Enter",
@@ -53,7 +53,7 @@ class BitExplorer(Panel):
         )([], "")  # fmt: skip
         self.presets = [button(text, partial(self._on_preset, text), f"show {text}") for text in PRESETS]
         self.controls = make_controls(self)
-        self.format = format
+        self.format = format or FORMATS["FP16"]
         self.buttons = BitButtons(self._on_bit)
         self.down = button("▼ next down", partial(self._on_step, -1), "the next smaller number of this format")
         self.up = button("▲ next up", partial(self._on_step, 1), "the next larger number of this format")

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,11 +36,16 @@ class SumView:
     spacing: float
 
 
-def add_up(term: str, fmt: FloatFormat, how: How, count: int) -> SumView:
-    """Add `term`, a number as typed or `RANDOM`, `count` times (one of `COUNTS`)."""
+def totals_of(term: str, fmt: FloatFormat, how: How) -> np.ndarray:
+    """The running totals of `term`, a number as typed or `RANDOM`, over the most additions there are."""
+    return running_totals(_terms(term), fmt, how)
+
+
+def view_of(totals: np.ndarray, term: str, fmt: FloatFormat, how: How, count: int) -> SumView:
+    """The first `count` additions (one of `COUNTS`) of what `totals_of` gave for the same term, format and way."""
     terms, level = _terms(term), how == "pairwise"
     counts = 2 ** np.arange(int(math.log2(count)) + 1) if level else np.arange(1, count + 1)
-    totals = _totals(term, fmt, how)[: len(counts)]
+    totals = totals[: len(counts)]
     grid = FP32 if how == "fp32" else fmt
     before = float(totals[-2]) if not level else 0.0
     return SumView(
@@ -49,11 +53,6 @@ def add_up(term: str, fmt: FloatFormat, how: How, count: int) -> SumView:
         totals, np.cumsum(terms)[counts - 1], grid, rounder(fmt)(terms[count - 1]), before, float(totals[-1]),
         grid.spacing(before),
     )  # fmt: skip
-
-
-@lru_cache(maxsize=256)  # 130 kB each: a setting that was seen before is there at once
-def _totals(term: str, fmt: FloatFormat, how: How) -> np.ndarray:
-    return running_totals(_terms(term), fmt, how)
 
 
 def _terms(term: str) -> np.ndarray:

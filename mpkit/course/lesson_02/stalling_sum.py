@@ -2,11 +2,12 @@
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 from mpkit import BF16, E4M3, E5M2, FP16, TF32
 from mpkit.course.arithmetic.accumulate import HOWS
-from mpkit.course.lesson_02.running_sum import COUNTS, RANDOM, add_up
+from mpkit.course.lesson_02.running_sum import COUNTS, RANDOM, totals_of, view_of
 from mpkit.course.lesson_02.stalling_sum_picture import StallingSumFigure
 from mpkit.course.lesson_02.stalling_sum_words import HOW_WORDS, describe, headline, reason
 from mpkit.course.panels.controls import buttons, field, slider
@@ -62,12 +63,14 @@ class StallingSumPanel(PicturePanel):
     rows, drawn_by = (("term", "format"), ("how",), ("additions",)), StallingSumFigure
 
     def __init__(self, term: str | float = "1", additions: int = 4096) -> None:
+        self._totals = cache(totals_of)
         super().__init__(term=term, additions=additions)
 
     def look(self) -> None:
         """Add up."""
         self.used = usable(self.controls["term"].value)
-        self.view = add_up(self.used, self.format, self.how, self.additions)
+        chosen = self.used, self.format, self.how
+        self.view = view_of(self._totals(*chosen), *chosen, self.additions)
 
     def draw(self) -> Any:
         """The totals, and the last addition."""
