@@ -15,7 +15,7 @@ from mpkit.course.panels.controls import button, field, menu
 from mpkit.course.panels.panel import BadInput, Panel, guarded
 from mpkit.course.panels.setting import FormatSetting, make_controls
 from mpkit.course.read_number import read_number
-from mpkit.formats import FORMATS, FloatFormat
+from mpkit.formats import FORMATS
 
 PRESETS = ("0.1", "1/3", "2048+1", "65504", "65520", "1e-8", "inf")
 # The line under the field, where a message would stand, is always there: a message must not move the table.
