@@ -18,10 +18,10 @@ def escape(text: object) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
 
 
-def status(text: object, live: str = "polite", style: str = "") -> str:
-    """A line that screen readers announce when it changes (`live`: "off" leaves that to the reader). It is escaped."""
-    look = f' style="{style}"' if style else ""
-    return f'<div role="status" aria-live="{live}"{look}>{escape(text)}</div>'
+def status(text: object, **attributes: str) -> str:
+    """A line that screen readers announce when it changes; `attributes` such as aria_live="off". It is escaped."""
+    more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
+    return f'<div role="status"{more}>{escape(text)}</div>'
 
 
 def card(inner: str, accent: str = "plain") -> str:

@@ -139,6 +139,7 @@ def test_say_escapes_and_clears() -> None:
     panel = Counter()
     panel.say("<script> and `code`", "good")
     assert "&lt;script&gt; and <code>code</code>" in panel.message.value
+    assert '<div role="status">&lt;' in panel.message.value, "a browser test tells it from the words by their aria-live"
     panel.say("")
     assert panel.message.value == ""
 

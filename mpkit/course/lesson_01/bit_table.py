@@ -129,7 +129,7 @@ def _minus(n: int) -> str:
 def bit_table(rows: Sequence[Stored], chosen: str) -> str:
     """Headline, formula of the format named `chosen`, and one row a format."""
     (marked,) = [row for row in rows if row.fmt.name == chosen]
-    title = markup.status(headline(rows), style="font-size:17px;font-weight:bold")
+    title = markup.status(headline(rows), aria_live="polite", style="font-size:17px;font-weight:bold")
     how = f'<div style="margin:2px 0 6px;font-size:13px">{formula(marked)}</div>'
     line = f"border-bottom:1px solid {markup.BORDER};padding:3px 4px 3px 0;vertical-align:middle;text-align"
     head = "".join(

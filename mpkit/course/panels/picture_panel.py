@@ -84,7 +84,7 @@ class PicturePanel(Panel):
         """Show what `look` kept."""
         self.picture.value = self.draw().png()
         self.picture.tooltip = self.headline()
-        self.words.value = markup.status(self.said(), self.announce)
+        self.words.value = markup.status(self.said(), aria_live=self.announce)
 
     def choose(self, **settings: Any) -> None:
         """Set several settings and draw once, at the end."""
