@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from harness.turns import nothing_goes_on, until
 
 from mpkit.course.panels import live_panel
 from mpkit.course.panels.controls import slider
@@ -78,17 +79,16 @@ def test_it_runs_to_its_end_without_a_front_end(panel: Counting) -> None:
 def test_the_buttons(panel: Counting) -> None:
     async def check() -> None:
         panel.buttons.start.click()
-        await asyncio.sleep(0.05)
+        await until(lambda: panel.race and panel.race.step)
         assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
         assert panel.race is not None
         step = panel.race.step
-        await asyncio.sleep(0.05)
+        await nothing_goes_on()
         assert panel.race.step == step > 0
         panel.buttons.pause.click()
-        await asyncio.sleep(0.05)
-        assert panel.race.step > step
+        await until(lambda: panel.race and panel.race.step > step)
         panel.buttons.stop.click()
         assert (panel.race.stopped, panel.buttons.stop.disabled) == (True, True)
         assert panel.picture.tooltip == f"At {panel.race.step}"
@@ -100,13 +100,13 @@ def test_a_move_of_a_control_ends_the_race_and_shows_none(panel: Counting) -> No
     async def check() -> None:
         panel.start()
         race = panel.race
-        await asyncio.sleep(0.02)
+        await until(lambda: race and race.step)
         panel.by = 2
         assert race is not None
         assert (race.stopped, panel.race, panel.runner.state, repr(panel)) == (True, None, "stopped", "Nothing")
         assert (panel.buttons.count.value, panel.buttons.progress.value) == ("", 0)
         drawn = len(panel.figure)
-        await asyncio.sleep(0.05)
+        await nothing_goes_on()
         assert len(panel.figure) == drawn, "a race that was ended draws no more"
 
     asyncio.run(check())
@@ -157,8 +157,7 @@ def test_an_error_in_the_race_is_shown(panel: Counting, monkeypatch: pytest.Monk
     async def check() -> None:
         panel.start()
         monkeypatch.setattr(panel.race, "advance", lambda: 1 / 0)
-        while panel.runner.active:
-            await asyncio.sleep(0.01)
+        await until(lambda: not panel.runner.active)
         assert panel.runner.state == "failed"
         assert "ZeroDivisionError: division by zero" in panel.message.value
         assert panel.buttons.stop.disabled

@@ -149,7 +149,7 @@ def test_what_the_panel_does_not_train(panel: ScalerRacePanel) -> None:
 def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRacePanel) -> None:
     async def check() -> None:
         panel.buttons.start.click()
-        await until(lambda: panel.live and panel.live.step)
+        await until(lambda: panel.race and panel.race.step)
         assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
