@@ -1,8 +1,9 @@
 """`Runner`: long work in small slices on the kernel's own event loop, so that buttons answer while it goes on.
 
-There is no thread. `mpkit.policy` registers optimizer hooks for the whole process while a policy is applied, and torch
+It starts no thread. `mpkit.policy` registers optimizer hooks for the whole process while a policy is applied, and torch
 modes for its own thread: a second thread would round what is not its own, or fail to. Between two slices the loop is
-free, and everything (a button, another cell) runs at a point where no step is half done.
+free, and everything (a button, another cell) runs at a point where no step is half done. JupyterLab may call a panel's
+controls from a thread of its own; the panel's lock keeps them, too, out of a step.
 """
 
 from __future__ import annotations
@@ -99,24 +100,14 @@ class Runner:
         if self.state == old:
             self.state = new
             if new == "paused":
-                self._cancel()
+                self.task = None
             self.changed()
 
     def _leave(self, state: State) -> None:
         self.state = state
         if _RUNNING.get(self.name) is self:
             del _RUNNING[self.name]
-        self._cancel()
-
-    def _cancel(self) -> None:
-        """Work only ever stands still at its sleep, so a cancelled task has nothing half done."""
-        task, self.task = self.task, None
-        try:
-            inside = task is asyncio.current_task()
-        except RuntimeError:  # no loop runs here
-            inside = False
-        if task is not None and not inside:
-            task.cancel()
+        self.task = None  # it notices after its sleep; JupyterLab may call from another thread, which may not cancel it
 
     async def _slices(self) -> None:
         try:
