@@ -159,3 +159,14 @@ def test_the_row_of_a_panel_that_has_none(monkeypatch: pytest.MonkeyPatch) -> No
         below_rows = (widgets.Label("here"),)
 
     assert [type(child).__name__ for child in Bare().box.children] == ["Label", "Picture", "HTML", "HTML"]
+
+
+def test_a_panel_is_not_made_of_what_it_does_not_have() -> None:
+    with pytest.raises(TypeError, match="Product has no setting 'c'; it has a, b, marks"):
+        Product(c=1)
+    with pytest.raises(TypeError, match="Product has no setting 'draw'"):
+        Product(draw=1)
+    with pytest.raises(ValueError, match="a 7 is not in this panel"):
+        Product(a=7)
+    with pytest.raises(BadInput, match="Not 6, please"):
+        Product(a=2, b=3)

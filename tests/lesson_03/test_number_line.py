@@ -474,3 +474,11 @@ def test_keepers_look_as_in_the_picture_of_the_real_runs() -> None:
 
     assert list(LOOK.values()) == list(RUNS[:4])
     assert list(LOOK) == list(KEEPERS)
+
+
+@pytest.mark.parametrize("order", [("weight", "format"), ("format", "weight")])
+def test_a_weight_is_held_against_the_format_that_is_chosen_with_it(order: tuple[str, str]) -> None:
+    large = {"weight": 70000.0, "format": BF16}
+    assert NumberLinePanel(**{name: large[name] for name in order}).weight == 70000.0  # beyond FP16
+    with pytest.raises(ValueError, match="70000 is beyond FP16"):
+        NumberLinePanel(**{name: {**large, "format": FP16}[name] for name in order})

@@ -37,7 +37,7 @@ class SpeedLabPanel(PicturePanel):
     )  # fmt: skip
     case = Setting(
         (PRODUCTS, *CASES), lambda _, value: Unseen(value=value),
-        doc="What is shown: products of matrices, or one of `mpkit.course.lesson_07.speed_bars.CASES`.",
+        doc="What is shown: products of matrices, or why FP16 is not faster.",
     )  # fmt: skip
     rows = (("size", "presets"),)
     jumps: ClassVar = {name: {"size": n} for name, n in PRESETS.items()} | {name: {"case": name} for name in CASES}

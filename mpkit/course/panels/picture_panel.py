@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from mpkit.course import markup
 from mpkit.course.panels.controls import Toggles, button
 from mpkit.course.panels.panel import Panel, Picture, guarded
-from mpkit.course.panels.setting import make_controls
+from mpkit.course.panels.setting import TypedNumber, make_controls
 
 
 class PicturePanel(Panel):
@@ -20,7 +20,7 @@ class PicturePanel(Panel):
     `look` computes what is shown, `draw` makes the picture of that, `headline` its title, `summary` the same in words.
 
     Args:
-        start: first values of some settings, by name. ValueError, TypeError: as for setting them.
+        start: first values of some settings, by name. TypeError: no such setting. Else as for setting them.
     """
 
     # Names of settings; "presets" are the buttons of `jumps`. What has a row to itself is not put into a box.
@@ -39,11 +39,16 @@ class PicturePanel(Panel):
         self.picture, room = Picture(), f"{self.words_room}px" if self.words_room else None
         self.words = widgets.HTML(layout=widgets.Layout(min_height=room))
         super().__init__(*map(self._row, self.rows), *self.below_rows, self.picture, self.words)
-        for name, value in start.items():
-            setattr(self, name, value)
+        if unknown := [name for name in start if name not in self.controls]:
+            known = ", ".join(self.controls)
+            raise TypeError(f"{type(self).__name__} has no setting {unknown[0]!r}; it has {known}.")
+        # What is typed may depend on what is chosen: a weight on its format.
+        for name in sorted(start, key=lambda name: isinstance(getattr(type(self), name), TypedNumber)):
+            setattr(self, name, start[name])
         for control in self.controls.values():
             control.observe(self.moved, names="value")
-        self.redraw()
+        self.look()  # not guarded: a panel that cannot show its first picture is not made
+        self.show()
 
     def look(self) -> None:
         """Compute what the settings ask for and keep it. BadInput: it cannot be used, and nothing was changed."""
