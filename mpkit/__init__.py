@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    """The public names, `start` among them."""
+    return sorted({*globals(), "start"} - {"TYPE_CHECKING", "Any"})
+
+
 def __getattr__(name: str) -> Any:
     """`mpkit.start` belongs to the course, so it is loaded when a lesson asks for it."""
     if name == "start":

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 FEW = 4  # tensors that are read faster one by one than by one call for all
 
@@ -21,7 +22,7 @@ def memory_of(tensor: Tensor, name: str) -> Tensor:
         values = (values.coalesce() if values.layout == torch.sparse_coo else values).values()
     if not values.is_contiguous():
         if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
-            return values.permute(0, 2, 3, 1)  # what nearly all of a convolutional network is
+            values = values.permute(0, 2, 3, 1)  # what nearly all of a convolutional network is
         for dim, stride in enumerate(values.stride()):  # an expanded dimension holds one value many times: read it once
             if stride == 0 and values.shape[dim] > 1:
                 values = values.narrow(dim, 0, 1)
@@ -32,6 +33,8 @@ def memory_of(tensor: Tensor, name: str) -> Tensor:
 
 def require_floating(tensor: Any, name: str) -> None:
     """Raise a TypeError with the cure unless `tensor` is a floating-point tensor."""
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):  # is_lazy() is nothing for a compiler
+        raise ValueError(f"{name} belongs to a lazy module and has no values yet; run the model once on a batch first.")
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is {type(tensor).__name__}, but a tensor is asked for; wrap it: torch.tensor(x).")

@@ -108,7 +108,8 @@ def found_inf(tensors: Iterable[Tensor | None]) -> Tensor:
         TypeError: something is not a floating-point tensor.
     """
     given = [tensors] if isinstance(tensors, Tensor) else [t for t in tensors if t is not None]
-    values = [x for place, tensor in enumerate(given) if (x := memory_of(tensor, f"tensor {place}")).numel()]
+    every = [memory_of(tensor, f"tensor {place}") for place, tensor in enumerate(given)]
+    values = [x for x in every if x.numel()]
     home = given[0].device if given else torch.device("cpu")
     groups = [[values[place] for place in places] for places in by_kind(values)]
     flags = [torch.stack(extremes(group)).isfinite().all().to(home) for group in groups]

@@ -15,7 +15,8 @@ def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
     """
     if isinstance(tree, dict):
         made = {} if type(tree) is dict else copy.copy(tree)
-        made.update({key: map_leaves(change, value) for key, value in tree.items()})
+        for key, value in tree.items():  # one by one: a ModelOutput refuses update(), and a Counter's adds
+            made[key] = map_leaves(change, value)
         return made
     if isinstance(tree, list | tuple):
         build = getattr(tree, "_make", type(tree))  # named tuples take their fields one by one

@@ -127,6 +127,8 @@ class Policy:
     def _round_after_steps(self, model: nn.Module, mode: Emulation) -> Iterator[None]:
         """Switch emulation off while an optimizer works, and round the model's weights when it is done."""
 
+        own = {id(p) for p in model.parameters()}
+
         def before(*_: Any) -> None:
             mode.paused = True  # Adam's square roots and averages are FP32 in every policy
 
@@ -137,9 +139,9 @@ class Policy:
         def forward_done(*_: Any) -> None:
             mode.in_forward = False
 
-        def after(*_: Any) -> None:
+        def after(optimizer: Any, *_: Any) -> None:
             mode.paused = False
-            self.store_(model.parameters())
+            self.store_(p for group in optimizer.param_groups for p in group["params"] if id(p) in own)
 
         hooks: list[Any] = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
         hooks += [model.register_forward_pre_hook(forward), model.register_forward_hook(forward_done, always_call=True)]

@@ -179,6 +179,7 @@ def several_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+@unwatched
 def reciprocal(scale: Tensor) -> Tensor:
     """Return 1 / scale. One correctly rounded division gives the bits of torch's way, which goes through float64."""
     return scale.reciprocal()

@@ -40,6 +40,16 @@ class Run:
         return self.work.model
 
     @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that steps."""
+        return self.work.optimizer
+
+    @property
+    def policy(self) -> Policy:
+        """Which stage uses which format."""
+        return self.work.policy
+
+    @property
     def scaler(self) -> LossScaler:
         """The scaler that is driven."""
         return self.work.scaler
@@ -66,7 +76,8 @@ class Run:
         start, meter = time.perf_counter(), self.work.meter
         if meter:
             meter.reset()
-        numbers = self.work(*self.data.batch(self.step)).numbers.tolist()
+        inputs, targets = self.data.batch(self.step)
+        numbers = self.work(inputs, targets).numbers.tolist()
         flushed = meter.flushed if meter else 0.0
         return StepRecord.of(self.step, numbers, self.scaler.rule.skips, time.perf_counter() - start, flushed)
 
@@ -75,10 +86,10 @@ class Run:
         if not self._waiting:
             start, rows = time.perf_counter(), []
             for step in range(self.step, min(self.step + self._every, self.steps)):
-                batch = self.data.batch(step)
+                inputs, targets = self.data.batch(step)
                 if self._captured is None:
-                    self._captured = CapturedStep(self.work, *batch)
-                rows.append(self._captured(*batch).clone())
+                    self._captured = CapturedStep(self.work, inputs, targets)
+                rows.append(self._captured(inputs, targets).clone())
             numbers = torch.stack(rows).tolist()
             seconds = (time.perf_counter() - start) / len(rows)
             skips = self.scaler.rule.skips
@@ -163,12 +174,8 @@ def fit(
         raise ValueError(f"steps={steps!r}; use 0 or more, and a whole number.")
     _require_kind("policy", policy, Policy, 'mpkit.Policy.preset("fp16-mixed")')
     _require_kind("scaler", scaler, LossScaler, "mpkit.LossScaler(mpkit.DynamicScale())")
-    _require_kind("optimizer", optimizer, torch.optim.Optimizer, "torch.optim.Adam(model.parameters())")
+    _require_optimizer(optimizer)
     require_engine(engine)
-    if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS):  # a wrapper's own, too
-        raise TypeError(
-            "LBFGS needs a closure, which fit does not make; use an optimizer that steps once, such as SGD."
-        )
     if read_every < 1 or (read_every > 1 and not capture):
         raise ValueError(f"read_every={read_every} needs capture=True and a number of 1 or more.")
     can_measure = engine == "emulated" and not capture
@@ -190,3 +197,13 @@ def fit(
 def _require_kind(name: str, value: Any, kind: type, example: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{name} is asked to be a {kind.__name__}, but a {type(value).__name__} came; write {example}.")
+
+
+def _require_optimizer(optimizer: Any) -> None:
+    if not hasattr(optimizer, "param_groups"):
+        came = f"optimizer is asked to have param_groups, but a {type(optimizer).__name__} came"
+        raise TypeError(f"{came}; write torch.optim.Adam(model.parameters()).")
+    if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.LBFGS):  # a wrapper's own, too
+        raise TypeError(
+            "LBFGS needs a closure, which fit does not make; use an optimizer that steps once, such as SGD."
+        )

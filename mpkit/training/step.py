@@ -25,8 +25,12 @@ class StepTensors(NamedTuple):
 
     @property
     def numbers(self) -> Tensor:
-        """All of it in one float32 tensor, which one wait reads: losses, loss scale, found_inf, gradient norm."""
-        losses = self.losses.detach().float().reshape(-1)
+        """All of it in one tensor, which one wait reads: losses, loss scale, found_inf, gradient norm.
+
+        float32, or float64 if one of them is.
+        """
+        losses = self.losses.detach().reshape(-1)
+        losses = losses if losses.dtype == torch.float64 else losses.float()
         others = (self.result.outcome, self.grad_norm.reshape(1))  # perhaps elsewhere, if the model is on two devices
         return torch.cat([losses, *(other.to(losses.device) for other in others)])
 

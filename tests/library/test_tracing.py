@@ -18,11 +18,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from mpkit.casting import cast, fake_cast
-from mpkit.formats import E4M3, FP16, FloatFormat
+from mpkit.formats import BF16, E4M3, FP16, FloatFormat
 from mpkit.histogram import ExponentHistogram
 from mpkit.overflow import found_inf, tally
 from mpkit.policy.policy import Policy
-from mpkit.scaling import GradientStats
+from mpkit.scaling import GradientStats, LossScaler, StaticScale
 from mpkit.scaling.gradient_plan import GradientPlan
 from mpkit.tracing import glance as reading
 from mpkit.tracing import ledger as trace_ledger
@@ -624,3 +624,40 @@ def test_nested_modes_are_told_of_a_cast_one_after_the_other() -> None:
         out = cast(x, FP16)
     assert (outer.names, inner.names) == (["cast"], ["cast"])
     assert out.item() == 1.0
+
+
+def test_the_scaler_divides_unwatched_and_unrounded() -> None:
+    """1 / scale is no operation of the model: nothing to report where it is small, nothing for a policy to round."""
+    for scale, policy in ((2.0**30, "fp16-mixed"), (1000.0, "fp16-true"), (1000.0, "bf16-true")):
+        model, scaler = nn.Linear(1, 1, bias=False), LossScaler(StaticScale(scale))
+        nn.init.ones_(model.weight)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        scaler.scale(model(torch.ones(1, 1)).sum() * 2.0**-20).backward()
+        with trace(model, FP16) as watched, Policy.preset(policy).apply(model):
+            scaler.step(optimizer)
+        assert watched.first is None
+        assert model.weight.grad is not None
+        assert model.weight.grad.item() == pytest.approx(2.0**-20, rel=1e-6)
+
+
+def test_a_lazy_parameter_is_no_healthy_value() -> None:
+    lazy = nn.LazyLinear(2).weight
+    with pytest.raises(ValueError, match="tensor 0 belongs to a lazy module and has no values yet; run the model once"):
+        found_inf([lazy])
+
+
+def test_found_inf_in_a_compiled_graph() -> None:
+    flag = torch.compile(lambda x: found_inf([x]), fullgraph=True, backend="eager")
+    assert [flag(torch.tensor([value])).item() for value in (1.0, INF)] == [0.0, 1.0]
+
+
+def test_a_cast_of_the_users_own_keeps_its_format_under_a_policy() -> None:
+    for name in ("fp16-mixed", "fp16-true", "article"):
+        model = Step(lambda x: cast(F.linear(x, torch.full((1, 1), 65504.0)), BF16))
+        with Policy.preset(name).apply(model):
+            assert model(torch.ones(1, 1)).item() == 65536.0  # in BF16; FP16 ends before
+
+
+def test_glancing_at_float8_in_channels_last() -> None:
+    x = torch.ones(1, 2, 2, 2).to(memory_format=torch.channels_last).to(torch.float8_e5m2)
+    assert found_inf([x]).item() == 0.0

@@ -138,6 +138,16 @@ def test_skipped_steps_leave_weights_and_momentum_as_they_are() -> None:
     assert any(b and not a for a, b in pairwise(skipped)), "it overflows again after a good step"
 
 
+def test_a_float64_loss_is_recorded_as_it_is() -> None:
+    model = net()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return model.loss(outputs, targets).double() * 1e60
+
+    record = next(fit(model, batches(), optimizer=torch.optim.SGD(model.parameters(), lr=0.0), steps=1, loss_fn=loss))
+    assert 1e58 < record.loss < 1e62
+
+
 def test_records_compare_by_everything_but_seconds_and_nan_equals_nan() -> None:
     record = StepRecord(1, 0.5, (0.5,), 2.0, True, 0.0, float("nan"), 0.1)
     assert record == dataclasses.replace(record, seconds=9.0, grad_norm=float("nan"))
@@ -348,7 +358,7 @@ def test_one_seed_s_weights_do_not_touch_another_s_losses(policy: str) -> None:
 
 def test_bad_input_is_refused() -> None:
     model = net()
-    with pytest.raises(TypeError, match="optimizer is asked to be a Optimizer, but a int came; write torch"):
+    with pytest.raises(TypeError, match="optimizer is asked to have param_groups, but a int came; write torch"):
         fit(model, batches(), optimizer=5, steps=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="engine='fast' is unknown; use \"emulated\""):
         fit(model, batches(), optimizer=torch.optim.SGD(model.parameters()), steps=1, engine="fast")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch.utils import _pytree
 
+import mpkit
 from mpkit.formats import FP16
 from mpkit.policy.policy import Policy
 from mpkit.trees import leaves_in, map_leaves, map_tensors, tensors_in
@@ -64,6 +65,21 @@ def test_containers_keep_what_they_hold_besides() -> None:
     assert type(halved) is type(best)
     assert halved.values.item() == 1.5
     assert map_tensors(lambda t: t, torch.Size([2, 3])) == torch.Size([2, 3])
+
+
+class Closed(OrderedDict[str, Any]):
+    """Refuses update(), as the outputs of transformers' models do."""
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("You cannot use update")
+
+
+def test_dicts_that_refuse_update_or_add_in_it() -> None:
+    changed = map_tensors(lambda t: t * 2, Closed(loss=torch.ones(1), n=3))
+    assert (type(changed), changed["loss"].item(), changed["n"]) == (Closed, 2.0, 3)
+    counted = map_tensors(lambda t: t * 2, Counter({"a": torch.ones(1), "n": 3}))  # type: ignore[dict-item]
+    assert (type(counted), counted["a"].item(), counted["n"]) == (Counter, 2.0, 3)
+    assert mpkit.LossScaler(mpkit.StaticScale(8.0)).scale(Closed(loss=torch.ones(1)))["loss"].item() == 8.0
 
 
 class Operands(NamedTuple):
