@@ -32,16 +32,15 @@ def memory_of(tensor: Tensor, name: str) -> Tensor:
 
 
 def require_floating(tensor: Any, name: str) -> None:
-    """Raise a TypeError with the cure unless `tensor` is a floating-point tensor."""
+    """Raise a TypeError with the cure unless `tensor` is a floating-point tensor; ValueError: it has no values yet."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is {type(tensor).__name__}, but a tensor is asked for; wrap it: torch.tensor(x).")
     if isinstance(tensor, UninitializedParameter | UninitializedBuffer):  # is_lazy() is nothing for a compiler
         raise ValueError(f"{name} belongs to a lazy module and has no values yet; run the model once on a batch first.")
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is {type(tensor).__name__}, but a tensor is asked for; wrap it: torch.tensor(x).")
-        came = str(tensor.dtype)
+    if not tensor.is_floating_point():
         raise TypeError(
-            f"floating-point tensors are asked for, but {name} is {came}; leave it out (integers are never Inf or "
-            "NaN) or convert it: x.float(), for complex numbers torch.view_as_real(x)."
+            f"floating-point tensors are asked for, but {name} is {tensor.dtype}; leave it out (integers are never Inf "
+            "or NaN) or convert it: x.float(), for complex numbers torch.view_as_real(x)."
         )
 
 
