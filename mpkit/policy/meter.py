@@ -20,8 +20,16 @@ class Meter:
         self._nonzero = self._nonzero + torch.count_nonzero(grad)
         self._kept = self._kept + torch.count_nonzero(rounded)
 
+    def counts(self, device: torch.device | str = "cpu") -> Tensor:
+        """Non-zero values seen, and how many of them were kept: (2,) int64 on `device`."""
+        return torch.stack([torch.as_tensor(n, dtype=torch.int64, device=device) for n in (self._nonzero, self._kept)])
+
     @property
     def flushed(self) -> float:
         """Share (0 to 1) of the non-zero gradient values that became zero; 0 if there was none."""
-        nonzero = int(self._nonzero)
-        return (nonzero - int(self._kept)) / nonzero if nonzero else 0.0
+        return flushed_share(int(self._nonzero), int(self._kept))
+
+
+def flushed_share(nonzero: float, kept: float) -> float:
+    """Share (0 to 1) of `nonzero` values that were not kept; 0 if there was none."""
+    return (nonzero - kept) / nonzero if nonzero else 0.0

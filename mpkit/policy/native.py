@@ -12,6 +12,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from mpkit.casting import cast_floating
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
+from mpkit.policy.hardware import in_hardware
 from mpkit.policy.operations import MATRIX, OPAQUE
 
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
@@ -37,22 +38,24 @@ def kind_of(params: FloatFormat, forward: FloatFormat, backward: FloatFormat, lo
 
 @contextmanager
 def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Module) -> Iterator[None]:
-    """Inside the block, `model` runs as `kind` says. ValueError: TF32 on a device that is no GPU.
+    """Inside the block, `model` runs as `kind` says. ValueError: TF32 on a device that has none.
 
     "fp32" and "low forward" switch TF32 off for matrix products and convolutions, "tf32" on, until the block ends, so
     the backward pass belongs inside. "autocast" is torch's. "stored": every weight is read in the low format and the
     inputs are converted, except batch and instance norms, whose weights stay FP32 as their kernels ask. "low forward":
     matrix work in the low format, everything that comes back through it in FP32.
     """
-    device = next((p.device.type for p in model.parameters()), "cpu")
-    if kind == "tf32" and device != "cuda":
+    where = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = where.type
+    if kind == "tf32" and not in_hardware(TF32, where):
+        has = f"on the {device}" if device != "cuda" else f"on an {torch.cuda.get_device_name(where)}, which has none"
         raise ValueError(
-            f"TF32 is a mode of NVIDIA's tensor cores, and this model is on the {device}; "
-            'move it to a GPU or use engine="emulated".'
+            f"TF32 is a mode of NVIDIA's tensor cores (Ampere and later), and this model is {has}; "
+            'move it to such a GPU or use engine="emulated".'
         )
     with ExitStack() as stack:
         if kind in ("fp32", "tf32", "low forward"):  # else left alone: cuDNN would choose its algorithms a second time
-            stack.enter_context(_tf32(kind == "tf32"))
+            stack.enter_context(tf32(kind == "tf32"))
         if kind == "stored":
             stack.enter_context(_stored(model, DTYPES[forward]))
         if kind == "autocast" or (kind == "stored" and loss == FP32):
@@ -63,7 +66,7 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def tf32(allowed: bool) -> Iterator[None]:
     """Set what torch does with FP32 matrix work on a GPU. Its defaults: products in FP32, convolutions in TF32."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,9 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
+from mpkit.policy.application import Application
 from mpkit.policy.emulation import Emulation
+from mpkit.policy.hardware import in_hardware
 from mpkit.policy.meter import Meter
-from mpkit.policy.native import Kind, kind_of, natively
+from mpkit.policy.native import Kind, kind_of, natively, tf32
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,29 @@ class Policy:
             raise ValueError(f"policy {name!r} is unknown; use one of {', '.join(PRESETS)}.")
         return PRESETS[name]
 
+    def engine_on(self, device: torch.device | str) -> str:
+        """What "auto" stands for on a device: "native" if it has the policy's formats in hardware, else "emulated".
+
+        On a CPU, and for policies that no native engine runs, it is "emulated".
+        """
+        formats = {self.params, self.forward, self.backward, self.loss, self.update}
+        try:
+            kind_of(self.params, self.forward, self.backward, self.loss)
+        except ValueError:
+            return "emulated"
+        here = torch.device(device).type == "cuda" and all(in_hardware(fmt, device) for fmt in formats)
+        return "native" if here else "emulated"
+
+    def engine_for(self, model: nn.Module, engine: str) -> str:
+        """`engine`, or what "auto" stands for where the model is. ValueError: it is unknown."""
+        if engine not in ("emulated", "native", "auto"):
+            raise ValueError(
+                f'engine={engine!r} is unknown; use "emulated" (every machine), "native" (a GPU) or "auto" (what '
+                "the model's device has)."
+            )
+        first = next(model.parameters(), None)
+        return engine if engine != "auto" else self.engine_on("cpu" if first is None else first.device)
+
     def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Application:
         """Run `model` under this policy inside the with block.
 
@@ -68,7 +92,7 @@ class Policy:
             model: any `nn.Module` with float32 parameters.
             engine: "emulated" runs on any machine, and rounds float32. "native" uses the device's own formats, for the
                 presets; see `mpkit.policy.native`. Put the backward pass inside the block then. On a CPU native FP16
-                is slow.
+                is slow. "auto" is what `engine_on` says of the model's device.
             meter: counts the gradient values that rounding flushes to zero; emulation only.
 
         Raises:
@@ -81,7 +105,7 @@ class Policy:
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-        require_engine(engine)
+        engine = self.engine_for(model, engine)
         _require_float32(model)
         if engine == "emulated":
             return Application(self._run(model, meter))
@@ -110,7 +134,7 @@ class Policy:
             self.store_(model.parameters())
             _ACTIVE.append(mode)  # modes nest, and only the innermost may round: the others are told to rest
             try:
-                with mode, self._round_after_steps(model, mode):
+                with mode, tf32(False), self._round_after_steps(model, mode):
                     yield model
             finally:
                 _ACTIVE.remove(mode)
@@ -166,36 +190,6 @@ def _shadowed() -> Iterator[None]:
     finally:
         for mode in outer:
             mode.shadowed = False
-
-
-class Application:
-    """What `Policy.apply` returns: a context manager that warns if nobody enters it, since then it does nothing."""
-
-    def __init__(self, run: AbstractContextManager[nn.Module]) -> None:
-        self._run = run
-        self._entered = False
-
-    def __enter__(self) -> nn.Module:
-        self._entered = True
-        return self._run.__enter__()
-
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._run.__exit__(*error)
-
-    def __del__(self) -> None:
-        if not self._entered:
-            warnings.warn(
-                "policy.apply(model) was called without `with`, so nothing ran under the policy; "
-                "write: with policy.apply(model): loss = …",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-
-def require_engine(engine: str) -> None:
-    """ValueError unless `engine` is "emulated" or "native"."""
-    if engine not in ("emulated", "native"):
-        raise ValueError(f'engine={engine!r} is unknown; use "emulated" (every machine) or "native" (a GPU).')
 
 
 def _require_float32(model: nn.Module) -> None:

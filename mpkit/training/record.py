@@ -19,7 +19,7 @@ class StepRecord:
         scale: the loss scale that this step used.
         skipped: True if a gradient was Inf or NaN, so that the weights stayed as they were.
         flushed: share (0 to 1) of the non-zero gradient values, in the whole backward pass, that rounding turned
-            into zero; 0 if the policy does not round gradients.
+            into zero; 0 if the policy does not round gradients. None: it was not measured in this step.
         grad_norm: Euclidean norm of the unscaled gradient of all of the optimizer's parameters (all seeds together);
             not finite in a skipped step.
         seconds: wall-clock time of the step.
@@ -30,12 +30,14 @@ class StepRecord:
     losses: tuple[float, ...]
     scale: float
     skipped: bool
-    flushed: float
+    flushed: float | None
     grad_norm: float
     seconds: float
 
     @classmethod
-    def of(cls, step: int, numbers: Sequence[float], skips: bool, seconds: float, flushed: float = 0.0) -> StepRecord:
+    def of(
+        cls, step: int, numbers: Sequence[float], skips: bool, seconds: float, flushed: float | None = None
+    ) -> StepRecord:
         """A record from one row of `StepTensors.numbers`; `skips`: the rule leaves a step with found_inf out."""
         *losses, scale, found_inf, norm = numbers
         loss = sum(losses) / len(losses)

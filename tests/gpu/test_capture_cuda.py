@@ -15,7 +15,7 @@ from mpkit.course.nets.models import MLP
 from mpkit.scaling import preset
 from mpkit.training.batches import Batches
 from mpkit.training.capture import CapturedStep
-from mpkit.training.loop import Run
+from mpkit.training.run import Run
 from mpkit.training.step import TrainStep
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -51,9 +51,13 @@ class Outcome:
         return sum(record.skipped for record in self.records)
 
     @property
-    def flushed(self) -> float:
-        """Share of the non-zero gradient values that became zero, the mean over all steps."""
-        return fmean(record.flushed for record in self.records)
+    def flushed(self) -> float | None:
+        """Share of the non-zero gradient values that became zero: the mean over the steps in which it was measured.
+
+        None: in no step.
+        """
+        measured = [record.flushed for record in self.records if record.flushed is not None]
+        return fmean(measured) if measured else None
 
     @property
     def mean(self) -> float:

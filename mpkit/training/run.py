@@ -1,0 +1,146 @@
+"""`Run`: a training run in progress. It yields a record a step, stops when asked, and resumes to the bit."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.formats import FP32
+from mpkit.policy.meter import flushed_share
+from mpkit.policy.policy import Policy
+from mpkit.scaling.loss_scaler import LossScaler
+from mpkit.training.batches import StepData
+from mpkit.training.capture import CapturedStep
+from mpkit.training.flushed import flushed_counts
+from mpkit.training.record import StepRecord
+from mpkit.training.step import TrainStep
+
+
+class Run:
+    """A training run in progress; made by `fit`. Iterate over it to train.
+
+    `read_every`: 0 trains step by step; from 1 on the step is captured, and so many are trained between two reads.
+    `measure_every`: in every so-manieth step a second, emulated backward pass counts what is flushed; 0 for never.
+    """
+
+    def __init__(
+        self, work: TrainStep, data: StepData, steps: int, read_every: int = 0, measure_every: int = 0
+    ) -> None:
+        self.work, self.data, self.steps = work, data, steps
+        self.step = 0
+        self.measure_every = measure_every
+        self._stopped = False
+        self._every = read_every
+        self._captured: CapturedStep | None = None
+        self._waiting: list[StepRecord] = []
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.work.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that steps."""
+        return self.work.optimizer
+
+    @property
+    def policy(self) -> Policy:
+        """Which stage uses which format."""
+        return self.work.policy
+
+    @property
+    def scaler(self) -> LossScaler:
+        """The scaler that is driven."""
+        return self.work.scaler
+
+    @property
+    def captured(self) -> bool:
+        """Whether its steps are replayed from a CUDA graph."""
+        return self._every > 0
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> StepRecord:
+        if self._stopped or self.step >= self.steps:
+            raise StopIteration
+        try:
+            record = self._replay() if self._every else self._train_one_step()
+        except BaseException:
+            self.scaler.abandon()  # an interrupted step must not block the next one
+            raise
+        self.step += 1
+        return record
+
+    def stop(self) -> None:
+        """End the iteration before the next step. Nothing is left open; the state can still be saved."""
+        self._stopped = True
+
+    def _train_one_step(self) -> StepRecord:
+        start, meter = time.perf_counter(), self.work.meter
+        if meter:
+            meter.reset()
+        inputs, targets = self.data.batch(self.step)
+        counts = self._count(self.step, inputs, targets)
+        numbers = self.work(inputs, targets).numbers.tolist()
+        flushed = meter.flushed if meter else self._share(counts)
+        return StepRecord.of(self.step, numbers, self.scaler.rule.skips, time.perf_counter() - start, flushed)
+
+    def _replay(self) -> StepRecord:
+        """One record of a captured run; when none waits, train `read_every` steps and wait for the device once."""
+        if not self._waiting:
+            start, rows, counts = time.perf_counter(), [], []
+            for step in range(self.step, min(self.step + self._every, self.steps)):
+                inputs, targets = self.data.batch(step)
+                counts.append(self._count(step, inputs, targets))
+                if self._captured is None:
+                    self._captured = CapturedStep(self.work, inputs, targets)
+                rows.append(self._captured(inputs, targets).clone())
+            numbers = torch.stack(rows).tolist()
+            seconds = (time.perf_counter() - start) / len(rows)
+            skips = self.scaler.rule.skips
+            self._waiting = [
+                StepRecord.of(self.step + n, row, skips, seconds, self._share(count))
+                for n, (row, count) in enumerate(zip(numbers, counts, strict=True))
+            ]
+        return self._waiting.pop(0)
+
+    def _count(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor | None:
+        """In a step whose turn it is to be measured: what the policy keeps of its gradients, on the device."""
+        due = self.measure_every and step % self.measure_every == 0 and self.policy.backward != FP32
+        return flushed_counts(self.work, inputs, targets) if due else None
+
+    def _share(self, counts: Tensor | None) -> float | None:
+        if self.measure_every and self.policy.backward == FP32:
+            return 0.0  # nothing is rounded
+        return None if counts is None else flushed_share(*counts.tolist())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as a copy that further training does not touch."""
+        state = {
+            "step": self.step + len(self._waiting),
+            "model": self.model.state_dict(),
+            "optimizer": self.work.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was saved; the records from here on equal those of an uninterrupted run."""
+        state = copy.deepcopy(state)
+        self.model.load_state_dict(state["model"])
+        self.work.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.step = state["step"]
+        # The optimizer's state lies in other memory now; a graph that was captured before would go on with the old one.
+        self._stopped, self._waiting, self._captured = False, [], None
