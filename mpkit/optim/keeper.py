@@ -11,6 +11,7 @@ from torch._C import DisableTorchFunction
 from mpkit.casting import cast
 from mpkit.formats import FloatFormat, require_format
 from mpkit.optim.slot import Slot, UpdateCount, require_dtypes, shape_of, widened
+from mpkit.scaling.divider import skips_by_itself, step_fused
 
 
 class WeightKeeper(torch.optim.Optimizer):
@@ -23,7 +24,8 @@ class WeightKeeper(torch.optim.Optimizer):
 
     It is an optimizer itself: `param_groups` and `state` are the wrapped one's, so schedulers, clipping and scalers
     work as ever. `updates` counts what was lost. A gradient may be 16-bit: it is divided by the loss scale in FP32, if
-    the scaler has not done so. If a scaler found Inf or NaN, `step` changes nothing; to know, it waits for the device.
+    the scaler has not done so. If a scaler found Inf or NaN, `step` changes no weight and no state. Around a fused
+    optimizer that is decided on the device; around any other it waits for the device, to know.
     FP32 copies of all weights exist during a step, not between steps.
 
     Raises:
@@ -60,13 +62,28 @@ class WeightKeeper(torch.optim.Optimizer):
         After an exception the stored weights are those from before the step, or that a closure saw last.
         """
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and bool(found_inf):
-            return None
+        if found_inf is not None and not skips_by_itself(self.optimizer):
+            if bool(found_inf):
+                return None
+            found_inf = None
         with self._lent() as before:
-            result = self.optimizer.step() if closure is None else self.optimizer.step(self._around(closure))
+            result = None
+            if found_inf is not None:
+                step_fused(self.optimizer, None, found_inf)
+            else:
+                result = self.optimizer.step() if closure is None else self.optimizer.step(self._around(closure))
             with DisableTorchFunction():
-                self._store(before)
+                self._store(before, found_inf)
         return result
+
+    def held(self) -> list[Tensor]:
+        """What a step changes besides parameters and `state`: what is kept beside the weights, and the counts."""
+        extras = [slot.extra for slot in self._current() if slot.extra is not None]
+        return [*extras, self.updates.moved, self.updates.lost]
+
+    def generators(self) -> list[torch.Generator]:
+        """What a step draws random numbers from."""
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """State of the wrapped optimizer, and what the 16-bit weights cannot hold: enough to resume to the bit."""
@@ -175,11 +192,15 @@ class WeightKeeper(torch.optim.Optimizer):
 
         return evaluate
 
-    def _store(self, before: list[Tensor]) -> None:
+    def _store(self, before: list[Tensor], found_inf: Tensor | None) -> None:
         for slot, old in zip(self._current(), before, strict=True):
-            weight = slot.param.data
+            weight, own = slot.param.data, [t for t in (slot.stored, slot.extra) if t is not None]
+            as_it_was = [] if found_inf is None else [t.clone() for t in own]
             meant = (weight != old) & ~old.isnan()  # NaN differs from itself, so it would count in every step
             self._write(slot, weight)
             lost = meant & (self._read(slot) == old)
             self.updates.moved += meant.sum().to(self.updates.moved.device)
             self.updates.lost += lost.sum().to(self.updates.lost.device)
+            for tensor, was in zip(own, as_it_was, strict=False):
+                assert found_inf is not None
+                tensor.copy_(was.where(found_inf.to(was.device) > 0, tensor))

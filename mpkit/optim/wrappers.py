@@ -79,6 +79,12 @@ class Rounded(WeightKeeper):
         super().load_state_dict(state_dict)
         self._set_random(state_dict["random"])
 
+    def generators(self) -> list[torch.Generator]:
+        """One for each device of the parameters, if rounding is by chance."""
+        if self.rounding != "stochastic":
+            return []
+        return [self._generator(device) for device in sorted({str(slot.param.device) for slot in self._current()})]
+
     def _random_states(self) -> dict[str, Tensor]:
         return {device: generator.get_state() for device, generator in self._random.items()}
 

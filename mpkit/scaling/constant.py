@@ -20,7 +20,7 @@ class _ConstantRule(ScaleRule):
         """True: there is nothing to do."""
         return True
 
-    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
+    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor, *more: Tensor) -> None:
         """Change nothing."""
 
     @property

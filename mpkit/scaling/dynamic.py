@@ -64,7 +64,7 @@ class DynamicScale(ScaleRule):
             return ScaleState(self._grown(state.scale))
         return ScaleState(self._limited(state.scale), clean_steps)  # a state that was loaded may lie outside the limits
 
-    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
+    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor, *more: Tensor) -> None:
         """Do `update` in place on the device, in a few small kernels: no wait for the host."""
         # torch's kernel compares with ==, and a count that is beyond the interval already would never grow again.
         growth_tracker.clamp_(max=self.growth_interval - 1)

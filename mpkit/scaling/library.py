@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from mpkit.scaling.dynamic import DynamicScale
@@ -60,9 +61,8 @@ class LibraryScale(DynamicScale):
 
     @property
     def on_device(self) -> bool:
-        """True for what torch's kernel can do: no hysteresis, no late growth, no Inf, no error at the floor."""
-        plain = self.hysteresis == 1 and not self.late_growth and not self.grow_to_inf
-        return plain and self.at_floor == "stay"
+        """True unless it may raise an error at its floor, which takes the host."""
+        return self.at_floor == "stay"
 
     def init(self) -> ScaleState:
         """Return `init_scale`, rounded to float32, and counts as at the start."""
@@ -84,14 +84,33 @@ class LibraryScale(DynamicScale):
             return self._state(self._grown(state.scale), 0, self.hysteresis)
         return self._state(self._limited(state.scale), clean_steps, left)
 
-    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
+    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor, *more: Tensor) -> None:
         """Do `update` in place: on the device where `on_device`, else as every rule does it, by reading on the host."""
         if not self.on_device:
-            ScaleRule.update_tensors(self, scale, growth_tracker, found_inf)
+            ScaleRule.update_tensors(self, scale, growth_tracker, found_inf, *more)
+        elif self.hysteresis > 1 or self.late_growth or self.grow_to_inf:
+            self._update_in_general(scale, growth_tracker, found_inf > 0, *more)
         elif self.exact_interval:
             self._update_as_torch(scale, growth_tracker, found_inf)
         else:
             super().update_tensors(scale, growth_tracker, found_inf)
+
+    def _update_in_general(self, scale: Tensor, tracker: Tensor, found: Tensor, left: Tensor | None = None) -> None:
+        """`update` without a branch: both outcomes are computed, and `found` chooses. `left`: patience, if there is."""
+        clean = tracker + 1
+        due = ~found & (clean == self.growth_interval if self.exact_interval else clean >= self.growth_interval)
+        shrinks = found if left is None else found & (left <= 1)
+        grown = (scale.double() * self.growth_factor).float()
+        if not self.grow_to_inf:
+            grown = grown.where(grown.isfinite(), scale)
+        moved = (scale.double() * self.backoff_factor).float().where(shrinks, grown.where(due, scale))
+        if self.min_scale is not None or self.max_scale is not None:
+            moved = moved.clamp(self.min_scale, self.max_scale)
+        if left is not None:
+            full = {"growth": due, "clean step": ~found, "shrink": ~found | shrinks}[self.refill]
+            left.copy_(torch.where(full, self.hysteresis, torch.where(found, (left - 1).clamp(min=1), left)))
+        scale.copy_(moved.where(shrinks | ~found, scale))  # an overflow that is borne changes nothing
+        tracker.copy_(torch.where(found, -self.late_growth, clean.masked_fill(due, 0)))
 
     def _state(self, scale: float, tracker: int, left: int) -> ScaleState:
         return ScaleState(scale, tracker) if self.hysteresis == 1 else PatientState(scale, tracker, left)

@@ -22,6 +22,7 @@ from mpkit.scaling.gradient_plan import GradientPlan, Stage, describe, parameter
 from mpkit.scaling.gradient_stats import GradientStats
 from mpkit.scaling.rule import ScaleRule
 from mpkit.scaling.saved import read_state
+from mpkit.scaling.state_tensors import StateTensors
 from mpkit.scaling.step_result import StepResult
 from mpkit.trees import map_leaves
 
@@ -78,8 +79,8 @@ class LossScaler:
         if self._scale is None:
             if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError(misuse.IN_CAPTURE)
-            self._scale = torch.full((), self._memory.scale, dtype=torch.float32, device=device)
-            self._growth_tracker = torch.full((), self._memory.growth_tracker, dtype=torch.int32, device=device)
+            self._state = StateTensors(self.rule, self._memory, device)
+            self._scale = self._state.scale
             self._one = torch.ones((), dtype=torch.float32, device=device)
         return self._scale
 
@@ -142,12 +143,12 @@ class LossScaler:
 
     def _adapt(self, scale: Tensor, found_inf: Tensor) -> None:
         if self.rule.on_device:
-            self.rule.update_tensors(scale, self._growth_tracker, found_inf)
+            tracker, *more = self._state.counts.values()
+            self.rule.update_tensors(scale, tracker, found_inf, *more)
         else:  # Python decides: the host has to read found_inf
             seen = (self._seen,) if self.rule.reads else ()
             self._memory = self.rule.update(self._memory, bool(found_inf), *seen)
-            scale.fill_(self._memory.scale)
-            self._growth_tracker.fill_(self._memory.growth_tracker)
+            self._state.fill(self._memory)
 
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.
@@ -169,9 +170,8 @@ class LossScaler:
         """
         if any(plan.stage is not Stage.READY for plan in self._plans.values()):
             raise RuntimeError(misuse.MID_ITERATION)
-        tracker = self._memory.growth_tracker if self._scale is None else int(self._growth_tracker)
-        more = dataclasses.asdict(self._memory)
-        return {**more, "scale": self.get_scale(), "growth_tracker": tracker, "rule": self.rule.state_dict()}
+        there = {} if self._scale is None else self._state.read()
+        return {**dataclasses.asdict(self._memory), **there, "rule": self.rule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; an iteration in progress is dropped.
@@ -181,8 +181,7 @@ class LossScaler:
         self._memory = read_state(state, self.rule)
         self.abandon()
         if self._scale is not None:
-            self._scale.fill_(self._memory.scale)
-            self._growth_tracker.fill_(self._memory.growth_tracker)
+            self._state.fill(self._memory)
 
     def _plan(self, optimizer: torch.optim.Optimizer, verb: str) -> tuple[Tensor, GradientPlan]:
         if self._scale is None:

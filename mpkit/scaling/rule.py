@@ -68,9 +68,10 @@ class ScaleRule(abc.ABC):
         """Whether `update_tensors` does all that `update` does, without waiting for the device."""
         return False
 
-    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor) -> None:
+    def update_tensors(self, scale: Tensor, growth_tracker: Tensor, found_inf: Tensor, *more: Tensor) -> None:
         """Do `update` in place on 0-dim tensors: float32 scale, int32 tracker, float32 found_inf (0 or 1).
 
+        `more`: the further fields of a state with more than two, in their order, int32 each.
         This default reads them on the host: it waits for the device, and no CUDA graph can capture it.
         TypeError: the rule remembers more than these two.
         """

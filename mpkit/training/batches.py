@@ -1,6 +1,7 @@
 """What a run trains on: mini-batches that depend on the step's number alone."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -45,7 +46,12 @@ class Batches:
         """Inputs (batch_size, …) and targets of one step, counted from 0."""
         per_epoch = len(self.inputs) // self.batch_size
         epoch, index = divmod(step, per_epoch)
-        shuffle = torch.Generator().manual_seed(self.seed + epoch)
-        order = torch.randperm(len(self.inputs), generator=shuffle)
-        chosen = order[index * self.batch_size : (index + 1) * self.batch_size].to(self.inputs.device)
+        order = _order(len(self.inputs), self.seed + epoch, self.inputs.device)
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         return self.inputs[chosen], self.targets[chosen]
+
+
+@lru_cache(maxsize=4)  # to draw and move it for every batch would take longer than a small model's step on a GPU
+def _order(samples: int, seed: int, device: torch.device) -> Tensor:
+    """A permutation, drawn on the CPU: the same on every device."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed)).to(device)

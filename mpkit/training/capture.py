@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mpkit.scaling.divider import skips_by_itself
+from mpkit.scaling.rule import ScaleRule
 from mpkit.training.step import TrainStep
 from mpkit.trees import tensors_in
 
@@ -28,7 +29,7 @@ class CapturedStep:
     `numbers`: see `StepTensors.numbers`. It is one tensor: the next step overwrites it.
 
     Args:
-        work: the step; its optimizer must be fused, and "capturable" where it offers that (Adam).
+        work: the step; its optimizer must be fused. Adam is set to "capturable", which changes no number.
         inputs, targets: the first batch; all others must have its shapes and dtypes. It is not trained on here. A
             loader that writes into `.inputs` and `.targets` and passes those saves two copies.
 
@@ -38,7 +39,11 @@ class CapturedStep:
     """
 
     def __init__(self, work: TrainStep, inputs: Tensor, targets: Tensor) -> None:
-        _require_capturable(work)
+        if why := why_not(work.optimizer, work.scaler.rule):
+            raise ValueError(why)
+        for group in work.optimizer.param_groups:
+            if "capturable" in group:  # fused, it counts its steps on the device already
+                group["capturable"] = True
         self.work, self.inputs, self.targets = work, inputs.clone(), targets.clone()
         self._rates = _rates(work.optimizer)
         with _undone(work):
@@ -49,6 +54,8 @@ class CapturedStep:
                     work(self.inputs, self.targets)
             torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
+        for generator in _generators(work.optimizer):
+            self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
             self.numbers = work(self.inputs, self.targets).numbers
 
@@ -80,7 +87,9 @@ def _undone(work: TrainStep) -> Iterator[None]:
     optimizers that can be captured begin.
     """
     rng, scaler = torch.cuda.get_rng_state(), work.scaler.state_dict()
-    tensors = [(t, t.detach().clone()) for t in itertools.chain(work.model.parameters(), work.model.buffers())]
+    draws = [(generator, generator.get_state()) for generator in _generators(work.optimizer)]
+    held: list[Tensor] = getattr(work.optimizer, "held", list)()
+    tensors = [(t, t.detach().clone()) for t in itertools.chain(work.model.parameters(), work.model.buffers(), held)]
     before = {id(t): t.clone() for t in _state(work.optimizer)}
     try:
         yield
@@ -92,6 +101,8 @@ def _undone(work: TrainStep) -> Iterator[None]:
                 tensor.zero_() if id(tensor) not in before else tensor.copy_(before[id(tensor)])
         work.scaler.load_state_dict(scaler)
         torch.cuda.set_rng_state(rng)
+        for generator, state in draws:
+            generator.set_state(state)
 
 
 def _state(optimizer: Any) -> list[Tensor]:
@@ -103,19 +114,22 @@ def _rates(optimizer: Any) -> list[float | None]:
     return [None if isinstance(group["lr"], Tensor) else group["lr"] for group in optimizer.param_groups]
 
 
-def _require_capturable(work: TrainStep) -> None:
-    optimizer, groups = work.optimizer, work.optimizer.param_groups
+def _generators(optimizer: Any) -> list[torch.Generator]:
+    """Those that a wrapper of mpkit.optim draws from; torch's own generator is looked after by torch."""
+    return getattr(optimizer, "generators", list)()
+
+
+def why_not(optimizer: Any, rule: ScaleRule) -> str | None:
+    """Why a step of these cannot be captured, and what to do, in a sentence; None if it can."""
+    groups, inner = optimizer.param_groups, getattr(optimizer, "optimizer", optimizer)  # a wrapper's own
     device = next((p.device.type for group in groups for p in group["params"]), "cpu")
+    name = type(inner).__name__
     if device != "cuda":
-        raise ValueError(f"a CUDA graph needs a CUDA device, and this model is on the {device}; leave capture away.")
-    if not skips_by_itself(optimizer):
-        raise ValueError(
-            f"{type(optimizer).__name__} asks the host whether to skip; use a fused one, such as SGD(…, fused=True)."
-        )
-    if any(not group.get("capturable", True) for group in groups):
-        raise ValueError(f"{type(optimizer).__name__} counts its steps on the host; make it with capturable=True.")
+        return f"a CUDA graph needs a CUDA device, and this model is on the {device}; leave capture away."
+    if not skips_by_itself(inner):
+        return f"{name} asks the host whether to skip; use a fused one, such as SGD(…, fused=True)."
     if any(group.get("dampening") for group in groups):
-        raise ValueError("dampening treats the first step differently, which a graph cannot; use dampening=0.")
-    if not work.scaler.rule.on_device:
-        name = type(work.scaler.rule).__name__
-        raise ValueError(f"{name} decides on the host; use NoScaling, StaticScale or DynamicScale.")
+        return "dampening treats the first step differently, which a graph cannot; use dampening=0."
+    if not rule.on_device:
+        return f"{type(rule).__name__} decides on the host; use NoScaling, StaticScale or DynamicScale."
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from mpkit.policy.policy import Policy
 from mpkit.scaling import NoScaling
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.training.batches import StepData
+from mpkit.training.capture import why_not
 from mpkit.training.run import Run
 from mpkit.training.step import LossFunction, TrainStep
 
@@ -29,7 +30,7 @@ def fit(
     measure_flushed: bool | None = None,
     measure_every: int = 20,
     engine: str = "emulated",
-    capture: bool = False,
+    capture: bool | Literal["auto"] = False,
     read_every: int = 1,
 ) -> Run:
     """Train `model` and yield a `StepRecord` for every step.
@@ -52,6 +53,7 @@ def fit(
         engine: "emulated", "native" or "auto", as for `Policy.apply`.
         capture: record the whole step (forward, backward, check, update, scale) in a CUDA graph at the first step and
             replay it: no Python between its kernels. Batches must keep their shape; see `mpkit.training.capture`.
+            "auto" does so where device, optimizer and rule allow it; `Run.uncaptured_because` says why not.
         read_every: with `capture`, train so many steps before their records are read, so that the host waits once for
             all of them. The model is then up to so many steps ahead of the record in hand, and a state that is saved is
             the model's: a run that resumes from it goes on behind the records that were still to be read.
@@ -80,18 +82,22 @@ def fit(
         raise ValueError(f"read_every={read_every} needs capture=True and a number of 1 or more.")
     if not isinstance(measure_every, int) or measure_every < 1:
         raise ValueError(f"measure_every={measure_every!r}; use a whole number from 1 on, such as 20.")
+    scaler = scaler or LossScaler(NoScaling())
+    because = why_not(optimizer, scaler.rule) or "" if capture == "auto" else ""
+    capture = not because if capture == "auto" else capture
     in_every_step = engine == "emulated" and not capture
     measure = in_every_step if measure_flushed is None else measure_flushed
     work = TrainStep(
         model,
         optimizer,
         policy,
-        scaler or LossScaler(NoScaling()),
+        scaler,
         loss_fn or getattr(model, "loss", None) or F.cross_entropy,
         engine,
         Meter() if measure and in_every_step else None,
     )
-    return Run(work, data, steps, read_every if capture else 0, measure_every if measure and not in_every_step else 0)
+    apart = measure_every if measure and not in_every_step else 0
+    return Run(work, data, steps, read_every if capture else 0, apart, because)
 
 
 def _require_kind(name: str, value: Any, kind: type, example: str) -> None:

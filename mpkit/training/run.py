@@ -25,12 +25,20 @@ class Run:
 
     `read_every`: 0 trains step by step; from 1 on the step is captured, and so many are trained between two reads.
     `measure_every`: in every so-manieth step a second, emulated backward pass counts what is flushed; 0 for never.
+    `uncaptured_because`: why it was not captured although that was wished, "" otherwise.
     """
 
     def __init__(
-        self, work: TrainStep, data: StepData, steps: int, read_every: int = 0, measure_every: int = 0
+        self,
+        work: TrainStep,
+        data: StepData,
+        steps: int,
+        read_every: int = 0,
+        measure_every: int = 0,
+        uncaptured_because: str = "",
     ) -> None:
         self.work, self.data, self.steps = work, data, steps
+        self.uncaptured_because = uncaptured_because
         self.step = 0
         self.measure_every = measure_every
         self._stopped = False

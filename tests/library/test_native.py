@@ -106,9 +106,7 @@ def test_tf32_flags_are_set_inside_and_restored() -> None:
 
 
 def test_what_it_refuses() -> None:
-    with pytest.raises(
-        ValueError, match="TF32 is a mode of NVIDIA's tensor cores .Ampere and later., and this model is on the cpu"
-    ):
+    with pytest.raises(ValueError, match=r"TF32 is a mode of NVIDIA's tensor cores .*, and this model is on the cpu"):
         Policy.preset("tf32").apply(classifier(), engine="native").__enter__()
     with pytest.raises(ValueError, match="no engine of the hardware runs params FP32, forward E4M3, backward FP32"):
         Policy(FP32, E4M3, FP32).apply(classifier(), engine="native")

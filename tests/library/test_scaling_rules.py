@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 import mpkit
+from mpkit import LossScaler
 from mpkit.histogram import ExponentHistogram
 from mpkit.scaling import (
     PRESETS,
@@ -227,17 +230,73 @@ def test_the_simple_rule_has_six_fields_and_the_libraries_rule_with_them_is_the_
         assert scales(LibraryScale(**options), flags) == scales(DynamicScale(**options), flags)
 
 
-@pytest.mark.parametrize("name", ["mpkit", "torch", "apex-amp", "jmp", "tf-legacy", "mindspore", "openseq2seq-backoff"])
+def on_device(state: ScaleState) -> tuple[torch.Tensor, ...]:
+    """Scale, tracker, and patience if the state has it."""
+    scale, *counts = dataclasses.astuple(state)
+    return torch.tensor(scale), *(torch.tensor(count, dtype=torch.int32) for count in counts)
+
+
+def numbers(tensors: Iterable[torch.Tensor]) -> tuple[float, ...]:
+    return tuple(tensor.item() for tensor in tensors)
+
+
+@pytest.mark.parametrize("name", [
+    "mpkit", "torch", "torch-fsdp", "apex-amp", "megatron", "keras", "paddle", "jmp", "tf-legacy", "mindspore",
+    "openseq2seq-backoff",
+])  # fmt: skip
 def test_these_presets_never_wait_for_the_host(name: str) -> None:
-    """Their update is torch's kernel: a CUDA graph can hold it, and a tensor without a value (meta) is enough."""
+    """A CUDA graph can hold their update."""
     rule = dynamic(name)
     assert rule.on_device
-    flags = [0] * 2100 + [1, 1, 0, 1]
-    state, scale, tracker = rule.init(), torch.tensor(rule.init().scale), torch.tensor(0, dtype=torch.int32)
+    flags = [0] * 2100 + [1, 1, 0, 1, 1, 1]
+    state = rule.init()
+    scale, tracker, *more = tensors = on_device(state)
     for flag in flags:
         state = rule.update(state, bool(flag))
-        rule.update_tensors(scale, tracker, torch.tensor(float(flag)))
-        assert (scale.item(), tracker.item()) == (state.scale, state.growth_tracker)
+        rule.update_tensors(scale, tracker, torch.tensor(float(flag)), *more)
+        assert numbers(tensors) == dataclasses.astuple(state)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_libraries_do_differently_is_the_same_on_the_device(seed: int) -> None:
+    rng = random.Random(seed)
+    rule = LibraryScale(
+        init_scale=rng.choice([2.0**16, 2.0**10, 2.0**120]), growth_factor=rng.choice([2.0, 1.7, 2.0**20]),
+        backoff_factor=rng.choice([0.5, 0.3]), growth_interval=rng.randint(1, 5),
+        min_scale=rng.choice([None, 1.0, 4.0]), max_scale=rng.choice([None, 2.0**125]), hysteresis=rng.randint(1, 4),
+        refill=rng.choice(["growth", "clean step", "shrink"]), late_growth=rng.randint(0, 1),
+        exact_interval=rng.random() < 0.5, grow_to_inf=rng.random() < 0.5,
+    )  # fmt: skip
+    state, share = rule.init(), rng.choice([0.02, 0.3, 0.6, 0.9])
+    scale, tracker, *more = tensors = on_device(state)
+    for _ in range(200):
+        found = rng.random() < share
+        state = rule.update(state, found)
+        rule.update_tensors(scale, tracker, torch.tensor(float(found)), *more)
+        assert numbers(tensors) == dataclasses.astuple(state)
+    assert [tensor.dtype for tensor in tensors[1:]] == [torch.int32] * (1 + len(more))
+
+
+def test_a_scaler_remembers_patience_in_a_checkpoint() -> None:
+    """Two overflows shrink; one is behind us when the state is saved, so the next shrinks."""
+    p = torch.nn.Parameter(torch.zeros(1))
+    sgd = torch.optim.SGD([p], lr=1.0)
+
+    def overflow(scaler: LossScaler) -> float:
+        sgd.zero_grad()
+        scaler.scale((p * math.inf).sum()).backward()
+        scaler.step(sgd)
+        scaler.update()
+        return scaler.get_scale()
+
+    first, second = (LossScaler(LibraryScale(init_scale=8.0, hysteresis=2)) for _ in range(2))
+    assert overflow(first) == 8.0
+    state = first.state_dict()
+    assert state["hysteresis_tracker"] == 1
+    second.load_state_dict(state)
+    assert overflow(second) == overflow(first) == 4.0
+    second.load_state_dict(state)
+    assert overflow(second) == 4.0, "also where the tensors are there already"
 
 
 # --- the article -----------------------------------------------------------------------------------------------------

@@ -25,11 +25,13 @@ class Learner:
     A record's loss is the weighted one, if the recipe weights its loss; `loss` is not.
     """
 
-    def __init__(self, recipe: Recipe, policy: Policy, rule: ScaleRule, steps: int, measure_flushed: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, policy: Policy, rule: ScaleRule, steps: int, measure_flushed: bool, device: str = "cpu"
+    ) -> None:
         self.recipe, self.rule = recipe, rule
         self.records: list[StepRecord] = []
         self.gave_up: int | None = None
-        model = recipe.model()
+        model = recipe.model(device)
         optimizer = recipe.optimizer(model)
         self._groups, self._rates = optimizer.param_groups, [group["lr"] for group in optimizer.param_groups]
 
@@ -37,7 +39,8 @@ class Learner:
             return model.loss(output, target) * self.weight(self.run.step)
 
         variant = Variant(recipe.about, policy, rule)
-        self.run = start(variant, model, recipe.data(), optimizer, steps, loss, measure_flushed)
+        changes = recipe.weight is not None  # loss and learning rate, at each step
+        self.run = start(variant, model, recipe.data(device), optimizer, steps, loss, measure_flushed, not changes)
 
     def follow_the_weight(self) -> None:
         """Divide the learning rate by the weight of the step to come."""
@@ -56,7 +59,8 @@ class Learner:
         missing = steps - len(some)
         scales = [record.scale for record in some] + [self.run.scaler.get_scale()] * missing
         skipped = np.array([record.skipped for record in some] + [True] * missing, dtype=bool)
-        flushed = np.array([record.flushed for record in some] + [0.0] * missing)
+        measured = [math.nan if record.flushed is None else record.flushed for record in some]
+        flushed = np.array(measured + [0.0] * missing)
         return Lap(self.rule, np.array(scales), skipped, skipped, flushed, self.gave_up, self.loss)
 
     def weight(self, step: int) -> float:
@@ -71,12 +75,13 @@ class LiveScales(SideBySide):
         name: one of `mpkit.course.runs.recipes.RECIPES`.
         rules: by name. Rules that take a step although it overflowed are refused: the weights would become Inf.
         steps: length; at most that of the recipe.
+        device: where all train.
 
     Raises:
         ValueError: no such recipe, no rule, a rule that does not skip, or a length that the recipe does not have.
     """
 
-    def __init__(self, name: str, rules: Mapping[str, ScaleRule], steps: int = STEPS) -> None:
+    def __init__(self, name: str, rules: Mapping[str, ScaleRule], steps: int = STEPS, device: str = "cpu") -> None:
         if name not in RECIPES:
             raise ValueError(f"{name!r} cannot be trained; use one of {', '.join(RECIPES)}.")
         recipe = RECIPES[name]
@@ -91,8 +96,8 @@ class LiveScales(SideBySide):
             )
         self.name, self.about = name, recipe.about
         policy = Policy.preset("fp16-mixed")
-        self.learners = {key: Learner(recipe, policy, rule, steps, True) for key, rule in rules.items()}
-        self.reference = Learner(recipe, Policy(), NoScaling(), steps, False)
+        self.learners = {key: Learner(recipe, policy, rule, steps, True, device) for key, rule in rules.items()}
+        self.reference = Learner(recipe, Policy(), NoScaling(), steps, False, device)
         self._all = {REFERENCE: self.reference, **self.learners}
         super().__init__({key: learner.run for key, learner in self._all.items()})
         for key, learner in self._all.items():

@@ -1,5 +1,6 @@
 """Run scaling rules over a history of gradients, without training: every rule sees the same gradients."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ class Lap:
 
     `scales` (steps,): the scale that each step used. `overflowed` (steps,): it was too large for the largest gradient.
     `skipped` (steps,): the same, for rules that skip; popart applies such a step. `flushed` (steps,): share (0 to 1) of
-    the non-zero gradients that became zero. `gave_up`: the step at which the rule raised ScaleExhausted; all steps from
-    there on count as skipped. None if it never did. `loss`: mean training loss of the last ten steps, if it trained.
+    the non-zero gradients that became zero, NaN where that was not measured. `gave_up`: the step at which the rule
+    raised ScaleExhausted; all steps from there on count as skipped. None if it never did. `loss`: mean training loss of
+    the last ten steps, if it trained.
     """
 
     rule: ScaleRule
@@ -40,9 +42,13 @@ class Lap:
 
     @property
     def mean_flushed(self) -> float:
-        """Mean share (0 to 1) of flushed values over the steps that were taken; 1 if none was."""
-        taken = ~self.skipped
-        return float(self.flushed[taken].mean()) if taken.any() else 1.0
+        """Mean share (0 to 1) of flushed values over the steps that were taken and measured.
+
+        1 if none was taken, NaN if none of those was measured.
+        """
+        taken = self.flushed[~self.skipped]
+        measured = taken[~np.isnan(taken)]
+        return float(measured.mean()) if measured.size else math.nan if taken.size else 1.0
 
 
 def race(rule: ScaleRule, history: GradientHistory, fmt: FloatFormat = FP16) -> Lap:

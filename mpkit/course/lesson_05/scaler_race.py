@@ -13,6 +13,7 @@ from mpkit.course.panels.live_panel import LivePanel
 from mpkit.course.panels.panel import BadInput, guarded
 from mpkit.course.panels.setting import OwnSetting, Setting, Several
 from mpkit.course.pictures.style import power
+from mpkit.course.runs.how import how
 from mpkit.scaling import ScaleRule
 
 DEFAULT = ("torch", "megatron", "LogMax", "article")
@@ -30,7 +31,7 @@ class _Rules(Several):
 class ScalerRacePanel(LivePanel[LiveScales]):
     """Up to five rules on the gradients of one run; the sliders replace what the libraries chose; the button trains.
 
-    `laps` holds the numbers; `race` is what trains, None while a recording is shown.
+    `laps` holds the numbers; `race` is what trains, on `device`, None while a recording is shown.
 
     Raises:
         ValueError: a run or a rule that the panel does not offer, or more than five rules.
@@ -54,7 +55,8 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     start_button, what = "Train live", "training"
     rows = ("gradients",), ("rules",), ("log2_init", "interval", "backoff")
 
-    def __init__(self, gradients: str = "made up: drifts", rules: Sequence[str] = DEFAULT) -> None:
+    def __init__(self, gradients: str = "made up: drifts", rules: Sequence[str] = DEFAULT, device: str = "cpu") -> None:
+        self.device = device
         self._recorded: dict[str, Lap] = {}
         self._memo: dict[tuple[ScaleRule, str], Lap] = {}
         self._figures: dict[str, ScalerRaceFigure] = {}
@@ -89,7 +91,8 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         name = RUNS[self.gradients]
         if name == "synthetic":
             raise BadInput(MADE_UP)
-        return LiveScales(name, {rule: self._rule(rule) for rule in self.rules}, STEPS if steps is None else steps)
+        rules = {rule: self._rule(rule) for rule in self.rules}
+        return LiveScales(name, rules, STEPS if steps is None else steps, self.device)
 
     def began(self) -> None:
         """A figure as long as the race."""
@@ -108,7 +111,7 @@ class ScalerRacePanel(LivePanel[LiveScales]):
 
     def said(self) -> str:
         """The headline, and where the gradients come from."""
-        return f"{self.headline()}.{CLOSED_LOOP if self.race else OPEN_LOOP}"
+        return f"{self.headline()}.{CLOSED_LOOP + f' {how(self.race.runs)}'.rstrip() if self.race else OPEN_LOOP}"
 
     def summary(self) -> str:
         """The picture in words."""

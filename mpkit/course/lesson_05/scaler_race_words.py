@@ -69,8 +69,12 @@ def numbers(lap: Lap) -> tuple[str, ...]:
     steps = len(lap.scales)
     if not steps:
         return ("–",) * 4
-    lost, flushed = ("all", "–") if lap.lost_steps == steps else (str(lap.lost_steps), percent(lap.mean_flushed))
+    lost, flushed = ("all", "–") if lap.lost_steps == steps else (str(lap.lost_steps), _share(lap))
     return lost, flushed, log2_text(lap.scales[-1]), "–" if lap.loss is None else _loss(lap.loss)
+
+
+def _share(lap: Lap) -> str:
+    return "–" if math.isnan(lap.mean_flushed) else percent(lap.mean_flushed)
 
 
 def _loss(loss: float) -> str:
@@ -82,7 +86,8 @@ def row(name: str, lap: Lap) -> str:
     gave_up = "" if lap.gave_up is None else f", gives up at step {lap.gave_up}"
     if not len(lap.scales):
         return f"{name}: no step yet"
-    flushed = "–" if lap.lost_steps == len(lap.scales) else f"{100 * lap.mean_flushed:.0f}%"
+    unknown = lap.lost_steps == len(lap.scales) or math.isnan(lap.mean_flushed)
+    flushed = "–" if unknown else f"{100 * lap.mean_flushed:.0f}%"
     return f"{name}: {_steps(lap.lost_steps)} lost, {flushed} flushed, ends at {log2_text(lap.scales[-1])}{gave_up}"
 
 

@@ -62,19 +62,20 @@ class RaceTask:
         """A fresh model, the same at every call."""
         return Autoencoder(SEEDS) if self.autoencoder else MLP(SEEDS)
 
-    def data(self) -> Batches:
+    def data(self, device: str = "cpu") -> Batches:
         """The training batches."""
-        return _digits().reconstruction() if self.autoencoder else _digits().classification()
+        held = _digits(device)
+        return held.reconstruction() if self.autoencoder else held.classification()
 
     def optimizer(self, model: SeedsNet, lr: float) -> torch.optim.Optimizer:
         """The task's optimizer for `model`."""
         if self.adam:
             return torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-        return torch.optim.SGD(model.parameters(), lr=lr)
+        return torch.optim.SGD(model.parameters(), lr=lr, fused=True)
 
     def score(self, model: SeedsNet) -> tuple[float, ...]:
         """Test error or accuracy of every seed, in FP32."""
-        held = _digits()
+        held = _digits(str(next(model.parameters()).device))
         if isinstance(model, Autoencoder):
             return tuple(model.error(held.test_images).tolist())
         assert isinstance(model, MLP)
@@ -92,8 +93,8 @@ TASKS: dict[str, RaceTask] = {
 
 
 @cache
-def _digits() -> Digits:
-    return digits()
+def _digits(device: str) -> Digits:
+    return digits(device)
 
 
 class LiveRace(SideBySide):
@@ -104,14 +105,16 @@ class LiveRace(SideBySide):
         task: what they learn.
         lr: learning rate; None is the task's.
         steps: steps of every competitor; None is the task's.
+        device: where all train.
 
     Raises:
         ValueError: fewer than two competitors, the same name twice, or an lr or steps that cannot be used.
     """
 
     def __init__(
-        self, competitors: Sequence[Variant], task: RaceTask, lr: float | None = None, steps: int | None = None
-    ) -> None:
+        self, competitors: Sequence[Variant], task: RaceTask, lr: float | None = None, steps: int | None = None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
         names = [variant.name for variant in competitors]
         if len(names) < 2:
             came = f"{names[0]} alone came" if names else "none came"
@@ -122,7 +125,7 @@ class LiveRace(SideBySide):
             raise ValueError(f"A learning rate of {self.lr:g} cannot be used; use a number above 0, such as 1e-3.")
         if length < 1:
             raise ValueError(f"A race of {length} steps has no end to look at; use 1 or more.")
-        super().__init__({variant.name: self._run(variant, length) for variant in competitors})
+        super().__init__({variant.name: self._run(variant, length, device) for variant in competitors})
         self.outcomes = {variant.name: Outcome(variant, self.records[variant.name]) for variant in competitors}
 
     def _train(self, name: str) -> None:
@@ -131,10 +134,10 @@ class LiveRace(SideBySide):
         if run.step == self.steps:
             self.outcomes[name].scores = self.task.score(run.model)  # type: ignore[arg-type]
 
-    def _run(self, variant: Variant, steps: int) -> Run:
-        model, task = self.task.model(), self.task
+    def _run(self, variant: Variant, steps: int, device: str) -> Run:
+        model, task = self.task.model().to(device), self.task
         loss = weighted(model, task.weight)
-        return start(variant, model, task.data(), task.optimizer(model, self.lr), steps, loss)
+        return start(variant, model, task.data(device), task.optimizer(model, self.lr), steps, loss, True)
 
 
 def standings(race: LiveRace) -> dict[str, str]:

@@ -10,6 +10,7 @@ from mpkit.course.panels.controls import buttons, field
 from mpkit.course.panels.live_panel import LivePanel
 from mpkit.course.panels.panel import BadInput, guarded
 from mpkit.course.panels.setting import Setting, Several, TypedNumber
+from mpkit.course.runs.how import how
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 ENDED = "The race was stopped, because you changed the {}. Press Start for a new one."
@@ -18,7 +19,8 @@ ENDED = "The race was stopped, because you changed the {}. Press Start for a new
 class PrecisionRacePanel(LivePanel[LiveRace]):
     """Choose a task and competitors, press Start, and watch them train; FP32 always takes part.
 
-    `race` is the race that is shown, or None before the first. A new panel stops the race of an older one.
+    `race` is the race that is shown, or None before the first; `device`: where they train. A new panel stops the race
+    of an older one.
     """
 
     task = Setting(
@@ -37,7 +39,8 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
     words_room, announce = 28, "off"
     rows, drawn_by = (("task", "lr"), ("competitors",)), RaceFigure
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         background.stop(type(self).__name__)
         super().__init__()
 
@@ -62,7 +65,7 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
         if not self.competitors:
             raise BadInput("Nobody is there to race against FP32; choose at least one competitor.")
         variants = [COMPETITORS[name] for name in (REFERENCE, *self.competitors)]
-        return LiveRace(variants, TASKS[self.task], self.lr, steps)
+        return LiveRace(variants, TASKS[self.task], self.lr, steps, self.device)
 
     def work(self) -> bool:
         """One competitor's step: the shortest time until a button answers."""
@@ -76,6 +79,10 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
     def headline(self) -> str:
         """Who is level with FP32, or where the race stands."""
         return headline(self.race)
+
+    def said(self) -> str:
+        """The summary, and on a GPU how the race is computed there."""
+        return f"{self.summary()} {how(self.race.runs) if self.race else ''}".rstrip()
 
     def summary(self) -> str:
         """Who ended level with FP32 and who is stuck; the same on every machine."""

@@ -90,7 +90,7 @@ class RaceFigure:
         with np.errstate(divide="ignore", invalid="ignore"):
             loss = np.log10(_smooth(np.array([r.loss for r in records]) / weight))
             scale = np.log2(np.array([r.scale for r in records]))
-        flushed = 100 * np.array([r.flushed for r in records])
+        flushed = 100 * np.array([np.nan if r.flushed is None else r.flushed for r in records])
         for ax, values in ((self.loss, loss), (self.scale, scale), (self.flushed, flushed)):
             points = np.column_stack([steps, values])[np.isfinite(values)]
             frame.line(ax, points, color, width=2.0 if name == REFERENCE else 1.8, dash=dash)
@@ -123,8 +123,9 @@ def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:
     if not outcome.records:
         return "", "", "", ""
     loss = f"{outcome.records[-1].loss / race.task.weight:.3g}"
+    flushed = "–" if outcome.flushed is None else f"{100 * outcome.flushed:.0f} %"
     score = "…" if not outcome.scores else f"{outcome.mean:.4f}" if race.task.autoencoder else f"{outcome.mean:.1%}"
-    return loss, str(outcome.skipped), f"{100 * outcome.flushed:.0f} %", score.replace("%", " %")
+    return loss, str(outcome.skipped), flushed, score.replace("%", " %")
 
 
 def spread(race: LiveRace, outcome: Outcome) -> str:

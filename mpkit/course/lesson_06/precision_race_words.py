@@ -18,7 +18,9 @@ def headline(race: LiveRace | None) -> str:
     if race.over:
         return _verdict(standings(race))
     where = f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}"
-    seen = {name: o.flushed for name, o in race.outcomes.items() if o.records}
+    seen = {name: o.flushed for name, o in race.outcomes.items() if o.flushed is not None}
+    if not seen:
+        return where
     worst = max(seen, key=lambda name: seen[name])
     if seen[worst] < 0.005:
         return f"{where}: nobody has lost 1 % of the gradients"
@@ -30,9 +32,8 @@ def detail(race: LiveRace | None) -> str:
     if race is None:
         return "Everybody trains the same networks on the same batches, one step each in turn."
     measure = "5 % of its mean test error" if race.task.autoencoder else "1 percentage point of its mean test accuracy"
-    return (
-        f"{race.task.about}, learning rate {race.lr:g}. Level: within {measure}, {len(race.task.model().seeds)} seeds."
-    )
+    recipe = f"{race.task.about}, learning rate {race.lr:g}."
+    return f"{recipe} Level: within {measure}, {len(race.task.model().seeds)} seeds."
 
 
 def line(race: LiveRace | None) -> str:

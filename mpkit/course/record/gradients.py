@@ -28,7 +28,7 @@ def record(name: str) -> GradientHistory:
 
 def _gradients(recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (every gradient value, the parameters' gradient values) of each step."""
-    net, data = recipe.model(), recipe.data()
+    net, data = recipe.model("cpu"), recipe.data("cpu")
     optimizer = recipe.optimizer(net)
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(recipe.steps):

@@ -19,6 +19,8 @@ from mpkit.scaling import ScaleRule
 from mpkit.training import Run, StepData
 from mpkit.training.step import LossFunction
 
+READ_EVERY = 20  # steps of a captured run between two waits for the device
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -85,11 +87,17 @@ def start(
     steps: int,
     loss_fn: LossFunction | None = None,
     measure_flushed: bool | None = None,
+    may_capture: bool = True,
 ) -> Run:
-    """The run of one variant, as `mpkit.fit` makes it; the variant's wrapper goes around `optimizer`."""
+    """The run of one variant, as `mpkit.fit` makes it; the variant's wrapper goes around `optimizer`.
+
+    It trains where `model` is, in the formats that the device has, and in a CUDA graph where that can be had, unless
+    the loss or the learning rate is another at each step (`may_capture=False`).
+    """
     return fit(
         model, data, optimizer=optimizer if variant.wrap is None else variant.wrap(optimizer), steps=steps,
         policy=variant.policy, scaler=LossScaler(variant.rule), loss_fn=loss_fn, measure_flushed=measure_flushed,
+        engine="auto", capture="auto" if may_capture else False, read_every=READ_EVERY if may_capture else 1,
     )  # fmt: skip
 
 
@@ -113,8 +121,8 @@ def train_each(
 
     Args:
         variants: what to compare; the names must differ.
-        model: makes the untrained model, the same at every call.
-        data: the batches, the same for every variant.
+        model: makes the untrained model, the same at every call; the training runs on the device that it is on.
+        data: the batches, the same for every variant, on the model's device.
         optimizer: makes the optimizer of a model.
         steps: steps of each variant.
         score: (seeds,) numbers for a trained model, computed in FP32.
@@ -202,7 +210,7 @@ def _merged(records: Sequence[StepRecord], weight: float) -> StepRecord:
         losses=losses,
         scale=min(record.scale for record in records),
         skipped=any(record.skipped for record in records),
-        flushed=0.0,
+        flushed=None,
         grad_norm=math.hypot(*(record.grad_norm for record in records)) / weight,
         seconds=sum(record.seconds for record in records),
     )

@@ -14,14 +14,16 @@ from mpkit.training import StepData
 class Recipe:
     """A run in FP32, one seed: what it is in a sentence, its steps, and how model, data and optimizer are made.
 
+    `model` and `data` get the device; the random numbers of both are drawn on the CPU.
+
     `weight(step)`: factor of the loss at that step; the learning rate is divided by it, so that with plain SGD the run
     itself stays the same in exact arithmetic.
     """
 
     about: str
     steps: int
-    model: Callable[[], SeedsNet]
-    data: Callable[[], StepData]
+    model: Callable[[str], SeedsNet]
+    data: Callable[[str], StepData]
     optimizer: Callable[[SeedsNet], torch.optim.Optimizer]
     weight: Callable[[int], float] | None = None
 
@@ -31,23 +33,32 @@ def falling_weight(step: int, steps: int = 420) -> float:
     return float(10 ** (2 - 10 * step / (steps - 1)))
 
 
+def sgd(net: SeedsNet) -> torch.optim.Optimizer:
+    """Plain, 0.1."""
+    return torch.optim.SGD(net.parameters(), lr=0.1, fused=True)
+
+
+def adam(lr: float) -> Callable[[SeedsNet], torch.optim.Optimizer]:
+    """Adam with a learning rate."""
+    return lambda net: torch.optim.Adam(net.parameters(), lr=lr, fused=True)
+
+
 RECIPES: dict[str, Recipe] = {
     "classifier": Recipe(
-        "digits classifier 64-128-64-10, SGD 0.1, batch 64", 1500, lambda: MLP(seeds=[0]),
-        lambda: digits().classification(), lambda net: torch.optim.SGD(net.parameters(), lr=0.1),
+        "digits classifier 64-128-64-10, SGD 0.1, batch 64", 1500, lambda device: MLP(seeds=[0]).to(device),
+        lambda device: digits(device).classification(), sgd,
     ),
     "autoencoder": Recipe(
-        "sigmoid autoencoder on digits, Adam 2e-3, batch 256", 1000, lambda: Autoencoder(seeds=[0]),
-        lambda: digits().reconstruction(), lambda net: torch.optim.Adam(net.parameters(), lr=2e-3),
+        "sigmoid autoencoder on digits, Adam 2e-3, batch 256", 1000, lambda device: Autoencoder(seeds=[0]).to(device),
+        lambda device: digits(device).reconstruction(), adam(2e-3),
     ),
     "bad-start": Recipe(
         "ReLU autoencoder with weights six times too large at the start, Adam 3e-3", 1000,
-        lambda: WideAutoencoder(seeds=[0]),
-        lambda: digits().reconstruction(), lambda net: torch.optim.Adam(net.parameters(), lr=3e-3),
+        lambda device: WideAutoencoder(seeds=[0]).to(device),
+        lambda device: digits(device).reconstruction(), adam(3e-3),
     ),
     "falling-loss": Recipe(
         "digits classifier, SGD, loss times a weight that falls from 1e2 to 1e-8, learning rate divided by it", 420,
-        lambda: MLP(seeds=[0]), lambda: digits().classification(),
-        lambda net: torch.optim.SGD(net.parameters(), lr=0.1), falling_weight,
+        lambda device: MLP(seeds=[0]).to(device), lambda device: digits(device).classification(), sgd, falling_weight,
     ),
 }  # fmt: skip

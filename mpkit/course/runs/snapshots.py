@@ -101,23 +101,26 @@ class GradientSnapshots:
 def layer_gradients(
     model: SeedsNet, inputs: Tensor, targets: Tensor, policy: Policy, scale: float = 1.0
 ) -> tuple[LayerGradients, ...]:
-    """Run one forward and backward pass under `policy` and return each layer's gradients, divided by `scale` again."""
+    """Run one forward and backward pass under `policy` and return each layer's gradients, divided by `scale` again.
+
+    The pass runs where the model is, natively if it can; the gradients come back on the CPU, in float32.
+    """
     outputs: list[Tensor] = []
 
     def keep(_module: Any, _inputs: Any, output: Tensor) -> None:
         outputs.append(output)
 
     layers = model.linear_layers()
+    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
     hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
-        with policy.apply(model):
+        with policy.apply(model, engine="auto"):
             loss = model.loss(model(inputs), targets).sum()
+            grads = torch.autograd.grad(loss * scale, [*outputs, *parameters])
     finally:
         for hook in hooks:
             hook.remove()
-    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-    grads = torch.autograd.grad(loss * scale, [*outputs, *parameters])
-    flat = [grad.flatten().cpu() / scale for grad in grads]
+    flat = [grad.flatten().float().cpu() / scale for grad in grads]
     signals, weights, biases = flat[: len(layers)], flat[len(layers) :: 2], flat[len(layers) + 1 :: 2]
     return tuple(LayerGradients(s, torch.cat([w, b])) for s, w, b in zip(signals, weights, biases, strict=True))
 
@@ -138,7 +141,7 @@ def record_gradients(
 
     Args:
         model: one of `mpkit.course.nets.models` with one seed; it is trained, so pass a fresh one.
-        data, optimizer: as for `mpkit.fit`.
+        data, optimizer: as for `mpkit.fit`; data on the model's device.
         at: steps to keep, counted from 0.
 
     Raises:
@@ -146,7 +149,7 @@ def record_gradients(
     """
     if len(model.seeds) != 1 or not at:
         raise ValueError(f"one seed and at least one step are asked for; {len(model.seeds)} seeds and {len(at)} came.")
-    run = fit(model, data, optimizer=optimizer, steps=max(at), measure_flushed=False)
+    run = fit(model, data, optimizer=optimizer, steps=max(at), measure_flushed=False, engine="auto", capture="auto")
     snapshots = {}
     for step in range(max(at) + 1):
         if step in at:
