@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mpkit import LossScaler, NoScaling, Policy, StaticScale, StepRecord, fit
 from mpkit.training import Batches, Run
+from mpkit.training.flushed import flushed_counts
 
 TINY = 2.0**-18  # of the loss: many FP16 gradients become zero
 
@@ -87,3 +88,16 @@ def test_a_resumed_run_measures_in_the_same_steps() -> None:
     second = run(engine="native", measure_flushed=True, measure_every=4)
     second.load_state_dict(state)
     assert list(second) == whole[6:]
+
+
+def test_gradients_stay_where_they_are() -> None:
+    work, (inputs, targets) = run(engine="native").work, Batches(images(), labels(), 16).batch(0)
+    work(inputs, targets)
+    before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in work.model.parameters()]
+    nonzero, kept = flushed_counts(work, inputs, targets).tolist()
+    assert nonzero > kept > 0
+    for p, grad, value in before:
+        assert p.grad is grad
+        assert grad is not None
+        assert value is not None
+        assert torch.equal(grad, value)
