@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
+from mpkit import BF16, FP16, DynamicScale, LossScaler, Policy, StepRecord, fit
 from mpkit.course.nets.models import MLP
+from mpkit.course.nets.transformer import Transformer
+from mpkit.optim import Kahan, MasterWeights, Rounded
 from mpkit.scaling import preset
 from mpkit.training.batches import Batches
 from mpkit.training.capture import CapturedStep
@@ -38,7 +40,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=True)
+    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
 
 def run(optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd, steps: int = 60, policy: str = "fp16-mixed",
@@ -48,9 +50,10 @@ def run(optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd, steps: in
     if dropout:
         model.append(nn.Dropout(0.2))  # type: ignore[operator]
     model.cuda()
-    scaler = LossScaler(DynamicScale(2.0**30, growth_interval=5))
+    scaler = LossScaler(settings.pop("rule", DynamicScale(2.0**30, growth_interval=5)))
+    settings.setdefault("engine", "native")
     return fit(model, FixedSize(), optimizer=optimizer(model), steps=steps, policy=Policy.preset(policy), scaler=scaler,
-               engine="native", **settings)  # fmt: skip
+               **settings)  # fmt: skip
 
 
 def same(a: list[StepRecord], b: list[StepRecord]) -> None:
@@ -149,8 +152,10 @@ def test_how_often_the_host_waits() -> None:
 
 def test_what_cannot_be_captured() -> None:
     batch = FixedSize().batch(0)
-    with pytest.raises(ValueError, match="Adam counts its steps on the host; make it with capturable=True"):
-        CapturedStep(work(lambda m: torch.optim.Adam(m.parameters(), fused=True)), *batch)
+    with pytest.raises(ValueError, match="Adam asks the host whether to skip; use a fused one"):
+        CapturedStep(work(lambda m: torch.optim.Adam(m.parameters(), capturable=True)), *batch)
+    with pytest.raises(ValueError, match="Adam asks the host whether to skip; use a fused one"):  # inside a wrapper
+        CapturedStep(work(lambda m: MasterWeights(torch.optim.Adam(m.parameters()), BF16)), *batch)
     with pytest.raises(ValueError, match="SGD asks the host whether to skip; use a fused one"):
         CapturedStep(work(lambda m: torch.optim.SGD(m.parameters(), lr=0.1)), *batch)
     with pytest.raises(ValueError, match="dampening treats the first step differently"):
@@ -185,3 +190,114 @@ def test_batches_of_the_kit_can_be_captured() -> None:
     model = MLP(seeds=[0]).cuda()
     records = list(fit(model, data, optimizer=sgd(model), steps=40, engine="native", capture=True))
     assert records[-1].loss < records[0].loss
+
+
+WRAPPERS: dict[str, Callable[[torch.optim.Optimizer], torch.optim.Optimizer]] = {
+    "nearest": lambda opt: Rounded(opt, BF16),
+    "Kahan": lambda opt: Kahan(opt, BF16),
+    "master": lambda opt: MasterWeights(opt, FP16),
+    "stochastic": lambda opt: Rounded(opt, BF16, "stochastic"),
+}
+
+
+@pytest.mark.parametrize("inner", [sgd, adam])
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_train_captured_as_uncaptured(name: str, inner: Callable[[nn.Module], torch.optim.Optimizer]) -> None:
+    """Skips, weights, what is kept beside them, and the count of lost updates."""
+    eager, captured = (
+        run(lambda model: WRAPPERS[name](inner(model)), policy="bf16-mixed", capture=capture, engine="native")
+        for capture in (False, True)
+    )
+    a, b = list(eager), list(captured)
+    assert [(r.scale, r.skipped) for r in a] == [(r.scale, r.skipped) for r in b]
+    close = 0.05 if name == "stochastic" else 1e-2
+    assert [r.loss for r in a] == pytest.approx([r.loss for r in b], rel=close, nan_ok=True)
+    shares = [one.work.optimizer.updates.lost_share for one in (eager, captured)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.02)
+    assert shares[0] < 1
+    assert any(record.loss < a[0].loss for record in b[-5:])
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapper_skips_on_the_device_and_changes_nothing(name: str) -> None:
+    """Gradients are Inf: weights, what is kept beside them and the counts stay, and the host does not wait."""
+    step = work(lambda model: WRAPPERS[name](adam(model)), rule=preset("none"))
+    inputs, targets = FixedSize().batch(0)
+    step(inputs, targets)
+    keeper: Any = step.optimizer
+    before = [t.clone() for t in [*step.model.parameters(), *keeper.held()]]
+    assert count_waits(lambda: step(inputs * float("inf"), targets)) == 0
+    after = [*step.model.parameters(), *keeper.held()]
+    assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
+    assert bool(before[-2] > 0), "the first step moved something"
+
+
+def test_stochastic_rounding_draws_anew_in_every_replay() -> None:
+    captured = CapturedStep(work(lambda m: Rounded(torch.optim.SGD(m.parameters(), lr=1e-4, fused=True), BF16,
+                                                   "stochastic")), *FixedSize().batch(0))  # fmt: skip
+    params = list(captured.work.model.parameters())
+    moved = []
+    for _ in range(3):
+        before = [p.detach().clone() for p in params]
+        captured(*FixedSize().batch(0))
+        moved.append(torch.cat([(p != q).flatten() for p, q in zip(before, params, strict=True)]))
+    assert not torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[1], moved[2])
+
+
+@pytest.mark.parametrize("name", ["torch", "keras", "megatron", "paddle", "torch-fsdp", "apex-amp", "mindspore"])
+def test_rules_of_libraries_can_be_captured(name: str) -> None:
+    same(list(run(rule=preset(name))), list(run(rule=preset(name), capture=True, read_every=7)))
+
+
+def test_auto_says_why_it_does_not_capture() -> None:
+    caught = run(rule=preset("openseq2seq-logmax"), capture="auto", read_every=20, steps=5)
+    assert (caught.captured, len(list(caught))) == (False, 5)
+    assert caught.uncaptured_because.startswith("LogMaxScale decides on the host")
+    free = run(capture="auto", read_every=20, steps=5)
+    assert (free.captured, free.uncaptured_because, len(list(free))) == (True, "", 5)
+
+
+@pytest.mark.parametrize("policy", ["fp16-mixed", "bf16-true", "article"])
+def test_emulation_can_be_captured(policy: str) -> None:
+    eager = run(policy=policy, engine="emulated", measure_flushed=False)
+    same(list(eager), list(run(policy=policy, engine="emulated", capture=True, read_every=10)))
+
+
+def test_a_captured_run_measures_what_is_flushed_and_leaves_no_trace() -> None:
+    """The share is that of an emulated step; records and weights are those of a run that does not measure."""
+    plain = run(capture=True, read_every=10, dropout=True, policy="fp16-mixed", rule=preset("none"))
+    measured = run(capture=True, read_every=10, dropout=True, policy="fp16-mixed", rule=preset("none"),
+                   measure_flushed=True, measure_every=20)  # fmt: skip
+    torch.manual_seed(5)
+    a = list(plain)
+    torch.manual_seed(5)
+    b = list(measured)
+    assert [r.step for r in b if r.flushed is not None] == [0, 20, 40]
+    assert {r.flushed for r in a} == {None}
+    assert [r.losses for r in a] == [r.losses for r in b]
+    assert all(torch.equal(p, q) for p, q in zip(plain.model.parameters(), measured.model.parameters(), strict=True))
+
+
+def test_a_resumed_captured_run_is_bit_equal() -> None:
+    whole = list(run(adam, capture=True, read_every=5))
+    first = run(adam, capture=True, read_every=5)
+    for _ in range(30):
+        next(first)
+    second = run(adam, capture=True, read_every=5)
+    second.load_state_dict(first.state_dict())
+    assert list(second) == whole[30:]
+
+
+def test_a_transformer_of_the_course_is_captured() -> None:
+    """Embeddings, fused attention, layer norms; and what was captured is freed with the run."""
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 50, (64, 33), generator=draw).cuda()
+    data = Batches(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), 16)
+    ends = {}
+    for capture in (False, True):
+        net = Transformer(50, seed=3).cuda()
+        training = fit(net, data, optimizer=adam(net), steps=40, policy=Policy.preset("fp16-mixed"), engine="auto",
+                       scaler=LossScaler(DynamicScale()), capture=capture, measure_flushed=False)  # fmt: skip
+        ends[capture] = list(training)[-1].loss
+    assert ends[True] == pytest.approx(ends[False], rel=2e-2)
