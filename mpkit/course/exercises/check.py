@@ -12,9 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from mpkit.course import table
 from mpkit.course.exercises import store
 from mpkit.course.exercises.checker import CHECKERS, Feedback, Judge, Stop, Wants, is_open, kind, not_yet, wrong
+from mpkit.trees import map_tensors, tensors_in
 
 EMPTY = "Not yet: your answer is still empty. Fill in the part marked with `...` and run the cell again."
 ITSELF = "The answer is the function itself: its name, without parentheses behind it."
@@ -23,6 +26,7 @@ NO_RESULT = "Not yet: your function returns nothing. Its last line should `retur
 # Frames of these folders are not the learner's: this package, the standard library, installed packages.
 FOLDERS = (Path(__file__).parents[2], *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 OURS = (*(f"{folder}{os.sep}" for folder in FOLDERS), "<frozen")
+GPU = "cuda"  # where a checker's tensors are made if the learner's are there
 
 
 def material(number: str) -> ModuleType | None:
@@ -62,14 +66,33 @@ def _judge(judge: Judge, wants: Wants, returns_nothing: bool, answer: Any) -> Fe
     if wants == "function" and not callable(answer):
         return wrong(f"{ITSELF} What came is {kind(answer)}, which looks like the result of a call.")
     try:
-        result = judge(answer if returns_nothing else _filled(answer))
-        return result if isinstance(result, Feedback) else _first_problem(result)
+        return _on_either_device(judge, answer if returns_nothing else _filled(answer))
     except Stop as stop:
         return stop.feedback
     except NotImplementedError:
         return not_yet(EMPTY)
     except (Exception, SystemExit) as error:  # sys.exit() must not end the lesson; an interrupt still may
         return wrong(_explain(error, judge))
+
+
+def _on_either_device(judge: Judge, answer: Any) -> Feedback:
+    """Run a checker; if tensors of two devices met, once more with the checker's own tensors on the GPU.
+
+    So a learner whose tensors are made with device=lesson.device is judged by what they compute.
+    """
+    try:
+        return _run(judge, answer)
+    except RuntimeError as error:
+        # Nothing else is tried again: an index out of range is an error on the CPU, and the end of CUDA in this kernel.
+        if "device" not in str(error) or not torch.cuda.is_available():
+            raise
+    with torch.device(GPU):
+        return _run(judge, answer)
+
+
+def _run(judge: Judge, answer: Any) -> Feedback:
+    result = judge(answer)
+    return result if isinstance(result, Feedback) else _first_problem(result)
 
 
 def _first_problem(results: Iterator[Feedback] | None) -> Feedback:
@@ -81,7 +104,7 @@ def _first_problem(results: Iterator[Feedback] | None) -> Feedback:
 
 
 def _filled(answer: Any) -> Any:
-    """Wrap a learner's function so that a call that returns nothing ends the check with "not yet"."""
+    """Wrap a learner's function: a call that returns nothing ends the check with "not yet", and tensors come here."""
     if not inspect.isroutine(answer):  # a callable object keeps its attributes, a module its parameters
         return answer
 
@@ -90,9 +113,21 @@ def _filled(answer: Any) -> Any:
         result = answer(*args, **kwargs)
         if is_open(result):
             raise Stop(not_yet(NO_RESULT if result is None else EMPTY))
-        return result
+        return _brought_here(result)
 
     return call
+
+
+def _brought_here(result: Any) -> Any:
+    """`result` with its tensors on the checker's device; as it came if they are there, or have no values to bring."""
+    here = torch.get_default_device()
+
+    def away(tensor: torch.Tensor) -> bool:
+        return tensor.device != here and not tensor.is_meta
+
+    if not any(map(away, tensors_in(result))):
+        return result
+    return map_tensors(lambda tensor: tensor.to(here) if away(tensor) else tensor, result)
 
 
 def _explain(error: BaseException, judge: Judge) -> str:

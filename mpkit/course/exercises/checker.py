@@ -6,6 +6,9 @@ The checkers of lesson NN live in `mpkit/course/lesson_NN/exercises.py`:
     def scale_rule(answer):
         require(answer(8.0, True) < 8.0, "After an overflow the scale must fall.")
         return passed("The scale falls after an overflow and stays otherwise.")
+
+A checker names no device for its tensors: `check` may run it with torch.device("cuda") around it. Random numbers are
+drawn on the CPU, so that they are the same everywhere, and go to `torch.get_default_device()`.
 """
 
 from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ NEAR = 0.005  # relative error that a sum may have
 
 
 def _random_terms(count: int) -> list[float]:
-    return torch.rand(count, generator=torch.Generator().manual_seed(2)).half().tolist()
+    return torch.rand(count, generator=torch.Generator().manual_seed(2), device="cpu").half().tolist()
 
 
 # What is summed, in words, and the terms: all of them values of FP16.

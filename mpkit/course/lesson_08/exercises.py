@@ -27,11 +27,16 @@ class _Layer(nn.Module):
         return self.attend(query, key, value)
 
 
+def _normal(draw: torch.Generator, *shape: int) -> Tensor:
+    """Normal random numbers, drawn on the CPU, where this check makes its tensors."""
+    return torch.randn(*shape, generator=draw, device="cpu").to(torch.get_default_device())
+
+
 @checker("08.1", wants="function")
 def attention_that_survives(answer: Any) -> Feedback:
     """The same attention, with nothing larger than needed on the way."""
     draw = torch.Generator().manual_seed(8)
-    query, key, value = torch.randn(3, 2, PLACES, SIZE, generator=draw).unbind(0)
+    query, key, value = _normal(draw, 3, 2, PLACES, SIZE).unbind(0)
     for spread in (0.5, 1.0):
         exact = torch.softmax(spread**2 * query @ key.mT / math.sqrt(SIZE), -1) @ value
         given = answer(spread * query, spread * key, value)
@@ -57,7 +62,7 @@ def a_sum_that_keeps_its_terms(answer: Any) -> Feedback:
     """The mean of many BF16 gradients, as exact as BF16 can say it."""
     for count in (2, 1000):
         draw = torch.Generator().manual_seed(count)
-        terms = [(1 + 0.3 * torch.randn(200, generator=draw)).bfloat16() for _ in range(count)]
+        terms = [(1 + 0.3 * _normal(draw, 200)).bfloat16() for _ in range(count)]
         exact = torch.stack(terms).double().mean(0)
         given = answer([term.clone() for term in terms])
         require(isinstance(given, Tensor), "The function should return one tensor: the mean.")
