@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -41,3 +42,8 @@ def leaves_in(tree: Any) -> Iterator[Any]:
 def tensors_in(tree: Any) -> Iterator[Tensor]:
     """Every tensor in `tree`, as `leaves_in` gives them."""
     return (leaf for leaf in leaves_in(tree) if isinstance(leaf, Tensor))
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on `device`, without a wait, except on a CPU: that would read it before the copy is there."""
+    return x.to(device, non_blocking=device.type != "cpu")

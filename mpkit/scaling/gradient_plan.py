@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mpkit import overflow
 from mpkit.scaling.gradient_stats import GradientStats
+from mpkit.trees import to_device
 from mpkit.unwatched import unwatched
 
 ParamGroups = list[dict[str, Any]]
@@ -133,8 +134,8 @@ def _check_bucket(bucket: Bucket, grads: list[Tensor | None], inv_scale: Tensor,
         _check_and_unscale(values, found_inf, inv_scale)
         return
     elsewhere = torch.zeros((), dtype=torch.float32, device=bucket.device)
-    _check_and_unscale(values, elsewhere, inv_scale.to(bucket.device, non_blocking=True))
-    found_inf.copy_(torch.maximum(found_inf, elsewhere.to(found_inf.device, non_blocking=True)))
+    _check_and_unscale(values, elsewhere, to_device(inv_scale, bucket.device))
+    found_inf.copy_(torch.maximum(found_inf, to_device(elsewhere, found_inf.device)))
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from mpkit.scaling.rule import ScaleRule
 from mpkit.scaling.saved import read_state
 from mpkit.scaling.state_tensors import StateTensors
 from mpkit.scaling.step_result import StepResult
-from mpkit.trees import map_leaves
+from mpkit.trees import map_leaves, to_device
 
 
 class LossScaler:
@@ -73,7 +73,7 @@ class LossScaler:
         scale = self._on_device(outputs.device)
         with torch._C.DisableTorchFunction():  # no active mode may round the product
             wide = outputs.float() if outputs.dtype == torch.float16 else outputs
-            return wide * scale.to(outputs.device, non_blocking=True)
+            return wide * to_device(scale, outputs.device)
 
     def _on_device(self, device: torch.device) -> Tensor:
         if self._scale is None:
