@@ -66,11 +66,7 @@ def fit(
         ValueError: unknown engine; `steps` is negative or no whole number; `measure_every` is below 1; or `read_every`
             is below 1, or above 1 without capture.
     """
-    if not callable(getattr(data, "batch", None)):
-        raise TypeError(
-            f"data is asked to have batch(step) -> (inputs, targets), but a {type(data).__name__} came; "
-            "wrap tensors as mpkit.Batches(inputs, targets, batch_size)."
-        )
+    _require_data(data)
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps={steps!r}; use 0 or more, and a whole number.")
     _require_kind("policy", policy, Policy, 'mpkit.Policy.preset("fp16-mixed")')
@@ -98,6 +94,14 @@ def fit(
     )
     apart = measure_every if measure and not in_every_step else 0
     return Run(work, data, steps, read_every if capture else 0, apart, because)
+
+
+def _require_data(data: Any) -> None:
+    if not callable(getattr(data, "batch", None)):
+        raise TypeError(
+            f"data is asked to have batch(step) -> (inputs, targets), but a {type(data).__name__} came; "
+            "wrap tensors as mpkit.Batches(inputs, targets, batch_size)."
+        )
 
 
 def _require_kind(name: str, value: Any, kind: type, example: str) -> None:

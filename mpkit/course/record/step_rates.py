@@ -1,6 +1,6 @@
 """Steps a second of the lessons' own long runs, on this machine's CPU and on its GPU.
 
-python -m mpkit.bench.lessons [--steps N] [--threads N]
+python -m mpkit.course.record.step_rates [--steps N] [--threads N]
 """
 
 import argparse
@@ -78,7 +78,7 @@ def steps_a_second(runs: Runs, device: str, steps: int) -> float:
 
 def main(argv: Sequence[str]) -> int:
     """Print a row for each run."""
-    parser = argparse.ArgumentParser(prog="python -m mpkit.bench.lessons", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mpkit.course.record.step_rates", description=__doc__)
     parser.add_argument("--steps", type=int, default=200, help="steps to time on a CPU; ten times as many on a GPU")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1, as in the lessons")
     chosen = parser.parse_args(argv)
