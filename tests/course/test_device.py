@@ -38,6 +38,8 @@ UNUSABLE: list[tuple[dict[str, Any], str, str, str]] = [
      "run torch.ones(1, device='cuda') in a fresh kernel and read what torch says"),
     ({"card": P100, "step": NO_KERNEL}, "architecture",
      "This torch has no kernels for the GPU's architecture, sm_60.", f"take a build with sm_60: {OTHER_TORCH}"),
+    ({"card": P100, "step": NO_KERNEL, "built_for": ["sm_60"]}, "architecture",
+     "This torch has no kernels for the GPU's architecture, sm_60.", f"take a build with sm_60: {OTHER_TORCH}"),
     ({"card": P100, "step": RuntimeError("CUBLAS_STATUS_ARCH_MISMATCH")}, "architecture",
      "This torch has no kernels for the GPU's architecture, sm_60.", f"take a build with sm_60: {OTHER_TORCH}"),
     ({"card": H100, "step": FULL}, "full", "The GPU's memory is full.",
