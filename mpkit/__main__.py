@@ -11,7 +11,7 @@ def doctor(argv: Sequence[str]) -> int:
     from mpkit.course.doctor.report import examine
 
     parser = argparse.ArgumentParser(prog="python -m mpkit doctor", description=SUMMARY["doctor"])
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where there is one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: where the lessons compute")
     arguments = parser.parse_args(argv)
     try:
         report = examine(arguments.device)

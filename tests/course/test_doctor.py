@@ -8,18 +8,22 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from harness.fake_gpu import H100, P100, T4, TOO_OLD, machine
 
 import mpkit.__main__ as command
-from mpkit.course.doctor import environment, format_speed
+from mpkit.course.doctor import environment, format_speed, hardware
 from mpkit.course.doctor import report as doctor
 from mpkit.course.doctor.environment import Finding
 from mpkit.course.doctor.format_speed import FormatSpeed
+from mpkit.course.gpu import look
 from mpkit.course.lesson_00.doctor import doctor_panel
-from mpkit.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32, TF32
+from mpkit.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32, TF32, FloatFormat
 
 GOOD = {"python": "3.11.7", "torch": "2.13.0", "ipywidgets": "8.1.9", "jupyterlab": "4.6.6"}
 
@@ -80,10 +84,16 @@ def test_examine_puts_threads_and_precision_back() -> None:
 
 
 def test_examine_refuses_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    machine(monkeypatch)
     for device in ("cuda", "tpu"):
-        with pytest.raises(ValueError, match=rf"device '{device}' is not here; use 'cpu'"):
+        with pytest.raises(ValueError, match=rf"device '{device}' is not here; use 'cpu'\. This machine has no CUDA"):
             doctor.examine(device)
+    machine(monkeypatch, H100, step=torch.OutOfMemoryError())
+    with pytest.raises(ValueError, match=r"device 'cuda' is not here; use 'cpu'\. The GPU's memory is full\.$"):
+        doctor.examine("cuda")
+    machine(monkeypatch, H100)
+    with pytest.raises(ValueError, match=r"device 'tpu' is not here; use 'cpu' or 'cuda'\.$"):
+        doctor.examine("tpu")
 
 
 @pytest.mark.parametrize("fmt", [FP16, BF16])
@@ -120,11 +130,132 @@ def test_text_shows_figures_findings_and_cures(report: doctor.Report) -> None:
     assert replace(report, findings=report.findings[:1]).healthy
 
 
-def test_on_a_gpu_the_lessons_still_emulate(report: doctor.Report) -> None:
-    fast = FormatSpeed(FP16, 0.2, 3.0, "native")
-    assert replace(report, formats=(fast,)).rows()[1] == ("FP16", "16", "0.2x", "3x", "emulate")
-    (finding,) = doctor._device_findings("cuda")
-    assert finding.text.startswith("The lessons emulate every small format in FP32 on the CPU, on this machine too.")
+def test_the_table_says_what_the_lessons_do(report: doctor.Report) -> None:
+    fast = (FormatSpeed(FP16, 0.2, 3.0, "native"), FormatSpeed(E4M3, 0.1, 3.0, "emulate"))
+    assert replace(report, formats=fast).rows()[1:] == [
+        ("FP16", "16", "0.2x", "3x", "native"), ("E4M3", "8", "0.1x", "3x", "emulate"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("card", "own"), [(H100, {FP32, TF32, FP16, BF16}), (T4, {FP32, FP16}), (P100, {FP32})])
+def test_on_a_gpu_a_format_in_hardware_is_used_natively(
+    card: str, own: set[FloatFormat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card may take BF16 tensors that it computes in FP32, and FP8 that the lessons cannot use yet."""
+    machine(monkeypatch, card)
+    monkeypatch.setattr(format_speed, "native", lambda *_: int)
+    monkeypatch.setattr(format_speed, "median_seconds", lambda *_: 1.0)
+    on_the_gpu = SimpleNamespace(device=torch.device("cuda"))
+    use = {fmt: format_speed._speed(fmt, on_the_gpu, on_the_gpu, 1.0).use for fmt in FORMATS.values()}  # type: ignore
+    assert use == {fmt: "native" if fmt in own else "emulate" for fmt in FORMATS.values()}
+
+
+NO_GPU = (
+    "No GPU is needed: on a CPU the lessons emulate every small format in FP32, with the same rounding. "
+    "Only the speed is not that of a GPU."
+)
+UNUSED = "The GPU that is here is not used."
+SITE = "https://pytorch.org/get-started/locally/"
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "cure"),
+    [
+        ({"cuda": None, "nvidia": True}, "There seems to be an NVIDIA GPU, but this torch is built without CUDA.",
+         f"pip uninstall torch, then the command that {SITE} gives, with torch=="),
+        ({"nvidia": True, "init": RuntimeError(TOO_OLD)}, "The NVIDIA driver is too old for this torch (CUDA 13.0).",
+         "update the driver; or take a build for an older CUDA: pip uninstall torch, then"),
+        ({"card": P100, "step": RuntimeError("no kernel image")},
+         "This torch has no kernels for the GPU's architecture, sm_60.", "take a build with sm_60: pip uninstall"),
+        ({"cuda": None, "mps": True}, "Apple's GPU (MPS) is not used: the lessons use NVIDIA GPUs only.", ""),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_cannot_be_used_is_a_note_with_a_cure(
+    given: dict[str, Any], text: str, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, **given)
+    device, (needless, found) = hardware.findings(look())
+    assert (device, needless) == ("cpu", Finding("good", NO_GPU))
+    assert (found.kind, found.text) == ("note", f"{UNUSED} {text}")
+    assert found.cure.startswith(cure)
+    assert bool(found.cure) == bool(cure)
+
+
+def test_without_a_gpu_there_is_nothing_to_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    assert hardware.findings(look()) == ("cpu", [Finding("good", NO_GPU)])
+
+
+def test_a_gpu_that_fits_is_what_the_lessons_train_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, T4)
+    fits = Finding("good", "The GPU (Tesla T4), its driver and this torch fit together.")
+    train = Finding(
+        "good",
+        "The lessons train on the GPU. A first small step on the GPU worked. FP16 is the hardware's own; BF16, TF32 "
+        "and other formats are emulated on it. FP8 needs scales of its own: a later lesson; until then it is emulated "
+        "too.",
+    )
+    assert hardware.findings(look()) == ("cuda", [train, fits])
+    assert hardware.names() == ("CPU", "Tesla T4")
+    monkeypatch.setenv("MPKIT_DEVICE", "cpu")
+    asked = Finding("note", "The lessons compute on the CPU. It was asked for (MPKIT_DEVICE=cpu).")
+    assert hardware.findings(look()) == ("cpu", [asked, Finding("good", NO_GPU), fits])
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("gpu", "MPKIT_DEVICE must be 'cpu' or 'cuda', but 'gpu' came. "
+         "Without it, a lesson takes the GPU where one works."),
+        ("cuda", "MPKIT_DEVICE is 'cuda', but no GPU can be used. This machine has no CUDA device. "
+         "To go on without: unset MPKIT_DEVICE, or set it to cpu."),
+    ],
+)  # fmt: skip
+def test_a_variable_that_stops_every_lesson_is_bad(word: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    monkeypatch.setenv("MPKIT_DEVICE", word)
+    refused = Finding("bad", f"Lessons will not start. {text}", "unset MPKIT_DEVICE, restart the kernel")
+    assert hardware.findings(look()) == ("cpu", [refused])
+    assert not doctor.examine().healthy
+
+
+def test_a_gpu_that_cannot_be_timed_leaves_the_table_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def speeds(device: str) -> tuple[FormatSpeed, ...]:
+        if device == "cuda":
+            raise torch.OutOfMemoryError
+        return (FormatSpeed(FP32, 1.0, 1.0, "native"),)
+
+    machine(monkeypatch, H100)
+    monkeypatch.setattr(doctor, "speeds", speeds)
+    report = doctor.examine()
+    assert (report.device, report.size, report.devices) == ("cpu", 256, ("CPU", H100))
+    assert Finding("note", "The GPU could not be timed (OutOfMemoryError), so the table shows the CPU.") in (
+        report.findings
+    )
+    monkeypatch.setattr(doctor, "speeds", lambda device: ())
+    assert doctor.examine().device == "cuda"
+    assert doctor.examine("cpu").device == "cpu"
+
+
+def test_what_cannot_be_examined_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("Version")
+
+    machine(monkeypatch, H100)
+    monkeypatch.setattr(torch.cuda, "get_device_name", fail)
+    monkeypatch.setattr(environment.metadata, "version", fail)
+    monkeypatch.setattr(environment, "server_prefix", fail)
+    assert hardware.names() == ("CPU",)
+    assert set(environment.versions().values()) == {sys.version.split()[0], ""}
+    assert environment.examine(GOOD) == [Finding("note", "The packages could not be examined (KeyError).")]
+
+
+def test_a_product_that_fails_is_no_native_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("not implemented for 'Half'")
+
+    monkeypatch.setattr(format_speed, "_product", lambda *_: fail)
+    assert format_speed.native(FP16, torch.ones(2, 2), torch.ones(2, 2)) is None
 
 
 def test_an_arrow_needs_no_colon_before_it(report: doctor.Report) -> None:

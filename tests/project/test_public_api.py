@@ -33,7 +33,7 @@ LIBRARY = frozenset(
     "scaling policy optim tracing training".split()
 )
 SHARED = frozenset(
-    "start table markup read_number arithmetic nets runs recorded doctor pictures panels exercises".split()
+    "start device gpu table markup read_number arithmetic nets runs recorded doctor pictures panels exercises".split()
 )
 HEAVY = ("matplotlib", "ipywidgets", "IPython", "sklearn", "PIL")
 

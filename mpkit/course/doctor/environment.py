@@ -34,10 +34,18 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            found[name] = metadata.version(name) or ""
+        except (metadata.PackageNotFoundError, KeyError):  # KeyError: what is left of it names no version
             found[name] = ""
     return found
+
+
+def examine(installed: Mapping[str, str]) -> list[Finding]:
+    """`findings` for this kernel and its server. What cannot be looked at is a note: the doctor goes on."""
+    try:
+        return findings(installed, server_prefix())
+    except Exception as error:
+        return [Finding("note", f"The packages could not be examined ({type(error).__name__}).")]
 
 
 def findings(installed: Mapping[str, str], server: Path | None) -> list[Finding]:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from mpkit import E4M3, E5M2, FP32, TF32, FloatFormat, cast
 from mpkit.formats import FORMATS
+from mpkit.policy.hardware import in_hardware
 from mpkit.timer import median_seconds
 
 SIZE = {"cpu": 256, "cuda": 4096}  # n of an n x n x n matrix product; a GPU needs a large one to be busy
 BUDGET = 0.1  # seconds for one measurement
-TENSOR_FLOAT = (8, 0)  # compute capability from which CUDA devices have TF32
-FLOAT8 = (8, 9)  # and from which they have FP8 (CUDA programming guide, table of compute capabilities)
+FLOAT8 = (8, 9)  # compute capability from which CUDA devices have FP8 (CUDA programming guide, same table as TF32's)
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,35 @@ def speeds(device: str) -> tuple[FormatSpeed, ...]:
 
 
 def _speed(fmt: FloatFormat, a: Tensor, b: Tensor, base: float) -> FormatSpeed:
-    device = a.device.type
     product = native(fmt, a, b)
     ratio = None if product is None else median_seconds(product, BUDGET) / base
     emulated = median_seconds(lambda: cast(cast(a, fmt) @ cast(b, fmt), fmt), BUDGET) / base
-    # On a CPU even a native product stays out: the lessons must tell the same story on every machine.
-    own = fmt == FP32 or (device == "cuda" and ratio is not None)
-    return FormatSpeed(fmt, 1.0 if fmt == FP32 else ratio, emulated, "native" if own else "emulate")
+    # A native product alone is not enough: a CPU's own FP16 stays out, and so does FP8, which needs scales of its own.
+    use = "native" if in_hardware(fmt, a.device) else "emulate"
+    return FormatSpeed(fmt, 1.0 if fmt == FP32 else ratio, emulated, use)
 
 
 def native(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor] | None:
     """The device's own matrix product in a format, ready to call; None where there is none."""
-    if fmt == TF32:
-        able = a.is_cuda and torch.cuda.get_device_capability() >= TENSOR_FLOAT
-        return (lambda: _tf32(a, b)) if able else None
-    if fmt in (E4M3, E5M2):
-        able = a.is_cuda and torch.cuda.get_device_capability() >= FLOAT8
-        return _float8(fmt, a, b) if able else None
-    assert fmt.dtype is not None
-    x, y = a.to(fmt.dtype), b.to(fmt.dtype)
+    if fmt == TF32 and not in_hardware(TF32, a.device):
+        return None
+    if fmt in (E4M3, E5M2) and not (a.is_cuda and torch.cuda.get_device_capability() >= FLOAT8):
+        return None
     try:
-        x @ y
+        product = _product(fmt, a, b)
+        product()
     except RuntimeError:  # "not implemented for" this dtype
         return None
+    return product
+
+
+def _product(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor]:
+    if fmt == TF32:
+        return lambda: _tf32(a, b)
+    if fmt in (E4M3, E5M2):
+        return _float8(fmt, a, b)
+    assert fmt.dtype is not None
+    x, y = a.to(fmt.dtype), b.to(fmt.dtype)
     return lambda: x @ y
 
 

@@ -9,9 +9,10 @@ import torch
 
 from mpkit import FP32
 from mpkit.course import markup
-from mpkit.course.doctor import environment
+from mpkit.course.doctor import environment, hardware
 from mpkit.course.doctor.environment import Finding
 from mpkit.course.doctor.format_speed import SIZE, FormatSpeed, speeds
+from mpkit.course.gpu import look
 
 MARK = {"good": "✓", "note": "·", "bad": "✗"}
 
@@ -73,8 +74,7 @@ def _note(finding: Finding) -> str:
 def _row(speed: FormatSpeed) -> tuple[str, ...]:
     native = "none" if speed.native is None else _times(speed.native)
     emulated = "-" if speed.fmt == FP32 else _times(speed.emulated)
-    use = "native" if speed.fmt == FP32 else "emulate"  # what the lessons do, with or without a GPU
-    return speed.fmt.name, str(speed.fmt.bits), native, emulated, use
+    return speed.fmt.name, str(speed.fmt.bits), native, emulated, speed.use
 
 
 def _times(ratio: float) -> str:
@@ -82,58 +82,37 @@ def _times(ratio: float) -> str:
 
 
 def examine(device: str | None = None) -> Report:
-    """Look at this machine. `device` is "cpu" or "cuda"; default: CUDA where there is one.
+    """Look at this machine. `device` is "cpu" or "cuda", where to time the formats; default: where the lessons compute.
+
+    Whatever cannot be looked at becomes a finding.
 
     Raises:
-        ValueError: another device, or "cuda" where there is none.
+        ValueError: another device, or "cuda" where no GPU can be used.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in SIZE or (device == "cuda" and not torch.cuda.is_available()):
-        known = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu' (this machine has no CUDA device)"
-        raise ValueError(f"device {device!r} is not here; use {known}.")
+    gpu = look()
+    if device is not None and (device not in SIZE or (device == "cuda" and gpu.case != "fine")):
+        known = "'cpu' or 'cuda'." if gpu.case == "fine" else f"'cpu'. {gpu.why}"
+        raise ValueError(f"device {device!r} is not here; use {known}")
+    lessons, findings = hardware.findings(gpu)
+    device, formats, untimed = _timed(device or lessons)
     installed = environment.versions()
-    findings = [*_device_findings(device), *environment.findings(installed, environment.server_prefix())]
     return Report(
         device,
-        _devices(),
+        hardware.names(),
         torch.get_num_threads(),
         SIZE[device],
-        speeds(device),
+        formats,
         installed,
-        tuple(findings),
+        (*findings, *untimed, *hardware.threads(device), *environment.examine(installed)),
     )
 
 
-def _devices() -> tuple[str, ...]:
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ("CPU", *gpus)
-
-
-def _device_findings(device: str) -> list[Finding]:
-    """What the device means for the lessons, and threads that get in each other's way."""
-    found = []
-    if device == "cpu":
-        found.append(
-            Finding(
-                "good",
-                "No GPU is needed: on a CPU the lessons emulate every small format in FP32, with the same rounding. "
-                "Only the speed is not that of a GPU.",
-            )
-        )
-        if torch.get_num_threads() > 1:
-            found.append(
-                Finding(
-                    "note",
-                    f"torch uses {torch.get_num_threads()} threads. On a busy machine that makes small steps slow.",
-                    'mpkit.start("00") sets one thread; in a script: torch.set_num_threads(1)',
-                )
-            )
-    else:
-        found.append(
-            Finding(
-                "note",
-                "The lessons emulate every small format in FP32 on the CPU, on this machine too. "
-                "The native times show what the GPU could do.",
-            )
-        )
-    return found
+def _timed(device: str) -> tuple[str, tuple[FormatSpeed, ...], list[Finding]]:
+    """Time the formats; on the CPU where the GPU fails, for example because its memory is full."""
+    try:
+        return device, speeds(device), []
+    except RuntimeError as error:
+        if device == "cpu":
+            raise
+        text = f"The GPU could not be timed ({type(error).__name__}), so the table shows the CPU."
+        return "cpu", speeds("cpu"), [Finding("note", text)]
