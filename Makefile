@@ -1,6 +1,7 @@
 # make lab    set up, then open the lessons in JupyterLab    (ARGS=--no-browser prints the address instead)
 # make test   set up, then run every check: lint, unit, lessons, browser (each is a target of its own)
-# make test-gpu   on a machine with a CUDA GPU and its own torch: the GPU tests and every lesson, strictly
+# make test-gpu   on a machine with a CUDA GPU and its own torch: the GPU tests, then every lesson, strictly, with the
+#                 proof that it trains there   (test-gpu-unit, test-gpu-lessons LESSONS="notebooks/04*": a part of it)
 # make wheels     fetch what test-gpu installs, into .wheels, to carry to a GPU machine without a network
 # Windows, or no make: pip install -r requirements.txt, then jupyter lab
 
@@ -9,6 +10,9 @@ JOBS ?= 2
 ARGS ?=
 GPU_PYTHON ?= python3
 GPU_PYTHON_VERSION ?= 3.12
+GPU_JOBS ?= 3
+GPU_GIB ?=
+LESSONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
@@ -17,7 +21,8 @@ ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Checks and stored lessons never see the learner's own answers, nor leave any behind.
 OWN_HOME = home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export MPKIT_HOME="$$home" &&
 
-.PHONY: help setup lab test lint unit lessons browser notebooks bench test-gpu wheels clean
+.PHONY: help setup lab test lint unit lessons browser notebooks bench test-gpu test-gpu-unit test-gpu-lessons \
+  wheels clean
 
 help:
 	@sed -n 's/^# \{0,1\}//;/./p;/^$$/q' Makefile
@@ -71,18 +76,28 @@ bench: $(STAMP)
 # (The .pth file, and not --system-site-packages: that Python may be a virtual environment itself.)
 GPU_VENV := .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
-GPU_NBVAL = $(GPU_BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300
+# Of this Python: with another one it is made again.
+GPU_STAMP := $(GPU_VENV)/.setup-stamp$(subst /,-,$(GPU_PYTHON))
 FROM := $(if $(wildcard .wheels),--no-index --find-links .wheels)
 
-test-gpu:
+test-gpu: test-gpu-unit test-gpu-lessons
+
+$(GPU_STAMP): requirements-gpu.txt
 	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "make test-gpu needs a Python whose torch sees a CUDA GPU. Name it: make test-gpu GPU_PYTHON=..."; exit 1; }
 	$(GPU_PYTHON) -m venv $(GPU_VENV)
 	@$(GPU_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  "$$($(GPU_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"
 	$(GPU_BIN)/python -m pip install --disable-pip-version-check -q $(FROM) -r requirements-gpu.txt
-	@$(OWN_HOME) export PYTHONPATH="$(CURDIR)" && $(GPU_BIN)/python -m pytest -q -m gpu tests && \
-	  $(GPU_NBVAL) $(FIRST) && $(GPU_NBVAL) --ignore=$(FIRST) --durations=12 notebooks
+	@rm -f $(GPU_VENV)/.setup-stamp* && touch $@
+
+test-gpu-unit: $(GPU_STAMP)
+	@$(OWN_HOME) PYTHONPATH="$(CURDIR)" $(GPU_BIN)/python -m pytest -q -m gpu tests
+
+# GPU_JOBS lessons at once. GPU_GIB: the most GPU memory, in GiB, that each of them gets (default: all of it).
+test-gpu-lessons: $(GPU_STAMP)
+	@PYTHONPATH="$(CURDIR)" $(GPU_BIN)/python tools/gpulessons.py --jobs $(GPU_JOBS) $(addprefix --gib ,$(GPU_GIB)) \
+	  $(LESSONS)
 
 wheels:
 	$(PYTHON) -m pip download --disable-pip-version-check -q -d .wheels --only-binary=:all: \
