@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from nbformat import NotebookNode
@@ -23,6 +24,8 @@ PROMISES_OUTPUT = {"nbval-check-output", "claim", "probe"}
 MAX_LINES = 15
 MAX_BYTES = 1_000_000
 MAX_IGNORED_SHARE = 0.25
+
+DEVICE = re.compile(r"""["'](?:cpu|cuda|cuda:\d+)["']|\.(?:cpu|cuda)\(\)""")
 
 Rule = Callable[[NotebookNode], list[str]]
 
@@ -124,6 +127,15 @@ def no_trailing_semicolons(nb: NotebookNode) -> list[str]:
     ]
 
 
+def device_is_the_lessons(nb: NotebookNode) -> list[str]:
+    """A cell that names a device runs there, whatever `mpkit.start` chose; `lesson.device` runs anywhere."""
+    return [
+        f"{where}: names a device, {found[0]}; write lesson.device"
+        for where, cell in _code(nb)
+        if (found := DEVICE.findall(cell.source))
+    ]
+
+
 def pictures_have_words(nb: NotebookNode) -> list[str]:
     """A picture carries its finding as alternative text, for those who do not see it."""
     return [
@@ -171,6 +183,7 @@ RULES: list[Rule] = [
     no_stored_errors,
     cells_are_short,
     no_trailing_semicolons,
+    device_is_the_lessons,
     pictures_have_words,
     no_live_views,
     no_machine_paths,

@@ -73,6 +73,8 @@ BROKEN: list[tuple[str, Callable[[NotebookNode], None], str]] = [
     ("no_stored_errors", show(new_output("error", ename="KeyError", evalue="a", traceback=[])), "error KeyError: a"),
     ("cells_are_short", source("\n".join(["x = 1"] * 16)), "16 lines of code, at most 15"),
     ("no_trailing_semicolons", source("plot(x);  "), "line ends with a semicolon: 'plot(x);'"),
+    ("device_is_the_lessons", source('x.to("cuda")'), """names a device, "cuda"; write lesson.device"""),
+    ("device_is_the_lessons", source("x.cpu()"), "names a device, .cpu(); write lesson.device"),
     ("pictures_have_words", show(new_output("display_data", {"image/png": PNG})), "picture without alt text"),
     (
         "pictures_have_words",

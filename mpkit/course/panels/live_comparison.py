@@ -62,7 +62,7 @@ class LiveComparison(Panel):
             if time.monotonic() - shown > seconds_between_pictures:
                 shown = time.monotonic()
                 self.progress.value = done
-                self.state.value = f"{len(results)} of {self.runs}: {list(results)[-1]}"
+                self.state.value = f"{len(results)} of {self.runs}: {list(results.values())[-1].label}"
                 self._draw(self.title)
 
     def _last_title(self) -> str:

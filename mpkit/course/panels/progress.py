@@ -32,7 +32,7 @@ class Progress(Panel):
             if time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
                 self.bar.value = done
-                self.state.value = f"{len(results)} of {self.runs}: {list(results)[-1]}"
+                self.state.value = f"{len(results)} of {self.runs}: {list(results.values())[-1].label}"
         self.bar.value, self.state.value = self.runs * self.steps, "done"
         return results
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mpkit import LossScaler, StepRecord, fit
 from mpkit.course.nets.models import SeedsNet
+from mpkit.course.runs.how import one_by_one
 from mpkit.course.runs.outcome import Outcome as Outcome
 from mpkit.course.runs.outcome import Variant as Variant
 from mpkit.course.runs.side_by_side import SideBySide
@@ -127,7 +128,7 @@ def _one_after_the_other(
     results: dict[str, Outcome] = {}
     for variant in variants:
         together = SideBySide({str(place): run for place, run in enumerate(begin(variant))})
-        outcome = results[variant.name] = Outcome(variant, [])
+        outcome = results[variant.name] = Outcome(variant, [], note=one_by_one(together.runs["0"]))
         while not together.over:
             together.advance()
             outcome.records.append(merge([records[-1] for records in together.records.values()]))

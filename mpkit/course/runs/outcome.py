@@ -30,12 +30,19 @@ class Outcome:
     """What became of one variant. `scores` has one number a seed; it is empty until the run is over.
 
     `lost`: share of the weight updates that were lost, if a wrapper of `mpkit.optim` counted them; else None.
+    `note`: what the picture says beside its name while it trains; "" for nothing.
     """
 
     variant: Variant
     records: list[StepRecord]
     scores: tuple[float, ...] = ()
     lost: float | None = None
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name, and the note."""
+        return f"{self.variant.name}{self.note and f' ({self.note})'}"
 
     @property
     def skipped(self) -> int:
