@@ -41,7 +41,7 @@ QUIZ = (
         ),
     ),
     Item(
-        question="This machine has no GPU. What do the lessons do?",
+        question="A machine has no GPU. What do the lessons do there?",
         options=(
             "They emulate: compute in FP32 and round every operand and result to the small format",
             "They only show recorded pictures",
@@ -49,7 +49,7 @@ QUIZ = (
         ),
         right=0,
         feedback=(
-            "Yes. The rounding is the same as on a GPU, bit for bit; only the speed is not.",
+            "Yes. Each value is rounded as on a GPU, bit for bit. With a GPU they train on it, in its own formats.",
             "No. Every experiment runs live on the CPU. Recorded measurements appear only for speed and energy, "
             "and they name their GPU.",
             "No. Every operand, result and gradient is rounded, so you see the true effects of the small format.",
