@@ -26,7 +26,7 @@ def missing() -> str:
     lacking = [name for name in ("playwright", "jupyterlab") if importlib.util.find_spec(name) is None]
     if lacking:
         return f"--browser needs {' and '.join(lacking)}, not installed here; pip install -r requirements.txt."
-    if _tool("labdriver").find_browser() is None:
+    if tool("labdriver").find_browser() is None:
         return "--browser needs Chromium and there is none; install chromium or google-chrome."
     return ""
 
@@ -39,10 +39,11 @@ def cases(stack: ExitStack) -> list[Case]:
     """
     if lack := missing():
         raise RuntimeError(lack)
-    return list(_tool("keybench").cases(stack))
+    return list(tool("keybench").cases(stack))
 
 
-def _tool(name: str) -> Any:
+def tool(name: str) -> Any:
+    """A module of the checkout's tools."""
     if str(ROOT / "tools") not in sys.path:
         sys.path.append(str(ROOT / "tools"))
     return importlib.import_module(name)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,10 +19,12 @@ from mpkit.bench import browser as bench_browser
 from mpkit.bench import cpu as bench_cpu
 from mpkit.bench import gpu as bench_gpu
 from mpkit.bench import gpu_steps as bench_gpu_steps
+from mpkit.bench import panels as bench_panels
 from mpkit.bench.measure import Case, Row, line, measure
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # more than any cache holds
 REPEATS = 9
+AnyCase = TypeVar("AnyCase", Case, bench_panels.PanelCase)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         _parser().error("--device cuda needs a CUDA device and there is none; use --device cpu.")
     torch.set_num_threads(options.threads)
+    if options.panels:
+        return _panels(options, argv)
     elements = options.elements or ELEMENTS[options.device]
     repeats = options.repeats or (bench_browser.PRESSES if options.browser else REPEATS)
     with ExitStack() as stack:
-        chosen = _cases("browser" if options.browser else options.device, elements, options.only, stack)
-        if not chosen:
-            _parser().error(f"--only {options.only!r} fits no row; leave it out to see all names.")
-        header = _header(options.device, argv, elements, repeats)
+        chosen = _chosen(_cases("browser" if options.browser else options.device, elements, stack), options.only)
+        header = _header(options.device, argv) | {"elements": elements, "repeats": repeats}
         what = f"{repeats} key presses" if options.browser else f"{elements:,} values"
         _say(f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · {what}")
         _say(line())
@@ -47,10 +49,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += (measured := measure(case, repeats))
             _say("\n".join(map(line, measured)))
     _say(_summary(rows))
-    if options.json:
-        record = {**header, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _write(options.json, header, rows)
     return 0
+
+
+def _panels(options: argparse.Namespace, argv: list[str]) -> int:
+    if options.browser:
+        _parser().error("argument --panels: not allowed with argument --browser")
+    try:
+        every = bench_panels.cases(options.device)
+    except RuntimeError as lack:
+        _parser().error(str(lack))
+    chosen = _chosen(every, options.only)
+    header = _header(options.device, argv)
+    _say(
+        f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · from a change to the picture"
+    )
+    _say(bench_panels.line())
+    rows = []
+    for case in chosen:
+        rows.append(row := bench_panels.measure(case, options.device))
+        _say(bench_panels.line(row))
+    _say(bench_panels.summary(rows))
+    _write(options.json, header, rows)
+    return 0
+
+
+def _write(file: Path | None, header: dict[str, Any], rows: Sequence[Any]) -> None:
+    if file:
+        record = {**header, "rows": [asdict(row) for row in rows]}
+        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         "--browser",
         action="store_true",
         help="instead: key press to picture, every panel of the lessons, in a real Chromium; minutes",
+    )
+    parser.add_argument(
+        "--panels",
+        action="store_true",
+        help="instead: from a change in a panel to its picture, every panel, in this process on --device",
     )
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; default 1, as in the lessons")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE as well")
@@ -81,18 +114,24 @@ def _positive(text: str) -> int:
     return number
 
 
-def _cases(where: str, elements: int, only: str, stack: ExitStack) -> list[Case]:
+def _cases(where: str, elements: int, stack: ExitStack) -> list[Case]:
     if where == "browser":
         try:
-            every = bench_browser.cases(stack)
+            return bench_browser.cases(stack)
         except RuntimeError as lack:
             _parser().error(str(lack))
-    else:
-        every = bench_cpu.cases(elements) if where == "cpu" else bench_gpu.cases(elements) + bench_gpu_steps.cases()
-    return [case for case in every if only.lower() in case.name.lower()]
+    return bench_cpu.cases(elements) if where == "cpu" else bench_gpu.cases(elements) + bench_gpu_steps.cases()
 
 
-def _header(device: str, argv: list[str], elements: int, repeats: int) -> dict[str, Any]:
+def _chosen(every: Sequence[AnyCase], only: str) -> list[AnyCase]:
+    """The cases whose name contains `only`; where there are none, the command ends."""
+    chosen = [case for case in every if only.lower() in case.name.lower()]
+    if not chosen:
+        _parser().error(f"--only {only!r} fits no row; leave it out to see all names.")
+    return chosen
+
+
+def _header(device: str, argv: list[str]) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
     try:
         own = version("mpkit")
@@ -108,8 +147,6 @@ def _header(device: str, argv: list[str], elements: int, repeats: int) -> dict[s
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "elements": elements,
-        "repeats": repeats,
     }
 
 
