@@ -13,6 +13,8 @@ from mpkit.formats import FP16
 from mpkit.policy.hardware import in_hardware
 
 SITE = "https://pytorch.org/get-started/locally/"
+OLDER_OR_NEWER = "an older card needs a build for an older CUDA, a newer card a newer torch"
+OLDER_CUDA = "update the driver; or take a build for an older CUDA (nvidia-smi shows what the driver takes)"
 Case = Literal["fine", "unseen", "none", "hidden", "build", "driver", "architecture", "full", "rocm", "mps", "broken"]
 
 
@@ -79,9 +81,9 @@ def _with_cuda() -> Gpu:
             return Gpu("full", "The GPU's memory is full.", close, name)
         if "no kernel image" in text or not _has_kernels():
             return Gpu("architecture", f"This torch has no kernels for the GPU's architecture, {_architecture()}.",
-                       f"take a build with {_architecture()}: {_other_torch()}", name)  # fmt: skip
+                       f"{OLDER_OR_NEWER}: {_other_torch()}", name)  # fmt: skip
         return _broken(error)
-    return Gpu("fine", "A first small step on the GPU worked.", name=name)
+    return Gpu("fine", "A small training step on it worked.", name=name)
 
 
 def _without_cuda() -> Gpu:
@@ -94,14 +96,14 @@ def _without_cuda() -> Gpu:
         return Gpu("build", "There seems to be an NVIDIA GPU, but this torch is built without CUDA.", _other_torch())
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return Gpu("hidden", "CUDA_VISIBLE_DEVICES is set so that torch sees no GPU.",
-                   "unset CUDA_VISIBLE_DEVICES, restart the kernel")  # fmt: skip
+                   "unset CUDA_VISIBLE_DEVICES in the shell that starts JupyterLab, and start it again")  # fmt: skip
     try:
         # is_available() tells its reason once a process, as a warning; this raises it each time.
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except Exception as error:
         if "too old" in str(error):
             return Gpu("driver", f"The NVIDIA driver is too old for this torch (CUDA {torch.version.cuda}).",
-                       f"update the driver; or take a build for an older CUDA: {_other_torch()}")  # fmt: skip
+                       f"{OLDER_CUDA}: {_other_torch()}")  # fmt: skip
         if nvidia_here():
             return _broken(error)
     return Gpu("none", "This machine has no CUDA device.")
@@ -134,6 +136,6 @@ def _other_torch() -> str:
     """How to change torch and nothing else: another build of the version that requirements.txt pins."""
     version = torch.__version__.split("+")[0]
     return (
-        f"pip uninstall torch, then the command that {SITE} gives, with torch=={version} in it; "
-        "all other packages stay as they are"
+        f"pip uninstall torch, then the command that {SITE} gives, with torch=={version} in it, both in the kernel's "
+        "environment (after make lab: .venv/bin/pip); then restart the kernel"
     )

@@ -68,14 +68,14 @@ def start(number: str, seed: int = 0, device: str | None = None) -> Lesson:
 def plan(entry: Entry, seed: int, choice: Choice) -> str:
     """The text that `start` prints. A CPU where torch finds no GPU needs no reason."""
     if choice.name == "cuda":
-        place = f"Device cuda ({choice.gpu.name}):\n{choice.formats()}"
+        place = f"Device cuda ({choice.gpu.name}). {choice.why}\n{choice.formats()}"
     elif choice.gpu.case == "none":
         place = (
             "Device cpu: FP16 and friends are emulated: arithmetic in FP32,\n"
             "every operand, result and gradient rounded."
         )
     else:
-        cured = "FP16 and friends are emulated in FP32 and rounded. To use the GPU: python -m mpkit doctor"
+        cured = "FP16 and friends are emulated in FP32 and rounded. How to use the GPU: ask the doctor in lesson 00."
         place = f"Device cpu. {choice.why}\n{cured if choice.gpu.cure else EMULATED}"
     return (
         f"Lesson {entry.number} · {entry.title} · about {entry.minutes} minutes · seed {seed} · one CPU thread\n{place}"

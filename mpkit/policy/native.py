@@ -48,7 +48,7 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
     where = next((p.device for p in model.parameters()), torch.device("cpu"))
     device = where.type
     if kind == "tf32" and not in_hardware(TF32, where):
-        has = f"on the {device}" if device != "cuda" else f"on an {torch.cuda.get_device_name(where)}, which has none"
+        has = f"on the {device}" if device != "cuda" else f"on a {torch.cuda.get_device_name(where)}, which has none"
         raise ValueError(
             f"TF32 is a mode of NVIDIA's tensor cores (Ampere and later), and this model is {has}; "
             'move it to such a GPU or use engine="emulated".'

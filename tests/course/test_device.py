@@ -17,8 +17,10 @@ from mpkit.formats import BF16, FP16, TF32
 
 OTHER_TORCH = (
     "pip uninstall torch, then the command that https://pytorch.org/get-started/locally/ gives, "
-    f"with torch=={torch.__version__.split('+')[0]} in it; all other packages stay as they are"
+    f"with torch=={torch.__version__.split('+')[0]} in it, both in the kernel's environment (after make lab: "
+    ".venv/bin/pip); then restart the kernel"
 )
+OLDER = "an older card needs a build for an older CUDA, a newer card a newer torch: "
 NO_KERNEL = RuntimeError("CUDA error: no kernel image is available for execution on the device\n at /opt/x.cpp:3")
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 
@@ -32,16 +34,16 @@ UNUSABLE: list[tuple[dict[str, Any], str, str, str]] = [
      "There seems to be an NVIDIA GPU, but this torch is built without CUDA.", OTHER_TORCH),
     ({"nvidia": True, "init": RuntimeError(TOO_OLD)}, "driver",
      "The NVIDIA driver is too old for this torch (CUDA 13.0).",
-     f"update the driver; or take a build for an older CUDA: {OTHER_TORCH}"),
+     f"update the driver; or take a build for an older CUDA (nvidia-smi shows what the driver takes): {OTHER_TORCH}"),
     ({"nvidia": True, "init": RuntimeError("Unexpected error. Error 804")}, "broken",
      "A first small step on the GPU failed (RuntimeError).",
      "run torch.ones(1, device='cuda') in a fresh kernel and read what torch says"),
     ({"card": P100, "step": NO_KERNEL}, "architecture",
-     "This torch has no kernels for the GPU's architecture, sm_60.", f"take a build with sm_60: {OTHER_TORCH}"),
+     "This torch has no kernels for the GPU's architecture, sm_60.", f"{OLDER}{OTHER_TORCH}"),
     ({"card": P100, "step": NO_KERNEL, "built_for": ["sm_60"]}, "architecture",
-     "This torch has no kernels for the GPU's architecture, sm_60.", f"take a build with sm_60: {OTHER_TORCH}"),
+     "This torch has no kernels for the GPU's architecture, sm_60.", f"{OLDER}{OTHER_TORCH}"),
     ({"card": P100, "step": RuntimeError("CUBLAS_STATUS_ARCH_MISMATCH")}, "architecture",
-     "This torch has no kernels for the GPU's architecture, sm_60.", f"take a build with sm_60: {OTHER_TORCH}"),
+     "This torch has no kernels for the GPU's architecture, sm_60.", f"{OLDER}{OTHER_TORCH}"),
     ({"card": H100, "step": FULL}, "full", "The GPU's memory is full.",
      "close what else uses it (an open notebook counts; nvidia-smi lists them), restart the kernel"),
     ({"card": H100, "step": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")}, "full",
@@ -80,7 +82,7 @@ def test_a_variable_may_hide_the_gpu(hidden: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     found = gpu.look()
     assert (found.case, found.why) == ("hidden", "CUDA_VISIBLE_DEVICES is set so that torch sees no GPU.")
-    assert found.cure == "unset CUDA_VISIBLE_DEVICES, restart the kernel"
+    assert found.cure == "unset CUDA_VISIBLE_DEVICES in the shell that starts JupyterLab, and start it again"
 
 
 @pytest.mark.parametrize(
@@ -94,10 +96,10 @@ def test_a_variable_may_hide_the_gpu(hidden: str, monkeypatch: pytest.MonkeyPatc
 def test_a_gpu_that_works_is_taken(card: str, native: object, formats: str, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, card)
     choice = choose()
-    assert (choice.name, choice.why) == ("cuda", "A first small step on the GPU worked.")
+    assert (choice.name, choice.why) == ("cuda", "A small training step on it worked.")
     assert choice.native == native
     assert choice.formats() == formats
-    assert choice.gpu == gpu.Gpu("fine", "A first small step on the GPU worked.", "", card)
+    assert choice.gpu == gpu.Gpu("fine", "A small training step on it worked.", "", card)
 
 
 def test_what_was_asked_for_comes_first_and_then_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

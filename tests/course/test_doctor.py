@@ -152,9 +152,9 @@ def test_on_a_gpu_a_format_in_hardware_is_used_natively(
 
 NO_GPU = (
     "No GPU is needed: on a CPU the lessons emulate every small format in FP32, with the same rounding. "
-    "Only the speed is not that of a GPU."
+    "Only the speed is not that of a GPU, and the order in which sums are added."
 )
-UNUSED = "The GPU that is here is not used."
+UNUSED = "No GPU is used."
 SITE = "https://pytorch.org/get-started/locally/"
 
 
@@ -164,9 +164,10 @@ SITE = "https://pytorch.org/get-started/locally/"
         ({"cuda": None, "nvidia": True}, "There seems to be an NVIDIA GPU, but this torch is built without CUDA.",
          f"pip uninstall torch, then the command that {SITE} gives, with torch=="),
         ({"nvidia": True, "init": RuntimeError(TOO_OLD)}, "The NVIDIA driver is too old for this torch (CUDA 13.0).",
-         "update the driver; or take a build for an older CUDA: pip uninstall torch, then"),
+         "update the driver; or take a build for an older CUDA (nvidia-smi shows what the driver takes): pip"),
         ({"card": P100, "step": RuntimeError("no kernel image")},
-         "This torch has no kernels for the GPU's architecture, sm_60.", "take a build with sm_60: pip uninstall"),
+         "This torch has no kernels for the GPU's architecture, sm_60.",
+         "an older card needs a build for an older CUDA, a newer card a newer torch: pip"),
         ({"cuda": None, "mps": True}, "Apple's GPU (MPS) is not used: the lessons use NVIDIA GPUs only.", ""),
     ],
 )  # fmt: skip
@@ -191,8 +192,8 @@ def test_a_gpu_that_fits_is_what_the_lessons_train_on(monkeypatch: pytest.Monkey
     fits = Finding("good", "The GPU (Tesla T4), its driver and this torch fit together.")
     train = Finding(
         "good",
-        "The lessons train on the GPU. A first small step on the GPU worked. FP16 is the hardware's own; BF16, TF32 "
-        "and other formats are emulated on it. FP8 needs scales of its own: a later lesson; until then it is emulated "
+        "The lessons train on the GPU. A small training step on it worked. FP16 is the hardware's own; BF16, TF32 "
+        "and other formats are emulated on it. FP8 needs scales of its own (lesson 09); until then it is emulated "
         "too.",
     )
     assert hardware.findings(look()) == ("cuda", [train, fits])
@@ -214,7 +215,11 @@ def test_a_gpu_that_fits_is_what_the_lessons_train_on(monkeypatch: pytest.Monkey
 def test_a_variable_that_stops_every_lesson_is_bad(word: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
     monkeypatch.setenv("MPKIT_DEVICE", word)
-    refused = Finding("bad", f"Lessons will not start. {text}", "unset MPKIT_DEVICE, restart the kernel")
+    refused = Finding(
+        "bad",
+        f"Lessons will not start. {text}",
+        "unset MPKIT_DEVICE in the shell that starts JupyterLab, and start it again",
+    )
     assert hardware.findings(look()) == ("cpu", [refused])
     assert not doctor.examine().healthy
 

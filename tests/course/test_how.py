@@ -16,11 +16,17 @@ from mpkit.training import Batches
 
 
 def fake(
-    captured: bool = True, engine: str = "native", every: int = 0, policy: str = "fp16-mixed", why: str = ""
+    captured: bool = True,
+    engine: str = "native",
+    every: int = 0,
+    policy: str = "fp16-mixed",
+    why: str = "",
+    meter: bool = False,
 ) -> Any:
     """A run whose model says that it is on a GPU."""
     model = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(is_cuda=True)]))
-    return SimpleNamespace(model=model, work=SimpleNamespace(engine=engine), captured=captured, measure_every=every,
+    work = SimpleNamespace(engine=engine, meter=meter)
+    return SimpleNamespace(model=model, work=work, captured=captured, measure_every=every,
                            policy=Policy.preset(policy), uncaptured_because=why)  # fmt: skip
 
 
@@ -32,25 +38,24 @@ def test_on_a_cpu_nothing_is_said() -> None:
     assert how({}) == ""
 
 
-def test_on_a_gpu_it_says_what_is_emulated_captured_and_measured() -> None:
+def test_on_a_gpu_it_says_what_is_emulated_replayed_and_measured() -> None:
     runs = {"FP32": fake(policy="fp32", every=20), "torch": fake(every=20)}
+    measured = "The flushed share is measured every 20 steps, by a second, emulated backward pass."
+    assert how(runs) == f"On the GPU. Steps are replayed from CUDA graphs (lesson 07). {measured}"
+    runs["LogMax"] = fake(captured=False, why="LogMaxScale decides on the host; use …", every=20)
+    runs["FP8, a"] = fake(engine="emulated")
     assert how(runs) == (
-        "On the GPU, in its own formats; captured in CUDA graphs; "
-        "flushed share from a second, emulated backward pass every 20 steps."
+        "On the GPU. Emulated there: FP8, a. Steps are replayed from CUDA graphs (lesson 07). "
+        f"Step by step: the CPU decides (LogMax). {measured}"
     )
-    runs["LogMax"] = fake(captured=False, why="LogMaxScale decides on the host; use …")
-    runs["FP8"] = fake(engine="emulated")
-    assert how(runs).startswith(
-        "On the GPU, in its own formats (emulated: FP8); captured in CUDA graphs (LogMax: step by step); flushed"
-    )
-    assert (
-        how({"a": fake(captured=False), "b": fake(captured=False)}) == "On the GPU, in its own formats; step by step."
-    )
-    assert how({"a": fake(policy="fp32", every=20)}) == "On the GPU, in its own formats; captured in CUDA graphs."
+    one = {"a": fake(captured=False), "b": fake(captured=False)}
+    assert how(one) == "On the GPU. Step by step: no step is like the last."
+    old = {"a": fake(every=20, engine="emulated"), "b": fake(False, "emulated", why="it decides", meter=True)}
+    assert how(old).endswith(f"{measured} In every step: b.")
 
 
 def test_the_reason_stands_beside_the_name_while_it_trains() -> None:
     note = one_by_one(fake(captured=False, why="LogMaxScale decides on the host; use …"))
-    assert Outcome(Variant("LogMax", Policy()), [], note=note).label == "LogMax (step by step: the host decides)"
-    assert one_by_one(fake(captured=False)) == "step by step"
+    assert Outcome(Variant("LogMax", Policy()), [], note=note).label == "LogMax (step by step: the CPU decides)"
+    assert one_by_one(fake(captured=False)) == "step by step: no step is like the last"
     assert Outcome(Variant("torch", Policy()), [], note=one_by_one(fake())).label == "torch"

@@ -139,3 +139,18 @@ def test_every_control_of_the_memory_ledger() -> None:
         panel.optimizer = "Lion"
     with pytest.raises(ValueError, match="activations 3 is not in this panel"):
         panel.activations = 3
+
+
+def test_a_card_without_tf32_keeps_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What such a card computes under the name of TF32 is FP32."""
+    panel = SpeedLabPanel(device="cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    panel.measure()
+    assert str(panel.last_error) == (
+        f"This GPU has no TF32 and no BF16 of its own, so the record stays: {SpeedRecord.load().gpu}."
+    )
+    assert panel.record == SpeedRecord.load()
+    buttons = [child.description for child in panel.box.children[0].children if hasattr(child, "description")]
+    assert "measure on this GPU" in buttons
+    without = SpeedLabPanel().box.children[0].children
+    assert "measure on this GPU" not in [getattr(child, "description", "") for child in without]

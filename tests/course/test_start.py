@@ -48,7 +48,7 @@ def switches_back() -> Iterator[None]:
 
 FIRST = "Lesson 04 · Scale the loss · about 45 minutes · seed 0 · one CPU thread\n"
 ROUNDED = "FP16 and friends are emulated: FP32 arithmetic, every operand, result and gradient rounded.\n"
-CURE = "FP16 and friends are emulated in FP32 and rounded. To use the GPU: python -m mpkit doctor\n"
+CURE = "FP16 and friends are emulated in FP32 and rounded. How to use the GPU: ask the doctor in lesson 00.\n"
 NO_KERNEL = RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
 
@@ -68,11 +68,11 @@ def test_without_a_gpu_start_prints_the_plan_and_returns_the_lesson(
 @pytest.mark.parametrize(
     ("given", "place"),
     [
-        ({"card": H100}, f"Device cuda ({H100}):\n"
+        ({"card": H100}, f"Device cuda ({H100}). A small training step on it worked.\n"
          "FP16, BF16 and TF32 are the hardware's own; other formats are emulated on it.\n"),
-        ({"card": T4}, "Device cuda (Tesla T4):\n"
+        ({"card": T4}, "Device cuda (Tesla T4). A small training step on it worked.\n"
          "FP16 is the hardware's own; BF16, TF32 and other formats are emulated on it.\n"),
-        ({"card": P100}, "Device cuda (Tesla P100-PCIE-16GB):\n"
+        ({"card": P100}, "Device cuda (Tesla P100-PCIE-16GB). A small training step on it worked.\n"
          "No small format is the hardware's own; FP16, BF16, TF32 and other formats are emulated on it.\n"),
         ({"card": H100, "step": torch.OutOfMemoryError()}, f"Device cpu. The GPU's memory is full.\n{CURE}"),
         ({"card": P100, "step": NO_KERNEL},

@@ -42,8 +42,8 @@ def test_rules_race_on_the_gpu_and_tell_how() -> None:
     for lap in race.laps.values():
         assert np.flatnonzero(~np.isnan(lap.flushed)).tolist() == [0, 20, 40]
     assert how(race.runs) == (
-        "On the GPU, in its own formats; captured in CUDA graphs (LogMax: step by step); "
-        "flushed share from a second, emulated backward pass every 20 steps."
+        "On the GPU. Steps are replayed from CUDA graphs (lesson 07). Step by step: the CPU decides (LogMax). "
+        "The flushed share is measured every 20 steps, by a second, emulated backward pass."
     )
 
 
@@ -60,7 +60,7 @@ def test_a_loss_that_is_weighted_anew_in_each_step_is_not_captured() -> None:
 
 def test_the_panels_say_how_they_computed() -> None:
     panel = ScalerRacePanel("bad start", ("torch", "LogMax"), "cuda").run_to_end(steps=40)
-    assert "On the GPU, in its own formats; captured" in panel.said()
+    assert "On the GPU. Steps are replayed" in panel.said()
     assert "On the GPU" not in str(panel), "what a cell prints is the same on every machine"
     race = PrecisionRacePanel(device="cuda")
     race.run_to_end(steps=40)

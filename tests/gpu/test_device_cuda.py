@@ -36,7 +36,7 @@ def test_a_lesson_takes_the_gpu_and_sets_its_switches(capsys: pytest.CaptureFixt
     lesson = mpkit.start("04")
     assert lesson.device == "cuda"
     _, place_line, formats = capsys.readouterr().out.splitlines()
-    assert place_line == f"Device cuda ({torch.cuda.get_device_name()}):"
+    assert place_line == f"Device cuda ({torch.cuda.get_device_name()}). A small training step on it worked."
     if torch.cuda.get_device_capability() >= (8, 0):
         assert formats == "FP16, BF16 and TF32 are the hardware's own; other formats are emulated on it."
     assert [getattr(place, switch) for place, switch, _ in SWITCHES] == [needed for *_, needed in SWITCHES]
@@ -81,7 +81,7 @@ def test_a_full_card_is_a_reason_for_the_cpu_and_no_crash() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[1:] == [
         "Device cpu. The GPU's memory is full.",
-        "FP16 and friends are emulated in FP32 and rounded. To use the GPU: python -m mpkit doctor",
+        "FP16 and friends are emulated in FP32 and rounded. How to use the GPU: ask the doctor in lesson 00.",
         "cpu",
     ]
     assert done.stderr == ""

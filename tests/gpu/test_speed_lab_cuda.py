@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def test_measure_on_this_gpu() -> None:
-    panel = SpeedLabPanel()
+    panel = SpeedLabPanel(device="cuda")
     recorded = panel.png()
     panel.measure()
     assert panel.last_error is None

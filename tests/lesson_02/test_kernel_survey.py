@@ -128,7 +128,7 @@ def test_an_operation_that_the_device_lacks_is_told_not_raised(monkeypatch: pyte
     monkeypatch.setattr(module, "TRIALS", (Trial("exp", "exp", missing, (4,), lambda s: [s], "{}"),))
     table = survey()
     assert not table["exp"].runs
-    assert repr(table).splitlines()[1].split() == ["exp", "no", "–", "nowhere", "FP32", "–"]
+    assert repr(table).splitlines()[1].split() == ["exp", "no", "–", "nowhere", "FP32"]
 
 
 def test_an_inexact_max_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,9 +29,10 @@ from torch.optim import optimizer as torch_optimizer
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
-from mpkit import BF16, E4M3, FP16, FP32, TF32, FloatFormat, Policy
+from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, Policy
 from mpkit.policy.emulation import is_low
 from mpkit.policy.meter import Meter
+from mpkit.policy.native import natively
 from mpkit.policy.policy import PRESETS
 
 NAMES = ["fp32", "tf32", "fp16-true", "fp16-master", "fp16-mixed", "bf16-true", "bf16-mixed", "article"]
@@ -73,7 +75,7 @@ def test_bad_names_engines_formats_and_parameters_are_refused() -> None:
         Policy.preset("fp17")
     with pytest.raises(TypeError, match=r"a format is asked for, but 'fp16' \(str\) came; write mpkit\.FP16\."):
         Policy(forward="fp16")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=re.escape('is unknown; use "emulated" (every machine) or "native" (a GPU).')):
+    with pytest.raises(ValueError, match=re.escape('is unknown; use "emulated" (every machine), "native" (a GPU)')):
         Policy().apply(classifier(), engine="real").__enter__()
     match = re.escape("parameter 0.weight is torch.float16; a policy starts from float32 parameters. Call model.float")
     for name in ("fp32", "fp16-mixed"):
@@ -495,3 +497,36 @@ def test_an_activation_in_place_after_anything_that_was_rounded(policy: str) -> 
 
     # Not to the bit: the gradient of an operation in place is rounded where its tensor was made.
     assert distance(gradient(True), gradient(False)) < 4.9e-4
+
+
+@pytest.mark.parametrize(
+    ("capability", "native"),
+    [
+        ((9, 0), {"fp32", "tf32", "fp16-true", "fp16-master", "fp16-mixed", "bf16-true", "bf16-mixed", "article"}),
+        ((7, 5), {"fp32", "fp16-true", "fp16-master", "fp16-mixed", "article"}),
+        ((6, 1), {"fp32"}),
+    ],
+)
+def test_auto_is_native_where_the_card_has_every_format(
+    capability: tuple[int, int], native: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An H100, a T4 and a GTX 1080; on a CPU, and on an AMD GPU, all is emulated."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert {name for name in NAMES if Policy.preset(name).engine_on("cuda:1") == "native"} == native
+    assert {Policy.preset(name).engine_on("cpu") for name in NAMES} == {"emulated"}
+    assert Policy(FP32, E4M3, E5M2).engine_on("cuda") == "emulated", "no native engine runs it"
+    assert Policy.preset("fp16-mixed").engine_for(classifier(), "auto") == "emulated", "its model is on the CPU"
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert Policy.preset("fp16-mixed").engine_on("cuda") == "emulated"
+
+
+def test_a_card_without_tf32_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Tesla T4")
+    model = classifier()
+    monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(device=torch.device("cuda"))]))
+    with (
+        pytest.raises(ValueError, match=r"TF32 is a mode .* this model is on a Tesla T4, which has none; move it"),
+        natively("tf32", TF32, FP32, model),
+    ):
+        pass

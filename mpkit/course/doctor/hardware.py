@@ -8,9 +8,9 @@ from mpkit.course.gpu import Gpu
 
 NO_GPU = (
     "No GPU is needed: on a CPU the lessons emulate every small format in FP32, with the same rounding. "
-    "Only the speed is not that of a GPU."
+    "Only the speed is not that of a GPU, and the order in which sums are added."
 )
-EIGHT_BITS = "FP8 needs scales of its own: a later lesson; until then it is emulated too."
+EIGHT_BITS = "FP8 needs scales of its own (lesson 09); until then it is emulated too."
 
 
 def names() -> tuple[str, ...]:
@@ -27,7 +27,10 @@ def findings(gpu: Gpu) -> tuple[str, list[Finding]]:
         choice = choose()
     except (ValueError, RuntimeError) as error:
         refused = f"Lessons will not start. {error}"
-        return "cpu", [Finding("bad", refused, f"unset {VARIABLE}, restart the kernel"), *_of_gpu(gpu)]
+        return "cpu", [
+            Finding("bad", refused, f"unset {VARIABLE} in the shell that starts JupyterLab, and start it again"),
+            *_of_gpu(gpu),
+        ]
     return choice.name, [*_of_lessons(choice), *_of_gpu(gpu)]
 
 
@@ -45,7 +48,7 @@ def _of_gpu(gpu: Gpu) -> list[Finding]:
         return []
     if gpu.case == "fine":
         return [Finding("good", f"The GPU ({gpu.name}), its driver and this torch fit together.")]
-    return [Finding("note", f"The GPU that is here is not used. {gpu.why}", gpu.cure)]
+    return [Finding("note", f"No GPU is used. {gpu.why}", gpu.cure)]
 
 
 def threads(device: str) -> list[Finding]:

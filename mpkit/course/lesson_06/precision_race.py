@@ -82,7 +82,8 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
 
     def said(self) -> str:
         """The summary, and on a GPU how the race is computed there."""
-        return f"{self.summary()} {how(self.race.runs) if self.race else ''}".rstrip()
+        told = how(self.race.runs) if self.race else ""
+        return f"{self.summary().rstrip('.')}. {told}" if told else self.summary()
 
     def summary(self) -> str:
         """Who ended level with FP32 and who is stuck; the same on every machine."""

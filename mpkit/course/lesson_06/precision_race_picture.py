@@ -94,7 +94,7 @@ class RaceFigure:
         for ax, values in ((self.loss, loss), (self.scale, scale), (self.flushed, flushed)):
             points = np.column_stack([steps, values])[np.isfinite(values)]
             frame.line(ax, points, color, width=2.0 if name == REFERENCE else 1.8, dash=dash)
-            some = points[first :: self._every]
+            some = points[first :: self._every] if len(points) == len(steps) else _few(points, first, self._every)
             if len(some):
                 frame.marks(ax, some, marker, color, size=7)
         low, high = self.scale.get_ylim()
@@ -143,6 +143,13 @@ def description(race: LiveRace | None) -> str:
         if race is not None and o.records
     ]
     return ". ".join([headline(race), detail(race).rstrip("."), *said]) + "."
+
+
+def _few(points: np.ndarray, first: int, every: int) -> np.ndarray:
+    """Of points that are some steps apart, about one in `every` steps, from step `first` on; the last, if none is."""
+    gap = max(int(points[1, 0] - points[0, 0]), 1) if len(points) > 1 else 1
+    some = points[first // gap :: max(every // gap, 1)]
+    return some if len(some) else points[-1:]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

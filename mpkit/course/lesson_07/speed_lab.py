@@ -5,15 +5,17 @@ from typing import Any, ClassVar
 
 import torch
 
+from mpkit import BF16, FP16, TF32
 from mpkit.course.lesson_07.speed_bars import CASES, VALUES, SpeedBars, case_headline, groups
 from mpkit.course.lesson_07.speed_lab_picture import FORMATS, SpeedFigure, headline
 from mpkit.course.nets.workloads import mlp, transformer
 from mpkit.course.panels.controls import Unseen, button, slider
-from mpkit.course.panels.panel import guarded
+from mpkit.course.panels.panel import BadInput, guarded
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import Setting
 from mpkit.course.recorded.speed import SpeedRecord
 from mpkit.course.runs.timing import bandwidth, matmuls, small
+from mpkit.policy.hardware import in_hardware
 
 PRESETS = {"at its best": 4096, "tensor cores idle": 4095, "too small": 64}
 PRODUCTS = "products"
@@ -28,7 +30,7 @@ class _Size(Setting[int]):
 class SpeedLabPanel(PicturePanel):
     """Products of square matrices in four formats, or why FP16 is not faster. `record`: whose figures are shown.
 
-    On a machine with a CUDA device a button measures all of it there.
+    With device="cuda" a button measures all of it on this machine's GPU.
     """
 
     size = _Size(
@@ -42,15 +44,19 @@ class SpeedLabPanel(PicturePanel):
     rows = (("size", "presets"),)
     jumps: ClassVar = {name: {"size": n} for name, n in PRESETS.items()} | {name: {"case": name} for name in CASES}
 
-    def __init__(self, record: SpeedRecord | None = None) -> None:
+    def __init__(self, record: SpeedRecord | None = None, device: str = "cpu") -> None:
         self._use(record or SpeedRecord.load())
         super().__init__()
-        if torch.cuda.is_available():
+        if device == "cuda":
             self.box.children[0].children += (button("measure on this GPU", self.measure),)
 
     @guarded
     def measure(self) -> None:
-        """Replace the record by what this GPU does (half a minute)."""
+        """Replace the record by what this GPU does (half a minute). BadInput: it lacks a format of the picture."""
+        if lacks := [fmt.name for fmt in (FP16, TF32, BF16) if not in_hardware(fmt, "cuda")]:
+            raise BadInput(
+                f"This GPU has no {' and no '.join(lacks)} of its own, so the record stays: {self.record.gpu}."
+            )
         speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in matmuls().items()}
         self._use(dataclasses.replace(
             self.record, gpu=torch.cuda.get_device_name(), torch=torch.__version__, date="now", command="this panel",
