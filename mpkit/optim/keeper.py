@@ -11,7 +11,7 @@ from torch._C import DisableTorchFunction
 from mpkit.casting import cast
 from mpkit.formats import FloatFormat, require_format
 from mpkit.optim.slot import Slot, UpdateCount, require_dtypes, shape_of, widened
-from mpkit.scaling.divider import skips_by_itself, step_fused
+from mpkit.scaling.divider import step_fused
 
 
 class WeightKeeper(torch.optim.Optimizer):
@@ -24,8 +24,9 @@ class WeightKeeper(torch.optim.Optimizer):
 
     It is an optimizer itself: `param_groups` and `state` are the wrapped one's, so schedulers, clipping and scalers
     work as ever. `updates` counts what was lost. A gradient may be 16-bit: it is divided by the loss scale in FP32, if
-    the scaler has not done so. If a scaler found Inf or NaN, `step` changes no weight and no state. Around a fused
-    optimizer that is decided on the device; around any other it waits for the device, to know.
+    the scaler has not done so. If a scaler found Inf or NaN, `step` changes nothing; to know, it waits for the device.
+    In a CUDA graph, which cannot wait, weights and state stay as they are; the optimizer has to be a fused one there,
+    and random numbers are drawn in a skipped step, too.
     FP32 copies of all weights exist during a step, not between steps.
 
     Raises:
@@ -62,7 +63,7 @@ class WeightKeeper(torch.optim.Optimizer):
         After an exception the stored weights are those from before the step, or that a closure saw last.
         """
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and not skips_by_itself(self.optimizer):
+        if found_inf is not None and not _in_graph(found_inf):
             if bool(found_inf):
                 return None
             found_inf = None
@@ -204,3 +205,8 @@ class WeightKeeper(torch.optim.Optimizer):
             for tensor, was in zip(own, as_it_was, strict=False):
                 assert found_inf is not None
                 tensor.copy_(was.where(found_inf.to(was.device) > 0, tensor))
+
+
+def _in_graph(found_inf: Tensor) -> bool:
+    """Whether a CUDA graph records this step."""
+    return found_inf.is_cuda and torch.cuda.is_current_stream_capturing()

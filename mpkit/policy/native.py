@@ -14,6 +14,7 @@ from mpkit.casting import cast_floating
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
 from mpkit.policy.hardware import in_hardware
 from mpkit.policy.operations import MATRIX, OPAQUE
+from mpkit.policy.tf32 import tf32
 
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
 Kind = Literal["fp32", "tf32", "autocast", "stored", "low forward"]
@@ -63,18 +64,6 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
         if kind == "low forward":
             stack.enter_context(LowForward(DTYPES[forward]))
         yield
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Set what torch does with FP32 matrix work on a GPU. Its defaults: products in FP32, convolutions in TF32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 @contextmanager

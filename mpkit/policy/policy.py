@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,7 +17,8 @@ from mpkit.policy.application import Application
 from mpkit.policy.emulation import Emulation
 from mpkit.policy.hardware import in_hardware
 from mpkit.policy.meter import Meter
-from mpkit.policy.native import Kind, kind_of, natively, tf32
+from mpkit.policy.native import Kind, kind_of, natively
+from mpkit.policy.tf32 import tf32
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ class Policy:
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
-        with _shadowed():
+        first = next(model.parameters(), None)
+        exact = tf32(False) if first is not None and first.is_cuda else nullcontext()
+        with _shadowed(), exact:  # emulated is what FP32 arithmetic gives
             if self == Policy():
                 yield model
                 return
@@ -134,7 +137,7 @@ class Policy:
             self.store_(model.parameters())
             _ACTIVE.append(mode)  # modes nest, and only the innermost may round: the others are told to rest
             try:
-                with mode, tf32(False), self._round_after_steps(model, mode):
+                with mode, self._round_after_steps(model, mode):
                     yield model
             finally:
                 _ACTIVE.remove(mode)

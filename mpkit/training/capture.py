@@ -29,7 +29,7 @@ class CapturedStep:
     `numbers`: see `StepTensors.numbers`. It is one tensor: the next step overwrites it.
 
     Args:
-        work: the step; its optimizer must be fused. Adam is set to "capturable", which changes no number.
+        work: the step; its optimizer must be fused.
         inputs, targets: the first batch; all others must have its shapes and dtypes. It is not trained on here. A
             loader that writes into `.inputs` and `.targets` and passes those saves two copies.
 
@@ -41,23 +41,21 @@ class CapturedStep:
     def __init__(self, work: TrainStep, inputs: Tensor, targets: Tensor) -> None:
         if why := why_not(work.optimizer, work.scaler.rule):
             raise ValueError(why)
-        for group in work.optimizer.param_groups:
-            if "capturable" in group:  # fused, it counts its steps on the device already
-                group["capturable"] = True
         self.work, self.inputs, self.targets = work, inputs.clone(), targets.clone()
-        self._rates = _rates(work.optimizer)
-        with _undone(work):
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    work(self.inputs, self.targets)
-            torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        for generator in _generators(work.optimizer):
-            self.graph.register_generator_state(generator)
-        with torch.cuda.graph(self.graph):
-            self.numbers = work(self.inputs, self.targets).numbers
+        self._settings = _settings(work.optimizer)
+        with _capturable(work.optimizer):
+            with _undone(work):
+                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    for _ in range(WARM_UP):
+                        work(self.inputs, self.targets)
+                torch.cuda.current_stream().wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            for generator in _generators(work.optimizer):
+                self.graph.register_generator_state(generator)
+            with torch.cuda.graph(self.graph):
+                self.numbers = work(self.inputs, self.targets).numbers
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Train on this batch; returns `numbers`. No wait for the device, if the batch is there already."""
@@ -67,16 +65,22 @@ class CapturedStep:
                     f"the graph was captured for {name} of shape {tuple(fixed.shape)}, {fixed.dtype}, but "
                     f"{tuple(given.shape)}, {given.dtype} came; leave the last, smaller batch out, or capture again."
                 )
-        if _rates(self.work.optimizer) != self._rates:
+        if (changed := self.changed) is not None:
             raise ValueError(
-                "a learning rate changed, but the graph has the old number in it; make it a tensor, which a graph "
-                "reads at every replay: lr=torch.tensor(0.1, device='cuda')."
+                f"{changed} changed, but the graph has the old number in it; make a learning rate a tensor, which a "
+                "graph reads at every replay: lr=torch.tensor(0.1, device='cuda'). For another setting, capture again."
             )
         for fixed, given in ((self.inputs, inputs), (self.targets, targets)):
             if given is not fixed:
                 fixed.copy_(given, non_blocking=True)
         self.graph.replay()
         return self.numbers
+
+    @property
+    def changed(self) -> str | None:
+        """The name of a setting of the optimizer that is not what the graph has in it, such as "lr"; None: all are."""
+        now = _settings(self.work.optimizer)
+        return next((key[1] for key, value in self._settings.items() if now.get(key) != value), None)
 
 
 @contextmanager
@@ -109,9 +113,28 @@ def _state(optimizer: Any) -> list[Tensor]:
     return list(tensors_in(dict(optimizer.state)))
 
 
-def _rates(optimizer: Any) -> list[float | None]:
-    """Every group's learning rate, None for a tensor."""
-    return [None if isinstance(group["lr"], Tensor) else group["lr"] for group in optimizer.param_groups]
+def _settings(optimizer: Any) -> dict[tuple[int, str], Any]:
+    """Every group's settings that are no tensors, by group and name: a graph has them in it as numbers."""
+    return {
+        (place, name): value
+        for place, group in enumerate(optimizer.param_groups)
+        for name, value in group.items()
+        if name not in ("params", "capturable") and not isinstance(value, Tensor)
+    }
+
+
+@contextmanager
+def _capturable(optimizer: Any) -> Iterator[None]:
+    """Inside, torch lets a graph record a fused Adam: it counts its steps on the device, which changes no number."""
+    groups = [group for group in optimizer.param_groups if "capturable" in group]
+    before = [group["capturable"] for group in groups]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, kept in zip(groups, before, strict=True):
+            group["capturable"] = kept
 
 
 def _generators(optimizer: Any) -> list[torch.Generator]:
@@ -122,10 +145,12 @@ def _generators(optimizer: Any) -> list[torch.Generator]:
 def why_not(optimizer: Any, rule: ScaleRule) -> str | None:
     """Why a step of these cannot be captured, and what to do, in a sentence; None if it can."""
     groups, inner = optimizer.param_groups, getattr(optimizer, "optimizer", optimizer)  # a wrapper's own
-    device = next((p.device.type for group in groups for p in group["params"]), "cpu")
+    device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
     name = type(inner).__name__
-    if device != "cuda":
-        return f"a CUDA graph needs a CUDA device, and this model is on the {device}; leave capture away."
+    if device.type != "cuda":
+        return f"a CUDA graph needs a CUDA device, and this model is on the {device.type}; leave capture away."
+    if device.index != torch.cuda.current_device():
+        return f"a CUDA graph records the current device, and this model is on {device}; call torch.cuda.set_device."
     if not skips_by_itself(inner):
         return f"{name} asks the host whether to skip; use a fused one, such as SGD(…, fused=True)."
     if any(group.get("dampening") for group in groups):

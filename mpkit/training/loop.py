@@ -47,13 +47,16 @@ def fit(
             cross-entropy.
         measure_flushed: count flushed gradients. Emulation, uncaptured, does so in every step (about a fifth of its
             time on a CPU). Elsewhere a second backward pass, emulated, counts in step 0 and then in every
-            `measure_every`-th; the records between have None. It needs the memory of an emulated step, draws no random
-            number and changes nothing. None: only where emulation counts anyway.
+            `measure_every`-th; the records between have None. It needs the memory of an emulated step, counts in that
+            step's `seconds`, and leaves parameters, buffers and torch's random numbers alone. A forward pass that
+            changes anything else (a counter, a generator of its own, hooks that step) does so twice. None: only where
+            emulation counts anyway.
         measure_every: steps from one such measured step to the next.
         engine: "emulated", "native" or "auto", as for `Policy.apply`.
         capture: record the whole step (forward, backward, check, update, scale) in a CUDA graph at the first step and
             replay it: no Python between its kernels. Batches must keep their shape; see `mpkit.training.capture`.
-            "auto" does so where device, optimizer and rule allow it; `Run.uncaptured_because` says why not.
+            "auto" does so where device, optimizer and rule allow it, and goes on without if the model turns out not to,
+            or a setting such as the learning rate changes; `Run.uncaptured_because` says why not.
         read_every: with `capture`, train so many steps before their records are read, so that the host waits once for
             all of them. The model is then up to so many steps ahead of the record in hand, and a state that is saved is
             the model's: a run that resumes from it goes on behind the records that were still to be read.
@@ -63,6 +66,7 @@ def fit(
 
     Raises:
         TypeError: `data` has no `batch` method, or policy, scaler or optimizer is of another kind.
+        NotImplementedError: flushed gradients are to be measured of a layer that emulation cannot run.
         ValueError: unknown engine; `steps` is negative or no whole number; `measure_every` is below 1; or `read_every`
             is below 1, or above 1 without capture.
     """
@@ -79,8 +83,9 @@ def fit(
     if not isinstance(measure_every, int) or measure_every < 1:
         raise ValueError(f"measure_every={measure_every!r}; use a whole number from 1 on, such as 20.")
     scaler = scaler or LossScaler(NoScaling())
-    because = why_not(optimizer, scaler.rule) or "" if capture == "auto" else ""
-    capture = not because if capture == "auto" else capture
+    auto = capture == "auto"
+    because = why_not(optimizer, scaler.rule) or "" if auto else ""
+    capture = not because if auto else capture
     in_every_step = engine == "emulated" and not capture
     measure = in_every_step if measure_flushed is None else measure_flushed
     work = TrainStep(
@@ -93,7 +98,7 @@ def fit(
         Meter() if measure and in_every_step else None,
     )
     apart = measure_every if measure and not in_every_step else 0
-    return Run(work, data, steps, read_every if capture else 0, apart, because)
+    return Run(work, data, steps, read_every if capture else 0, apart, because, auto)
 
 
 def _require_data(data: Any) -> None:

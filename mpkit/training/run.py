@@ -25,7 +25,8 @@ class Run:
 
     `read_every`: 0 trains step by step; from 1 on the step is captured, and so many are trained between two reads.
     `measure_every`: in every so-manieth step a second, emulated backward pass counts what is flushed; 0 for never.
-    `uncaptured_because`: why it was not captured although that was wished, "" otherwise.
+    `uncaptured_because`: why it is not captured although that was wished, "" otherwise.
+    `may_go_on`: if it turns out that the step cannot be captured, or that its settings change, it goes on uncaptured.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Run:
         read_every: int = 0,
         measure_every: int = 0,
         uncaptured_because: str = "",
+        may_go_on: bool = False,
     ) -> None:
         self.work, self.data, self.steps = work, data, steps
-        self.uncaptured_because = uncaptured_because
+        self.uncaptured_because, self._may_go_on = uncaptured_because, may_go_on
         self.step = 0
         self.measure_every = measure_every
         self._stopped = False
@@ -78,7 +80,10 @@ class Run:
         if self._stopped or self.step >= self.steps:
             raise StopIteration
         try:
-            record = self._replay() if self._every else self._train_one_step()
+            if self._waiting:
+                record = self._waiting.pop(0)
+            else:
+                record = self._replay() if self._every else self._train_one_step()
         except BaseException:
             self.scaler.abandon()  # an interrupted step must not block the next one
             raise
@@ -100,23 +105,43 @@ class Run:
         return StepRecord.of(self.step, numbers, self.scaler.rule.skips, time.perf_counter() - start, flushed)
 
     def _replay(self) -> StepRecord:
-        """One record of a captured run; when none waits, train `read_every` steps and wait for the device once."""
-        if not self._waiting:
-            start, rows, counts = time.perf_counter(), [], []
+        """Train `read_every` captured steps, wait for the device once, and return the first one's record."""
+        start, rows, counts = time.perf_counter(), list[Tensor](), list[Tensor | None]()
+        try:
             for step in range(self.step, min(self.step + self._every, self.steps)):
                 inputs, targets = self.data.batch(step)
                 counts.append(self._count(step, inputs, targets))
-                if self._captured is None:
-                    self._captured = CapturedStep(self.work, inputs, targets)
-                rows.append(self._captured(inputs, targets).clone())
-            numbers = torch.stack(rows).tolist()
-            seconds = (time.perf_counter() - start) / len(rows)
-            skips = self.scaler.rule.skips
-            self._waiting = [
-                StepRecord.of(self.step + n, row, skips, seconds, self._share(count))
-                for n, (row, count) in enumerate(zip(numbers, counts, strict=True))
-            ]
-        return self._waiting.pop(0)
+                if (captured := self._graph(inputs, targets)) is None:
+                    break
+                rows.append(captured(inputs, targets).clone())
+        finally:
+            self._read(rows, counts, start)  # of an interrupted block, too: those steps were trained
+        return self._waiting.pop(0) if rows else self._train_one_step()
+
+    def _graph(self, inputs: Tensor, targets: Tensor) -> CapturedStep | None:
+        """The captured step, made at the first batch; None if it cannot be had and need not."""
+        try:
+            if self._captured is None:
+                self._captured = CapturedStep(self.work, inputs, targets)
+            elif self._may_go_on and (changed := self._captured.changed):
+                raise RuntimeError(f"{changed} changes")
+        except RuntimeError as error:
+            if not self._may_go_on:
+                raise
+            self.scaler.abandon()
+            self._captured, self._every, self.uncaptured_because = None, 0, str(error).splitlines()[0]
+        return self._captured
+
+    def _read(self, rows: list[Tensor], counts: list[Tensor | None], start: float) -> None:
+        """Wait for the device once, and let records of `rows` wait; `counts` may have one more."""
+        if not rows:
+            return
+        numbers = torch.stack(rows).tolist()
+        seconds, skips = (time.perf_counter() - start) / len(rows), self.scaler.rule.skips
+        self._waiting = [
+            StepRecord.of(self.step + n, row, skips, seconds, self._share(count))
+            for n, (row, count) in enumerate(zip(numbers, counts, strict=False))
+        ]
 
     def _count(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor | None:
         """In a step whose turn it is to be measured: what the policy keeps of its gradients, on the device."""

@@ -59,14 +59,16 @@ def test_kernels_that_cannot_be_counted_are_told(tmp_path: Path) -> None:
     assert "| 04 | 1 | not counted |" in gpuproof.table(read)
 
 
-@pytest.mark.parametrize("source", ['def train(w):\n    ...\n\ncheck("04.1", train)', 'answer = check("04.1", ...)'])
-def test_an_exercise_may_train_on_the_cpu(tmp_path: Path, source: str) -> None:
-    assert said(tmp_path, {"source": source, "devices": ["cpu"], "kernels": 0}) == []
+def test_an_exercise_may_train_on_the_cpu(tmp_path: Path) -> None:
+    exercise = {"source": 'def train(w):\n    ...\n\ncheck("04.1", train)', "devices": ["cpu"], "kernels": 0}
+    assert gpuproof.violations(lessons(tmp_path, [START, {}, exercise]), {"04": 3}) == []
+    assert said(tmp_path, exercise) == ["lesson 04: no cell was seen to train"]
 
 
-def test_no_other_cell_is_an_exercise(tmp_path: Path) -> None:
-    cell = {"source": "spot_check(model)", "devices": ["cpu"], "kernels": 0}
-    assert said(tmp_path, cell) == [ON_CPU.replace("runs = watch(", "spot_check(model)")]
+@pytest.mark.parametrize("source", ["spot_check(model)", "fit(net)  # as in check(…)", 'print(check("04.1", fit))'])
+def test_no_other_cell_is_an_exercise(tmp_path: Path, source: str) -> None:
+    cell = {"source": source, "devices": ["cpu"], "kernels": 0}
+    assert said(tmp_path, cell) == [ON_CPU.replace("runs = watch(", source)]
 
 
 def test_more_than_four_gib_are_refused(tmp_path: Path) -> None:
@@ -84,10 +86,9 @@ def test_what_was_not_recorded_is_not_proven(tmp_path: Path) -> None:
         "lesson 05: no record, so nothing is known of it",
         "lesson 04: 2 of its 3 code cells are recorded",
     ]
-    unseen = {"source": "adam = torch.optim.Adam(w)", "steps": 0, "devices": []}
-    assert said(tmp_path, unseen) == [
-        "lesson 04: `adam = torch.optim.Adam(w)` makes an optimizer, but no cell was seen to step one"
-    ]
+    assert said(tmp_path, {"steps": 0, "devices": []}) == ["lesson 04: no cell was seen to train"]
+    started = {**START, "source": 'mpkit.start("00")'}
+    assert gpuproof.violations(lessons(tmp_path, [started]), {"00": 1}) == [], "lesson 00 trains nothing"
     with pytest.raises(ValueError, match=r"^0.jsonl is no lesson's record: none of its 1 cells calls mpkit.start\.$"):
         lessons(tmp_path, [{}])
 
