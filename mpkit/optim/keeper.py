@@ -35,6 +35,7 @@ class WeightKeeper(torch.optim.Optimizer):
 
     _step_supports_amp_scaling = True  # scalers then leave found_inf and grad_scale here
     _divides_in_float32 = True  # so a LossScaler need not refuse 16-bit gradients
+    asks_host = True  # whether to skip; False while a CUDA graph is made, which cannot ask
 
     def __init__(self, optimizer: torch.optim.Optimizer, fmt: FloatFormat) -> None:
         self.format = require_format(fmt)
@@ -63,7 +64,7 @@ class WeightKeeper(torch.optim.Optimizer):
         After an exception the stored weights are those from before the step, or that a closure saw last.
         """
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and not _in_graph(found_inf):
+        if found_inf is not None and self.asks_host:
             if bool(found_inf):
                 return None
             found_inf = None
@@ -205,8 +206,3 @@ class WeightKeeper(torch.optim.Optimizer):
             for tensor, was in zip(own, as_it_was, strict=False):
                 assert found_inf is not None
                 tensor.copy_(was.where(found_inf.to(was.device) > 0, tensor))
-
-
-def _in_graph(found_inf: Tensor) -> bool:
-    """Whether a CUDA graph records this step."""
-    return found_inf.is_cuda and torch.cuda.is_current_stream_capturing()

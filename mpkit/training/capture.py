@@ -8,6 +8,7 @@ reads found_inf on the device.
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ class CapturedStep:
         self.work, self.inputs, self.targets = work, inputs.clone(), targets.clone()
         self._settings = _settings(work.optimizer)
         with _capturable(work.optimizer):
+            side = _side_stream(torch.cuda.current_device())
             with _undone(work):
-                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
                 side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
                     for _ in range(WARM_UP):
@@ -54,7 +55,7 @@ class CapturedStep:
             self.graph = torch.cuda.CUDAGraph()
             for generator in _generators(work.optimizer):
                 self.graph.register_generator_state(generator)
-            with torch.cuda.graph(self.graph):
+            with _intact_generator(), torch.cuda.graph(self.graph, stream=side):
                 self.numbers = work(self.inputs, self.targets).numbers
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -81,6 +82,23 @@ class CapturedStep:
         """The name of a setting of the optimizer that is not what the graph has in it, such as "lr"; None: all are."""
         now = _settings(self.work.optimizer)
         return next((key[1] for key, value in self._settings.items() if now.get(key) != value), None)
+
+
+@lru_cache
+def _side_stream(_device: int) -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps a workspace for each stream that it has worked in, 32 MiB on a large GPU."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _intact_generator() -> Iterator[None]:
+    """A capture that fails leaves torch's generator in the belief that it goes on; it gets a copy of its state then."""
+    try:
+        yield
+    except BaseException:
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
 
 
 @contextmanager
@@ -125,16 +143,23 @@ def _settings(optimizer: Any) -> dict[tuple[int, str], Any]:
 
 @contextmanager
 def _capturable(optimizer: Any) -> Iterator[None]:
-    """Inside, torch lets a graph record a fused Adam: it counts its steps on the device, which changes no number."""
+    """Inside, the optimizer decides on the device: in the warm-up too, where a skipped step must make its state.
+
+    Torch asks for the flag "capturable" before a graph may record a fused Adam, which counts on the device anyway.
+    """
     groups = [group for group in optimizer.param_groups if "capturable" in group]
-    before = [group["capturable"] for group in groups]
+    before, asked = [group["capturable"] for group in groups], getattr(optimizer, "asks_host", None)
     for group in groups:
         group["capturable"] = True
+    if asked is not None:
+        optimizer.asks_host = False
     try:
         yield
     finally:
         for group, kept in zip(groups, before, strict=True):
             group["capturable"] = kept
+        if asked is not None:
+            optimizer.asks_host = asked
 
 
 def _generators(optimizer: Any) -> list[torch.Generator]:

@@ -16,12 +16,20 @@ from PIL import Image
 
 from mpkit import BF16, E4M3, FP16, FloatFormat, Policy, StepRecord, tally
 from mpkit.course.lesson_01.bit_table import BIT
-from mpkit.course.lesson_04.gradient_histogram_picture import COLUMN_X, HIGH, LOW, SIZE, GradientHistogramFigure
+from mpkit.course.lesson_04.gradient_histogram_picture import (
+    COLUMN_X,
+    HIGH,
+    LOW,
+    SIZE,
+    GradientHistogramFigure,
+    Histograms,
+    histograms,
+)
 from mpkit.course.pictures.comparison import RUNS, _smooth, _styles, comparison
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.course.runs.experiments import Outcome, Variant
-from mpkit.course.runs.snapshots import WhatIf
+from mpkit.course.runs.snapshots import LayerGradients, WhatIf
 from mpkit.course.start import STYLE_SHEET
 
 # ---- colours ----
@@ -184,20 +192,28 @@ def test_a_picture_needs_alt_text_and_has_a_plain_text_that_never_changes() -> N
 # ---- histograms under a window ----
 
 
-def view_of(log2_scale: int, fmt: FloatFormat = FP16) -> tuple[GradientHistogramFigure, WhatIf]:
+def known_layers() -> list[torch.Tensor]:
     """Two layers with known gradients: around 2^-30 and around 2^-5."""
     draw = torch.Generator().manual_seed(0)
-    layers = [2.0 ** (torch.randn(400, generator=draw) * 2 + centre) for centre in (-30, -5)]
-    arrays = [np.log2(x.numpy()) for x in layers]
-    scaled = [x * 2.0**log2_scale for x in layers]
-    figure = GradientHistogramFigure(("layer 1 (input)", "layer 2 (output)"), fmt, arrays, arrays)
+    return [2.0 ** (torch.randn(400, generator=draw) * 2 + centre) for centre in (-30, -5)]
+
+
+def of(*layers: torch.Tensor) -> Histograms:
+    return histograms([LayerGradients(values, values) for values in layers])
+
+
+def view_of(log2_scale: int, fmt: FloatFormat = FP16) -> tuple[GradientHistogramFigure, WhatIf]:
+    scaled = [x * 2.0**log2_scale for x in known_layers()]
+    figure = GradientHistogramFigure(("layer 1 (input)", "layer 2 (output)"), fmt)
     reports = tuple(tally(x, fmt) for x in scaled)
     return figure, WhatIf(0, fmt, log2_scale, reports, (None, 0.998), tally(torch.cat(scaled), fmt), 0.9)
 
 
-def shown(figure: GradientHistogramFigure, view: WhatIf, words: str = "") -> np.ndarray:
+def shown(
+    figure: GradientHistogramFigure, view: WhatIf, words: str = "", drawn: Histograms | None = None
+) -> np.ndarray:
     """The pixels, (height, width, RGB)."""
-    png = figure.show(view, words, words).png()
+    png = figure.show(view, drawn or of(*known_layers()), words, words).png()
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
@@ -213,7 +229,7 @@ def at(figure: GradientHistogramFigure, log2_value: float, height: float) -> tup
 
 def test_the_png_is_valid_and_has_its_size() -> None:
     figure, view = view_of(0)
-    png = figure.show(view, "title", "subtitle").png()
+    png = figure.show(view, of(*known_layers()), "title", "subtitle").png()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     image = Image.open(io.BytesIO(png))
     image.load()
@@ -269,11 +285,11 @@ def test_shares_are_written_in_their_columns_and_change() -> None:
 
 
 def test_a_layer_without_gradients_has_an_empty_row() -> None:
-    nothing, some = np.array([]), np.array([-10.0, -9.0])
-    figure = GradientHistogramFigure(("a", "b"), FP16, [nothing, some], [nothing, some])
+    drawn = of(torch.zeros(2), torch.tensor([2.0**-10, 2.0**-9]))
+    figure = GradientHistogramFigure(("a", "b"), FP16)
     report = tally(torch.zeros(3), FP16)
     view = WhatIf(0, FP16, 0, (report, tally(torch.tensor([0.1]), FP16)), (None, 1.0), report, None)
-    picture = shown(figure, view)
+    picture = shown(figure, view, drawn=drawn)
     assert picture[at(figure, -9.8, 0.1)].tolist() == rgb(ZONE["normal"])
     assert picture[at(figure, -9.8, -0.9)].tolist() == rgb(GRADIENT)
 

@@ -95,8 +95,8 @@ def test_recorded_gradients_are_those_of_the_cpu() -> None:
     for device in ("cpu", "cuda"):
         net = Autoencoder(seeds=[0]).to(device)
         adam = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
-        recording = record_gradients(net, digits(device).reconstruction(), adam, at=(0, 60))
-        views[device] = [recording.what_if(step, FP16, k) for step in (0, 60) for k in (0, 8, 16)]
+        recording = record_gradients(net, digits(device).reconstruction(), adam, at=(60,))
+        views[device] = [recording.what_if(60, FP16, k) for k in (0, 8, 16)]
     for cpu, cuda in zip(views["cpu"], views["cuda"], strict=True):
         assert cpu.total.flushed == pytest.approx(cuda.total.flushed, abs=0.005)
         assert cpu.total.overflowed == cuda.total.overflowed

@@ -2,11 +2,8 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
-from torch import Tensor
-
 from mpkit import BF16, E4M3, E5M2, FP16, FloatFormat
-from mpkit.course.lesson_04.gradient_histogram_picture import GradientHistogramFigure
+from mpkit.course.lesson_04.gradient_histogram_picture import GradientHistogramFigure, Histograms, histograms
 from mpkit.course.lesson_04.gradient_histogram_words import consequence, describe, headline
 from mpkit.course.panels.controls import menu, slider, whole_slider
 from mpkit.course.panels.picture_panel import PicturePanel
@@ -56,7 +53,8 @@ class GradientHistogramPanel(PicturePanel):
                 "record_gradients(model, data, optimizer, at=(0, 60))."
             )
         self.recording = recording
-        self._figures: dict[tuple[int, FloatFormat], GradientHistogramFigure] = {}
+        self._figures: dict[FloatFormat, GradientHistogramFigure] = {}
+        self._histograms: dict[int, Histograms] = {}
         middle = recording.steps[len(recording.steps) // 2]
         super().__init__(step=middle if step is None else step, log2_scale=log2_scale)
 
@@ -66,11 +64,13 @@ class GradientHistogramPanel(PicturePanel):
 
     def draw(self) -> Any:
         """The histograms where the scale puts them; the first picture of a window takes a moment."""
-        window = (self.view.step, self.view.format)
-        if window not in self._figures:
+        step, fmt = self.view.step, self.view.format
+        if fmt not in self._figures:
             self.words.value = "drawing …"
-            self._figures[window] = self._new_figure(*window)
-        return self._figures[window].show(self.view, self.headline(), consequence(self.view))
+            self._figures[fmt] = GradientHistogramFigure(self.recording.names, fmt)
+        if step not in self._histograms:
+            self._histograms[step] = histograms(self.recording.at(step).layers)
+        return self._figures[fmt].show(self.view, self._histograms[step], self.headline(), consequence(self.view))
 
     def headline(self) -> str:
         """What becomes of the gradients."""
@@ -88,13 +88,3 @@ class GradientHistogramPanel(PicturePanel):
             for name, report in zip(self.recording.names, self.view.layers, strict=True)
         )
         return f"{self.headline()}. Histograms of gradient magnitudes, one row a layer. {layers}."
-
-    def _new_figure(self, step: int, fmt: FloatFormat) -> GradientHistogramFigure:
-        layers = self.recording.at(step).layers
-        signals, weights = [_log2(layer.signal) for layer in layers], [_log2(layer.weight) for layer in layers]
-        return GradientHistogramFigure(self.recording.names, fmt, signals, weights)
-
-
-def _log2(values: Tensor) -> np.ndarray:
-    log2: np.ndarray = np.log2(values[values != 0].abs().numpy())
-    return log2

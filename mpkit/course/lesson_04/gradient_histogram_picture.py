@@ -9,17 +9,29 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from mpkit import FloatFormat
 from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, GRADIENT, GRADIENT_EDGE, WEIGHT, ZONE_TEXT, look, percent, power
 from mpkit.course.pictures.zones import draw_zones, top
-from mpkit.course.runs.snapshots import WhatIf
+from mpkit.course.runs.snapshots import LayerGradients, WhatIf
 
 LOW, HIGH = -46, 24  # the axis, in powers of two
 SIZE = (1040, 560)  # pixels
 ZONES = ("flushed", "subnormal", "overflow")
 COLUMN_X = (0.728, 0.803, 0.879, 0.955)  # centres of the number columns, in widths of the picture
+
+
+Histograms = list[tuple[np.ndarray, np.ndarray]]  # of a layer's signal and of its weights, as polygons
+
+
+def histograms(layers: Sequence[LayerGradients]) -> Histograms:
+    """Of one step's gradients, unscaled, zeros left out; each row a layer, input first."""
+    return [
+        (_outline(_log2(layer.signal), -float(row)), _outline(_log2(layer.weight), -float(row)))
+        for row, layer in enumerate(layers)
+    ]
 
 
 class GradientHistogramFigure:
@@ -28,12 +40,9 @@ class GradientHistogramFigure:
     Args:
         names: one label a layer, input first.
         fmt: the format whose window is drawn.
-        signals, weights: log2 of the magnitudes, one array a layer, unscaled, zeros left out.
     """
 
-    def __init__(
-        self, names: Sequence[str], fmt: FloatFormat, signals: Sequence[np.ndarray], weights: Sequence[np.ndarray]
-    ) -> None:
+    def __init__(self, names: Sequence[str], fmt: FloatFormat) -> None:
         self.format = fmt
         self.canvas = Canvas(SIZE, colors=(GRADIENT, GRADIENT_EDGE, *ZONE_TEXT.values()))
         with look():
@@ -41,14 +50,12 @@ class GradientHistogramFigure:
             self._draw_window(names)
             self._draw_labels(names)
             self.canvas.freeze()
-        self._signals = [_outline(values, -float(row)) for row, values in enumerate(signals)]
-        self._weights = [_outline(values, -float(row)) for row, values in enumerate(weights)]
 
-    def show(self, view: WhatIf, title: str, subtitle: str) -> Frame:
-        """Move the histograms to the view's loss scale and write its numbers."""
+    def show(self, view: WhatIf, histograms: Histograms, title: str, subtitle: str) -> Frame:
+        """Move a step's histograms to the view's loss scale and write its numbers."""
         frame = self.canvas.frame()
         shift = np.array([view.log2_scale, 0.0])
-        for signal, weight in zip(self._signals, self._weights, strict=True):
+        for signal, weight in histograms:
             frame.polygon(self.axes, signal + shift, GRADIENT, GRADIENT_EDGE)
             frame.line(self.axes, weight + shift, WEIGHT, width=2)
         for row in range(len(view.layers)):
@@ -91,6 +98,11 @@ class GradientHistogramFigure:
             self.axes.axhline(-row, color="#9CB6CC", linewidth=0.8, zorder=1)
             self.axes.text(-0.012, 0.3 - row, name.replace(" (", "\n("), transform=self.axes.get_yaxis_transform(),
                            ha="right", va="center", fontsize=11, linespacing=1.1)  # fmt: skip
+
+
+def _log2(values: Tensor) -> np.ndarray:
+    log2: np.ndarray = np.log2(values[values != 0].abs().numpy())
+    return log2
 
 
 def _outline(log2_values: np.ndarray, base: float) -> np.ndarray:
