@@ -179,3 +179,23 @@ def test_a_step_that_is_taken_with_inf_is_no_good_step() -> None:
     assert skips.spoiled_steps == 0
     title = headline({"popart": lap})
     assert title == f"popart takes {lap.spoiled_steps} steps with Inf; nobody does well"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_quiet_steps_are_counted_and_not_walked_with_the_same_result(seed: int) -> None:
+    """A subclass takes every step through `update`, as other rules do."""
+
+    class Walked(DynamicScale):
+        pass
+
+    rng = np.random.default_rng(seed)
+    history = synthetic(200, drift=(float(rng.uniform(-10, 0)), float(rng.uniform(-30, -5))), values=200, seed=seed)
+    options = {
+        "init_scale": 2.0 ** int(rng.integers(0, 41)), "growth_interval": int(rng.choice([1, 2, 3, 10, 50, 2000])),
+        "growth_factor": float(rng.choice([2.0, 1.5])), "backoff_factor": float(rng.choice([0.5, 0.75])),
+        "min_scale": rng.choice([None, 1.0]), "max_scale": rng.choice([None, 2.0**41]),
+    }  # fmt: skip
+    fast, slow = race(DynamicScale(**options), history), race(Walked(**options), history)
+    assert np.array_equal(fast.scales, slow.scales)
+    assert np.array_equal(fast.overflowed, slow.overflowed)
+    assert np.array_equal(fast.skipped, slow.skipped)
