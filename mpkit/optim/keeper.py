@@ -10,6 +10,7 @@ from torch._C import DisableTorchFunction
 
 from mpkit.casting import cast
 from mpkit.formats import FloatFormat, require_format
+from mpkit.optim.pack import Pack, packed
 from mpkit.optim.slot import Slot, UpdateCount, require_dtypes, shape_of, widened
 from mpkit.scaling.divider import step_fused
 
@@ -151,18 +152,20 @@ class WeightKeeper(torch.optim.Optimizer):
         return [self._slots[param] for param in params]
 
     @contextmanager
-    def _lent(self) -> Iterator[list[Tensor]]:
-        """Inside, the parameters are FP32, and so are their gradients. Yields copies of the weights as they were."""
+    def _lent(self) -> Iterator[list[tuple[Pack, Tensor]]]:
+        """Inside, the parameters are FP32, and so are their gradients. Yields packs, and their weights as they were."""
         slots, before, lent = self._current(), [], []
+        for slot in slots:
+            slot.stored, slot.grad = slot.param.data, slot.param.grad
+            if slot.extra is not None:
+                slot.extra = slot.extra.to(slot.stored.device)  # the model may have moved
         try:
-            for slot in slots:
-                slot.stored, slot.grad = slot.param.data, slot.param.grad
-                if slot.extra is not None:
-                    slot.extra = slot.extra.to(slot.stored.device)  # the model may have moved
+            for pack in packed(slots):
                 with DisableTorchFunction():  # no active policy may round what happens in here
-                    before.append(self._read(slot))
-                lent.append(slot)
-                slot.show(before[-1].clone(), self._wide_grad(slot))
+                    before.append((pack, self._read(pack.one)))
+                for slot, work in zip(pack.slots, pack.parts(before[-1][1].clone()), strict=True):
+                    lent.append(slot)
+                    slot.show(work, self._wide_grad(slot))
             yield before
         finally:
             for slot in lent:
@@ -194,15 +197,17 @@ class WeightKeeper(torch.optim.Optimizer):
 
         return evaluate
 
-    def _store(self, before: list[Tensor], found_inf: Tensor | None) -> None:
-        for slot, old in zip(self._current(), before, strict=True):
-            weight, own = slot.param.data, [t for t in (slot.stored, slot.extra) if t is not None]
+    def _store(self, before: list[tuple[Pack, Tensor]], found_inf: Tensor | None) -> None:
+        for pack, old in before:
+            one, weight = pack.one, pack.joined(slot.param.data for slot in pack.slots)
+            own = [t for t in (one.stored, one.extra) if t is not None]
             as_it_was = [] if found_inf is None else [t.clone() for t in own]
             meant = (weight != old) & ~old.isnan()  # NaN differs from itself, so it would count in every step
-            self._write(slot, weight)
-            lost = meant & (self._read(slot) == old)
+            self._write(one, weight)
+            lost = meant & (self._read(one) == old)
             self.updates.moved += meant.sum().to(self.updates.moved.device)
             self.updates.lost += lost.sum().to(self.updates.lost.device)
             for tensor, was in zip(own, as_it_was, strict=False):
                 assert found_inf is not None
                 tensor.copy_(was.where(found_inf.to(was.device) > 0, tensor))
+            pack.give_back()

@@ -20,7 +20,7 @@ from mpkit.optim.keeper import WeightKeeper
 from mpkit.training import Run, StepData
 from mpkit.training.step import LossFunction
 
-READ_EVERY = 20  # steps of a captured run between two waits for the device
+READ_EVERY = 50  # steps of a captured run between two waits for the device: 10 to 30 ms
 
 
 def start(
