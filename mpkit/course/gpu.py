@@ -13,7 +13,7 @@ from mpkit.formats import FP16
 from mpkit.policy.hardware import in_hardware
 
 SITE = "https://pytorch.org/get-started/locally/"
-OLDER_OR_NEWER = "an older card needs a build for an older CUDA, a newer card a newer torch"
+OLDER_OR_NEWER = "an older card needs a build for an older CUDA, a newer card one for a newer CUDA"
 OLDER_CUDA = "update the driver; or take a build for an older CUDA (nvidia-smi shows what the driver takes)"
 Case = Literal["fine", "unseen", "none", "hidden", "build", "driver", "architecture", "full", "rocm", "mps", "broken"]
 

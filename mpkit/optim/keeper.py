@@ -26,8 +26,8 @@ class WeightKeeper(torch.optim.Optimizer):
     It is an optimizer itself: `param_groups` and `state` are the wrapped one's, so schedulers, clipping and scalers
     work as ever. `updates` counts what was lost. A gradient may be 16-bit: it is divided by the loss scale in FP32, if
     the scaler has not done so. If a scaler found Inf or NaN, `step` changes nothing; to know, it waits for the device.
-    In a CUDA graph, which cannot wait, weights and state stay as they are; the optimizer has to be a fused one there,
-    and random numbers are drawn in a skipped step, too.
+    `mpkit.CapturedStep` cannot wait: in its graph weights and state stay as they are, the optimizer has to be a fused
+    one, and random numbers are drawn in a skipped step, too. For a graph of your own, set `asks_host = False` first.
     FP32 copies of all weights exist during a step, not between steps.
 
     Raises:

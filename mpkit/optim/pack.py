@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mpkit.optim.slot import Slot
 
-SMALL = 2**16  # values; a larger parameter keeps a GPU busy by itself, and is worth no copy
+# Values: of a parameter up to which a copy costs less than calls for it alone; of a pack, for its copies take memory.
+SMALL = {"cuda": 2**16, "cpu": 2**13}
+MOST = 2**20
 
 
 class Pack:
@@ -50,10 +52,13 @@ class Pack:
 
 def packed(slots: Sequence[Slot]) -> list[Pack]:
     """Slots as packs: small ones of the same device and dtype together, each larger one by itself."""
-    together: dict[tuple[object, ...], list[Slot]] = {}
+    together: dict[tuple[object, ...], list[list[Slot]]] = {}
     for slot in slots:
-        plain = type(slot.stored) is Tensor and slot.stored.is_contiguous()  # no DTensor
-        small = plain and slot.stored.numel() <= SMALL
-        key = (slot.stored.device, slot.stored.dtype) if small else (id(slot),)
-        together.setdefault(key, []).append(slot)
-    return [Pack(some) for some in together.values()]
+        stored = slot.stored
+        plain = type(stored) is Tensor and stored.is_contiguous()  # no DTensor
+        small = plain and stored.numel() <= SMALL.get(stored.device.type, 0)
+        packs = together.setdefault((stored.device, stored.dtype) if small else (id(slot),), [[]])
+        if sum(one.stored.numel() for one in packs[-1]) + stored.numel() > MOST and packs[-1]:
+            packs.append([])
+        packs[-1].append(slot)
+    return [Pack(some) for packs in together.values() for some in packs]

@@ -1,7 +1,7 @@
 """Switch TF32 for FP32 matrix work on a GPU on or off, whichever of torch's two ways the program sets it with."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,19 +17,24 @@ def tf32(allowed: bool) -> Iterator[None]:
     cuda: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
     try:
-        precision, convolutions = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+        precision, before = torch.get_float32_matmul_precision(), (cuda.allow_tf32, cudnn.allow_tf32)
     except RuntimeError:
-        before = cuda.fp32_precision, cudnn.conv.fp32_precision
-        cuda.fp32_precision = cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"
-        try:
+        with ExitStack() as stack:
+            for part in (cuda, cudnn.conv, cudnn.rnn):
+                stack.callback(setattr, part, "fp32_precision", part.fp32_precision)
+                part.fp32_precision = "tf32" if allowed else "ieee"
             yield
-        finally:
-            cuda.fp32_precision, cudnn.conv.fp32_precision = before
         return
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    cudnn.allow_tf32 = allowed
-    try:
+    try:  # what is so already stays untouched: a value that was inherited goes on being so
+        if before[0] != allowed:
+            cuda.allow_tf32 = allowed
+        if before[1] != allowed:
+            cudnn.allow_tf32 = allowed
         yield
     finally:
-        torch.set_float32_matmul_precision(precision)
-        cudnn.allow_tf32 = convolutions
+        if before[0] != allowed:
+            cuda.allow_tf32 = before[0]
+        if before[1] != allowed:
+            cudnn.allow_tf32 = before[1]
+        if precision == "medium" and not allowed:  # `allow_tf32` knows two levels of three
+            torch.set_float32_matmul_precision(precision)

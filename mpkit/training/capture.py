@@ -132,13 +132,16 @@ def _state(optimizer: Any) -> list[Tensor]:
 
 
 def _settings(optimizer: Any) -> dict[tuple[int, str], Any]:
-    """Every group's settings that are no tensors, by group and name: a graph has them in it as numbers."""
-    return {
-        (place, name): value
-        for place, group in enumerate(optimizer.param_groups)
-        for name, value in group.items()
-        if name not in ("params", "capturable") and not isinstance(value, Tensor)
-    }
+    """Every group's settings that are no tensors, by group and name: a graph has them in it as numbers.
+
+    Of "params" their number, and under -1 that of the groups.
+    """
+    settings: dict[tuple[int, str], Any] = {(-1, "the number of groups"): len(optimizer.param_groups)}
+    for place, group in enumerate(optimizer.param_groups):
+        for name, value in group.items():
+            if name != "capturable" and not isinstance(value, Tensor):
+                settings[place, name] = len(value) if name == "params" else value
+    return settings
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def fit(
             "auto" does so where device, optimizer and rule allow it, and goes on without if the model turns out not to,
             or a setting such as the learning rate changes; `Run.uncaptured_because` says why not.
         read_every: with `capture`, train so many steps before their records are read, so that the host waits once for
-            all of them. The model is then up to so many steps ahead of the record in hand, and a state that is saved is
+            all of them. A setting that is changed after a record acts from the next such block on.
+            The model is then up to so many steps ahead of the record in hand, and a state that is saved is
             the model's: a run that resumes from it goes on behind the records that were still to be read.
 
     Returns:

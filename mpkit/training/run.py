@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,7 +48,9 @@ class Run:
         self._stopped = False
         self._every = read_every
         self._captured: CapturedStep | None = None
+        self._counted: tuple[int, Tensor | None] = -1, None  # the last step that asked to be measured
         self._waiting: list[StepRecord] = []
+        self._unread: list[tuple[Tensor, Tensor | None]] = []  # of trained steps: numbers, and counts of flushed values
 
     @property
     def model(self) -> nn.Module:
@@ -80,6 +84,8 @@ class Run:
         if self._stopped or self.step >= self.steps:
             raise StopIteration
         try:
+            if not self._waiting and not self._every:
+                self._read()  # of a block that was interrupted
             if self._waiting:
                 record = self._waiting.pop(0)
             else:
@@ -106,57 +112,59 @@ class Run:
 
     def _replay(self) -> StepRecord:
         """Train `read_every` captured steps, wait for the device once, and return the first one's record."""
-        start, rows, counts = time.perf_counter(), list[Tensor](), list[Tensor | None]()
-        try:
-            for step in range(self.step, min(self.step + self._every, self.steps)):
-                inputs, targets = self.data.batch(step)
-                counts.append(self._count(step, inputs, targets))
-                if (captured := self._graph(inputs, targets)) is None:
-                    break
-                rows.append(captured(inputs, targets).clone())
-        finally:
-            self._read(rows, counts, start)  # of an interrupted block, too: those steps were trained
-        return self._waiting.pop(0) if rows else self._train_one_step()
+        start = time.perf_counter()
+        for step in range(self.step + len(self._unread), min(self.step + self._every, self.steps)):
+            inputs, targets = self.data.batch(step)
+            counts = self._count(step, inputs, targets)
+            if (numbers := self._captured_step(inputs, targets)) is None:
+                break
+            self._unread.append((numbers, counts))  # kept if a later step is interrupted: this one was trained
+        if not self._unread:
+            return self._train_one_step()
+        self._read((time.perf_counter() - start) / len(self._unread))
+        return self._waiting.pop(0)
 
-    def _graph(self, inputs: Tensor, targets: Tensor) -> CapturedStep | None:
-        """The captured step, made at the first batch; None if it cannot be had and need not."""
+    def _captured_step(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Train on a batch by the graph, which is made at the first; None if that cannot be and need not."""
         try:
             if self._captured is None:
                 self._captured = CapturedStep(self.work, inputs, targets)
-            elif self._may_go_on and (changed := self._captured.changed):
-                raise RuntimeError(f"{changed} changes")
-        except RuntimeError as error:
+            return self._captured(inputs, targets).clone()
+        except (RuntimeError, ValueError) as error:  # a batch of another shape, a setting that changed: nothing trained
             if not self._may_go_on:
                 raise
             self.scaler.abandon()
             self._captured, self._every, self.uncaptured_because = None, 0, str(error).splitlines()[0]
-        return self._captured
+            return None
 
-    def _read(self, rows: list[Tensor], counts: list[Tensor | None], start: float) -> None:
-        """Wait for the device once, and let records of `rows` wait; `counts` may have one more."""
-        if not rows:
+    def _read(self, seconds: float = math.nan) -> None:
+        """Wait for the device, and make records of the steps that were trained and not read yet."""
+        if not self._unread:
             return
-        numbers = torch.stack(rows).tolist()
-        seconds, skips = (time.perf_counter() - start) / len(rows), self.scaler.rule.skips
-        self._waiting = [
+        numbers, skips = torch.stack([row for row, _ in self._unread]).tolist(), self.scaler.rule.skips
+        counts = [None if count is None else count.tolist() for _, count in self._unread]
+        records = [
             StepRecord.of(self.step + n, row, skips, seconds, self._share(count))
-            for n, (row, count) in enumerate(zip(numbers, counts, strict=False))
+            for n, (row, count) in enumerate(zip(numbers, counts, strict=True))
         ]
+        self._waiting, self._unread = records, []
 
     def _count(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor | None:
-        """In a step whose turn it is to be measured: what the policy keeps of its gradients, on the device."""
-        due = self.measure_every and step % self.measure_every == 0 and self.policy.backward != FP32
-        return flushed_counts(self.work, inputs, targets) if due else None
+        """In a step whose turn it is to be measured: what the policy keeps of its gradients, on the device. Once."""
+        if self._counted[0] != step:
+            due = self.measure_every and step % self.measure_every == 0 and self.policy.backward != FP32
+            self._counted = step, flushed_counts(self.work, inputs, targets) if due else None
+        return self._counted[1]
 
-    def _share(self, counts: Tensor | None) -> float | None:
+    def _share(self, counts: Tensor | Sequence[int] | None) -> float | None:
         if self.measure_every and self.policy.backward == FP32:
             return 0.0  # nothing is rounded
-        return None if counts is None else flushed_share(*counts.tolist())
+        return None if counts is None else flushed_share(*map(int, counts))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as a copy that further training does not touch."""
         state = {
-            "step": self.step + len(self._waiting),
+            "step": self.step + len(self._waiting) + len(self._unread),
             "model": self.model.state_dict(),
             "optimizer": self.work.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -176,4 +184,5 @@ class Run:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.step = state["step"]
         # The optimizer's state lies in other memory now; a graph that was captured before would go on with the old one.
-        self._stopped, self._waiting, self._captured = False, [], None
+        self._stopped, self._waiting, self._unread, self._captured = False, [], [], None
+        self._counted = -1, None

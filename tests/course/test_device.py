@@ -20,7 +20,7 @@ OTHER_TORCH = (
     f"with torch=={torch.__version__.split('+')[0]} in it, both in the kernel's environment (after make lab: "
     ".venv/bin/pip); then restart the kernel"
 )
-OLDER = "an older card needs a build for an older CUDA, a newer card a newer torch: "
+OLDER = "an older card needs a build for an older CUDA, a newer card one for a newer CUDA: "
 NO_KERNEL = RuntimeError("CUDA error: no kernel image is available for execution on the device\n at /opt/x.cpp:3")
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 

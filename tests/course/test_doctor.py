@@ -152,7 +152,7 @@ def test_on_a_gpu_a_format_in_hardware_is_used_natively(
 
 NO_GPU = (
     "No GPU is needed: on a CPU the lessons emulate every small format in FP32, with the same rounding. "
-    "Only the speed is not that of a GPU, and the order in which sums are added."
+    "Only the speed differs, and the order in which sums are added."
 )
 UNUSED = "No GPU is used."
 SITE = "https://pytorch.org/get-started/locally/"
@@ -167,7 +167,7 @@ SITE = "https://pytorch.org/get-started/locally/"
          "update the driver; or take a build for an older CUDA (nvidia-smi shows what the driver takes): pip"),
         ({"card": P100, "step": RuntimeError("no kernel image")},
          "This torch has no kernels for the GPU's architecture, sm_60.",
-         "an older card needs a build for an older CUDA, a newer card a newer torch: pip"),
+         "an older card needs a build for an older CUDA, a newer card one for a newer CUDA: pip"),
         ({"cuda": None, "mps": True}, "Apple's GPU (MPS) is not used: the lessons use NVIDIA GPUs only.", ""),
     ],
 )  # fmt: skip
@@ -193,8 +193,8 @@ def test_a_gpu_that_fits_is_what_the_lessons_train_on(monkeypatch: pytest.Monkey
     train = Finding(
         "good",
         "The lessons train on the GPU. A small training step on it worked. FP16 is the hardware's own; BF16, TF32 "
-        "and other formats are emulated on it. FP8 needs scales of its own (lesson 09); until then it is emulated "
-        "too.",
+        "and other formats are emulated on it. FP8 needs scales of its own, and is "
+        "emulated too.",
     )
     assert hardware.findings(look()) == ("cuda", [train, fits])
     assert hardware.names() == ("CPU", "Tesla T4")

@@ -46,7 +46,7 @@ def test_on_a_gpu_it_says_what_is_emulated_replayed_and_measured() -> None:
     runs["FP8, a"] = fake(engine="emulated")
     assert how(runs) == (
         "On the GPU. Emulated there: FP8, a. Steps are replayed from CUDA graphs (lesson 07). "
-        f"Step by step: the CPU decides (LogMax). {measured}"
+        f"Step by step: LogMaxScale decides on the CPU (LogMax). {measured}"
     )
     one = {"a": fake(captured=False), "b": fake(captured=False)}
     assert how(one) == "On the GPU. Step by step: no step is like the last."
@@ -56,6 +56,7 @@ def test_on_a_gpu_it_says_what_is_emulated_replayed_and_measured() -> None:
 
 def test_the_reason_stands_beside_the_name_while_it_trains() -> None:
     note = one_by_one(fake(captured=False, why="LogMaxScale decides on the host; use …"))
-    assert Outcome(Variant("LogMax", Policy()), [], note=note).label == "LogMax (step by step: the CPU decides)"
+    label = Outcome(Variant("LogMax", Policy()), [], note=note).label
+    assert label == "LogMax (step by step: LogMaxScale decides on the CPU)"
     assert one_by_one(fake(captured=False)) == "step by step: no step is like the last"
     assert Outcome(Variant("torch", Policy()), [], note=one_by_one(fake())).label == "torch"

@@ -42,7 +42,8 @@ def test_rules_race_on_the_gpu_and_tell_how() -> None:
     for lap in race.laps.values():
         assert np.flatnonzero(~np.isnan(lap.flushed)).tolist() == [0, 20, 40]
     assert how(race.runs) == (
-        "On the GPU. Steps are replayed from CUDA graphs (lesson 07). Step by step: the CPU decides (LogMax). "
+        "On the GPU. Steps are replayed from CUDA graphs (lesson 07). Step by step: LogMaxScale decides on the "
+        "CPU (LogMax). "
         "The flushed share is measured every 20 steps, by a second, emulated backward pass."
     )
 

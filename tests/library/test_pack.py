@@ -52,7 +52,7 @@ def test_the_same_bits_as_one_by_one(
 ) -> None:
     own = dtype or (torch.float16 if name == "Kahan" else torch.bfloat16)
     together = trained(name, own, closure)
-    monkeypatch.setattr(pack, "SMALL", -1)
+    monkeypatch.setattr(pack, "SMALL", {})
     alone = trained(name, own, closure)
     assert len(together) == len(alone) == 8 + 6 * (name != "nearest")
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
@@ -65,12 +65,18 @@ def slot(*shape: int, dtype: torch.dtype = torch.float32) -> Slot:
 
 
 def test_who_is_packed_with_whom() -> None:
-    small, other, half, large = slot(3, 2), slot(4), slot(2, dtype=torch.bfloat16), slot(2**16 + 1)
+    small, other, half, large = slot(3, 2), slot(4), slot(2, dtype=torch.bfloat16), slot(2**13 + 1)
     slanted = slot(3, 2)
     slanted.stored = torch.randn(2, 3).t()
     packs = packed([small, half, large, other, slanted])
     assert [one.slots for one in packs] == [[small, other], [half], [large], [slanted]]
     assert packs[2].one is large
+
+
+def test_a_pack_takes_no_more_than_so_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "MOST", 10)
+    slots = [slot(4) for _ in range(5)]
+    assert [len(one.slots) for one in packed(slots)] == [2, 2, 1]
 
 
 def test_a_pack_reads_and_gives_back() -> None:

@@ -16,17 +16,21 @@ def state():
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:  # set in the other way
         return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
-before = state()
+def on_the_cpu():
+    return getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", "none")
+before, cpu = state(), on_the_cpu()
 for allowed in (False, True):
     with tf32(allowed):
-        inside = state()
-        assert inside in ((("high", True), ("tf32", "tf32")) if allowed else (("highest", False), ("ieee", "ieee")))
+        products, convolutions = state()
+        assert products in (("high", "medium", "tf32") if allowed else ("highest", "ieee"))
+        assert convolutions in ((True, "tf32") if allowed else (False, "ieee", "none"))
     assert state() == before, (before, state())
 try:
     with tf32(True):
         1 / 0
 except ZeroDivisionError:
     assert state() == before
+assert on_the_cpu() == cpu
 print(before)
 """
 

@@ -8,9 +8,9 @@ from mpkit.course.gpu import Gpu
 
 NO_GPU = (
     "No GPU is needed: on a CPU the lessons emulate every small format in FP32, with the same rounding. "
-    "Only the speed is not that of a GPU, and the order in which sums are added."
+    "Only the speed differs, and the order in which sums are added."
 )
-EIGHT_BITS = "FP8 needs scales of its own (lesson 09); until then it is emulated too."
+EIGHT_BITS = "FP8 needs scales of its own, and is emulated too."
 
 
 def names() -> tuple[str, ...]:

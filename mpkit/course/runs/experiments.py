@@ -128,9 +128,10 @@ def _one_after_the_other(
     results: dict[str, Outcome] = {}
     for variant in variants:
         together = SideBySide({str(place): run for place, run in enumerate(begin(variant))})
-        outcome = results[variant.name] = Outcome(variant, [], note=one_by_one(together.runs["0"]))
+        outcome = results[variant.name] = Outcome(variant, [])
         while not together.over:
             together.advance()
+            outcome.note = one_by_one(together.runs["0"])  # now, for it may turn out at the first step
             outcome.records.append(merge([records[-1] for records in together.records.values()]))
             if together.over:
                 outcome.scores = score([run.model for run in together.runs.values()])

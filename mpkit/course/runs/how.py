@@ -15,7 +15,8 @@ def one_by_one(run: Run) -> str:
     """Why a run on a GPU takes its steps one by one; "" if they are replayed from a CUDA graph, or on a CPU."""
     if run.captured or not on_gpu(run):
         return ""
-    return "step by step: the CPU decides" if run.uncaptured_because else "step by step: no step is like the last"
+    why = run.uncaptured_because.split(";")[0].replace("the host", "the CPU")
+    return f"step by step: {why or 'no step is like the last'}"
 
 
 def how(runs: Mapping[str, Run]) -> str:
