@@ -33,13 +33,14 @@ class Choice:
         return f"{own} {verb} the hardware's own; {emulated} are emulated on it."
 
 
-def choose(asked: str | None = None) -> Choice:
+def choose(asked: str | None = None, gpu: Gpu | None = None) -> Choice:
     """Choose: what was asked for, else the environment variable MPKIT_DEVICE, else CUDA where one step works there.
 
     A GPU of AMD or Apple is not used. An NVIDIA GPU without small formats of its own (compute capability below 7.0) is.
 
     Args:
         asked: "cpu" or "cuda". None: MPKIT_DEVICE decides, if it is set and not empty. "cpu" leaves the GPU untouched.
+        gpu: what somebody has found of it just now; None: look.
 
     Raises:
         TypeError: `asked` is not a string.
@@ -58,7 +59,7 @@ def choose(asked: str | None = None) -> Choice:
         )
     if word == "cpu":
         return Choice("cpu", f"It was asked for ({by}=cpu).")
-    gpu = look()
+    gpu = gpu or look()
     if gpu.case == "fine":
         why = f"It was asked for ({by}=cuda)." if word else gpu.why
         return Choice("cuda", why, tuple(fmt for fmt in SMALL if in_hardware(fmt, "cuda")), gpu)

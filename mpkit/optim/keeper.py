@@ -200,14 +200,13 @@ class WeightKeeper(torch.optim.Optimizer):
     def _store(self, before: list[tuple[Pack, Tensor]], found_inf: Tensor | None) -> None:
         for pack, old in before:
             one, weight = pack.one, pack.joined(slot.param.data for slot in pack.slots)
-            own = [t for t in (one.stored, one.extra) if t is not None]
-            as_it_was = [] if found_inf is None else [t.clone() for t in own]
+            as_it_was = [(t, t.clone()) for t in (one.stored, one.extra) if t is not None and found_inf is not None]
             meant = (weight != old) & ~old.isnan()  # NaN differs from itself, so it would count in every step
             self._write(one, weight)
             lost = meant & (self._read(one) == old)
             self.updates.moved += meant.sum().to(self.updates.moved.device)
             self.updates.lost += lost.sum().to(self.updates.lost.device)
-            for tensor, was in zip(own, as_it_was, strict=False):
+            for tensor, was in as_it_was:
                 assert found_inf is not None
                 tensor.copy_(was.where(found_inf.to(was.device) > 0, tensor))
             pack.give_back()

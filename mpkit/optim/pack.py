@@ -24,9 +24,9 @@ class Pack:
         self.slots = slots
         self.one = slots[0]
         if len(slots) > 1:
-            extras = [slot.extra.flatten() for slot in slots if slot.extra is not None]
-            stored = torch.cat([slot.stored.flatten() for slot in slots])
-            self.one = Slot(slots[0].param, stored, torch.cat(extras) if extras else None)
+            extras = [slot.extra for slot in slots if slot.extra is not None]
+            stored = self.joined(slot.stored for slot in slots)
+            self.one = Slot(slots[0].param, stored, self.joined(extras) if extras else None)
 
     def parts(self, flat: Tensor) -> list[Tensor]:
         """What of `flat`, shaped as `one.stored`, belongs to each slot: views in the slots' shapes."""

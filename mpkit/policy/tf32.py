@@ -16,25 +16,17 @@ def tf32(allowed: bool) -> Iterator[None]:
     """
     cuda: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    try:
-        precision, before = torch.get_float32_matmul_precision(), (cuda.allow_tf32, cudnn.allow_tf32)
-    except RuntimeError:
-        with ExitStack() as stack:
-            for part in (cuda, cudnn.conv, cudnn.rnn):
-                stack.callback(setattr, part, "fp32_precision", part.fp32_precision)
-                part.fp32_precision = "tf32" if allowed else "ieee"
-            yield
-        return
-    try:  # what is so already stays untouched: a value that was inherited goes on being so
-        if before[0] != allowed:
-            cuda.allow_tf32 = allowed
-        if before[1] != allowed:
-            cudnn.allow_tf32 = allowed
+    value: bool | str
+    with ExitStack() as stack:
+        try:
+            if torch.get_float32_matmul_precision() == "medium" and not allowed:  # `allow_tf32` knows two of three
+                stack.callback(torch.set_float32_matmul_precision, "medium")
+            name, value, before = "allow_tf32", allowed, {cuda: cuda.allow_tf32, cudnn: cudnn.allow_tf32}
+        except RuntimeError:
+            name, value = "fp32_precision", "tf32" if allowed else "ieee"
+            before = {part: part.fp32_precision for part in (cuda, cudnn.conv, cudnn.rnn)}
+        for part, was in before.items():
+            if was != value:  # what is so already stays untouched: a value that was inherited goes on being so
+                stack.callback(setattr, part, name, was)
+                setattr(part, name, value)
         yield
-    finally:
-        if before[0] != allowed:
-            cuda.allow_tf32 = before[0]
-        if before[1] != allowed:
-            cudnn.allow_tf32 = before[1]
-        if precision == "medium" and not allowed:  # `allow_tf32` knows two levels of three
-            torch.set_float32_matmul_precision(precision)

@@ -43,7 +43,7 @@ class LossScaler:
         self._check_again = self.rule.check_unscaled and not (self.rule.floor or 0.0) >= 1.0
         self._memory = self.rule.init()  # the start; later, what rules remember that are not updated on the device
         self._seen: GradientStats | None = None  # this iteration's gradients, for rules that read them
-        self._scale: Tensor | None = None
+        self._state: StateTensors | None = None  # made where the first loss is
         self._plans: dict[tuple[int, ...], GradientPlan] = {}  # by the ids of the parameters: wrappers share it
         self._results: list[weakref.ref[StepResult]] = []
 
@@ -76,13 +76,12 @@ class LossScaler:
             return wide * to_device(scale, outputs.device)
 
     def _on_device(self, device: torch.device) -> Tensor:
-        if self._scale is None:
+        if self._state is None:
             if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError(misuse.IN_CAPTURE)
             self._state = StateTensors(self.rule, self._memory, device)
-            self._scale = self._state.scale
             self._one = torch.ones((), dtype=torch.float32, device=device)
-        return self._scale
+        return self._state.scale
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the optimizer's gradients by the scale in place and test them; for clipping before `step`.
@@ -129,26 +128,26 @@ class LossScaler:
         One optimizer's overflow shrinks the scale for all, but skips only its own step. A rule that reads gradients or
         remembers more than the scale (`rule.on_device` is False) waits for the device. ScaleExhausted: it gave up.
         """
-        if self._scale is None:
+        if self._state is None:
             raise RuntimeError(misuse.NO_SCALE.format(verb="update()"))
         flags = [plan.found_inf for plan in self._plans.values() if plan.stage is not Stage.READY]
         if not flags:
             raise RuntimeError(misuse.NOT_STEPPED)
         try:
-            self._adapt(self._scale, functools.reduce(torch.maximum, flags))
+            self._adapt(self._state, functools.reduce(torch.maximum, flags))
         finally:  # also when the rule gives up: the iteration is over
             # An optimizer that sat it out is forgotten, so that a scaler does not keep an old model alive.
             self._plans = {ids: p for ids, p in self._plans.items() if p.captured or p.stage is not Stage.READY}
             self.abandon()
 
-    def _adapt(self, scale: Tensor, found_inf: Tensor) -> None:
+    def _adapt(self, state: StateTensors, found_inf: Tensor) -> None:
         if self.rule.on_device:
-            tracker, *more = self._state.counts.values()
-            self.rule.update_tensors(scale, tracker, found_inf, *more)
+            tracker, *more = state.counts.values()
+            self.rule.update_tensors(state.scale, tracker, found_inf, *more)
         else:  # Python decides: the host has to read found_inf
             seen = (self._seen,) if self.rule.reads else ()
             self._memory = self.rule.update(self._memory, bool(found_inf), *seen)
-            self._state.fill(self._memory)
+            state.fill(self._memory)
 
     def abandon(self) -> None:
         """Drop the iteration in progress, for example after an interrupt.
@@ -161,7 +160,7 @@ class LossScaler:
 
     def get_scale(self) -> float:
         """Read the scale; waits for the device."""
-        return self._memory.scale if self._scale is None else float(self._scale)
+        return self._memory.scale if self._state is None else float(self._state.scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rule and all that it remembers, as plain values: enough to resume exactly.
@@ -170,7 +169,7 @@ class LossScaler:
         """
         if any(plan.stage is not Stage.READY for plan in self._plans.values()):
             raise RuntimeError(misuse.MID_ITERATION)
-        there = {} if self._scale is None else self._state.read()
+        there = {} if self._state is None else self._state.read()
         return {**dataclasses.asdict(self._memory), **there, "rule": self.rule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -180,11 +179,11 @@ class LossScaler:
         """
         self._memory = read_state(state, self.rule)
         self.abandon()
-        if self._scale is not None:
+        if self._state is not None:
             self._state.fill(self._memory)
 
     def _plan(self, optimizer: torch.optim.Optimizer, verb: str) -> tuple[Tensor, GradientPlan]:
-        if self._scale is None:
+        if self._state is None:
             raise RuntimeError(misuse.NO_SCALE.format(verb=verb))
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(misuse.NOT_AN_OPTIMIZER.format(verb=verb, got=type(optimizer).__name__))
@@ -192,11 +191,11 @@ class LossScaler:
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
         plan = self._plans.get(ids)
         if plan is None or not plan.fits():
-            old, plan = plan, GradientPlan(optimizer.param_groups, self._scale.device)
+            old, plan = plan, GradientPlan(optimizer.param_groups, self._state.scale.device)
             if old is not None:
                 plan.stage, plan.found_inf = old.stage, old.found_inf
             self._plans[ids] = plan
-        return self._scale, plan
+        return self._state.scale, plan
 
     def _check(self, scale: Tensor, plan: GradientPlan, optimizer: Any, divider: Divider, verb: str) -> None:
         if divider is not Divider.KEEPER and (narrow := plan.first_float16()) is not None:

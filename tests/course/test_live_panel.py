@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from harness.turns import nothing_goes_on, until
+from harness.turns import nothing_goes_on, started_and_paused, until
 
 from mpkit.course.panels import live_panel
 from mpkit.course.panels.controls import slider
@@ -78,12 +78,7 @@ def test_it_runs_to_its_end_without_a_front_end(panel: Counting) -> None:
 
 def test_the_buttons(panel: Counting) -> None:
     async def check() -> None:
-        panel.buttons.start.click()
-        await until(lambda: panel.race and panel.race.step)
-        assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
-        panel.buttons.pause.click()
-        assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
-        assert panel.race is not None
+        await started_and_paused(panel)
         step = panel.race.step
         await nothing_goes_on()
         assert panel.race.step == step > 0

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from harness.turns import nothing_goes_on, until
+from harness.turns import nothing_goes_on, started_and_paused, until
 
 from mpkit import DynamicScale, LossScaler, Policy, StaticScale, fit
 from mpkit.course.lesson_05.live_rules import LiveScales
@@ -148,12 +148,7 @@ def test_what_the_panel_does_not_train(panel: ScalerRacePanel) -> None:
 
 def test_the_buttons_and_a_control_that_is_moved_during_training(panel: ScalerRacePanel) -> None:
     async def check() -> None:
-        panel.buttons.start.click()
-        await until(lambda: panel.race and panel.race.step)
-        assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
-        panel.buttons.pause.click()
-        assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
-        assert panel.race is not None
+        await started_and_paused(panel)
         step = panel.race.step
         await nothing_goes_on()
         assert panel.race.step == step

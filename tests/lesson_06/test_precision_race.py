@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 import pytest
-from harness.turns import nothing_goes_on, until
+from harness.turns import nothing_goes_on, started_and_paused, until
 from PIL import Image
 
 from mpkit.course.lesson_06.precision_race import PrecisionRacePanel
@@ -36,11 +36,7 @@ def test_before_and_after_a_race(panel: PrecisionRacePanel) -> None:
 
 def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRacePanel) -> None:
     async def check() -> None:
-        panel.buttons.start.click()
-        await until(lambda: panel.race and panel.race.step)
-        assert (panel.runner.state, panel.buttons.stop.disabled) == ("running", False)
-        panel.buttons.pause.click()
-        assert (panel.runner.state, panel.buttons.pause.description) == ("paused", "Resume")
+        await started_and_paused(panel)
         panel.buttons.pause.click()
         assert (panel.runner.state, panel.buttons.pause.description) == ("running", "Pause")
         panel.controls["lr"].value = "0.01"

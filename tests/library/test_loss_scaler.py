@@ -281,8 +281,8 @@ def test_the_state_is_float32_whatever_the_default_dtype() -> None:
         scaler.update()
     finally:
         torch.set_default_dtype(torch.float32)
-    assert scaler._scale is not None
-    assert (scaler._scale.dtype, scaler._one.dtype) == (torch.float32, torch.float32)
+    assert scaler._state is not None
+    assert (scaler._state.scale.dtype, scaler._one.dtype) == (torch.float32, torch.float32)
 
 
 @pytest.mark.parametrize(

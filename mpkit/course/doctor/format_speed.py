@@ -9,6 +9,7 @@ from torch import Tensor
 from mpkit import E4M3, E5M2, FP32, TF32, FloatFormat, cast
 from mpkit.formats import FORMATS
 from mpkit.policy.hardware import in_hardware
+from mpkit.policy.tf32 import tf32
 from mpkit.timer import median_seconds
 
 SIZE = {"cpu": 256, "cuda": 4096}  # n of an n x n x n matrix product; a GPU needs a large one to be busy
@@ -76,13 +77,9 @@ def _product(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor]:
 
 
 def _tf32(a: Tensor, b: Tensor) -> Tensor:
-    """FP32 tensors, TF32 inside. The setting is global, so it is put back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
+    """FP32 tensors, TF32 inside."""
+    with tf32(True):
         return a @ b
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _float8(fmt: FloatFormat, a: Tensor, b: Tensor) -> Callable[[], Tensor]:

@@ -24,7 +24,7 @@ def names() -> tuple[str, ...]:
 def findings(gpu: Gpu) -> tuple[str, list[Finding]]:
     """Where the lessons compute, "cpu" or "cuda", and what there is to say about it."""
     try:
-        choice = choose()
+        choice = choose(gpu=gpu)
     except (ValueError, RuntimeError) as error:
         refused = f"Lessons will not start. {error}"
         return "cpu", [

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mpkit import CapturedStep
 from mpkit.course.nets.workloads import ours, peers_step, resnet
 from mpkit.course.runs.energy import joules
+from mpkit.policy.tf32 import tf32
 from mpkit.timer import median_seconds, seconds_of
 from mpkit.trees import tensors_in
 
@@ -67,11 +68,11 @@ def matmuls() -> dict[str, dict[str, float]]:
     """TFLOP/s of square products, by format and size."""
     found: dict[str, dict[str, float]] = {}
     for name, dtype in DTYPES.items():
-        torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
-        for n in sorted((*SIZES, *ODD)):
-            a, b = torch.randn(2, n, n, device="cuda").to(dtype).unbind(0)
-            found.setdefault(name, {})[str(n)] = 2 * n**3 / median_seconds(lambda a=a, b=b: a @ b) / 1e12  # type: ignore[misc]
-    torch.backends.cuda.matmul.allow_tf32 = False
+        with tf32(name == "TF32"):
+            for n in sorted((*SIZES, *ODD)):
+                a, b = torch.randn(2, n, n, device="cuda").to(dtype).unbind(0)
+                seconds = median_seconds(lambda a=a, b=b: a @ b)  # type: ignore[misc]
+                found.setdefault(name, {})[str(n)] = 2 * n**3 / seconds / 1e12
     return found
 
 
