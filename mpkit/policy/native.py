@@ -1,19 +1,17 @@
 """Run a model under a policy with the hardware's own FP16, BF16 and TF32, instead of rounding float32."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from mpkit.casting import cast_floating
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
 from mpkit.policy.hardware import in_hardware
-from mpkit.policy.operations import MATRIX, OPAQUE
+from mpkit.policy.low_forward import LowForward
 from mpkit.policy.tf32 import tf32
 
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
@@ -68,7 +66,10 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
 
 @contextmanager
 def _stored(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """During the model's forward pass its modules see low copies of their weights; gradients reach the FP32 ones."""
+    """During the model's forward pass its modules see low copies of their weights; gradients reach the FP32 ones.
+
+    The model's `forward` is replaced, not hooked: to torch.compile every new hook is a new program.
+    """
     owners = [
         (module, name)
         for module in model.modules()
@@ -76,80 +77,21 @@ def _stored(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
         for name, p in module._parameters.items()
         if p is not None
     ]
+    own, forward = model.__dict__.get("forward"), model.forward
 
-    def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+    def low_forward(*args: Any, **kwargs: Any) -> Any:
         for module, name in owners:  # an attribute hides the parameter of the same name
             module.__dict__[name] = module._parameters[name].to(dtype)  # type: ignore[union-attr]
-        return cast_floating(args, dtype), cast_floating(kwargs, dtype)
+        try:
+            return forward(*cast_floating(args, dtype), **cast_floating(kwargs, dtype))
+        finally:
+            for module, name in owners:
+                module.__dict__.pop(name, None)
 
-    def after(*_: Any) -> None:
-        for module, name in owners:
-            module.__dict__.pop(name, None)
-
-    hooks = [
-        model.register_forward_pre_hook(before, with_kwargs=True),
-        model.register_forward_hook(after, always_call=True),
-    ]
+    model.forward = low_forward
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class LowForward(TorchFunctionMode):
-    """The article's pipeline: matrix work forward in `dtype`, its gradients in FP32.
-
-    autograd gives a gradient the dtype of its tensor, so results are handed on as float32 tensors (with 16-bit values).
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Replace matrix operations."""
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in OPAQUE:
-            raise NotImplementedError(
-                f"{name} hides its matrix products; write the layer with torch.nn.Linear, matmul or "
-                "scaled_dot_product_attention."
-            )
-        if name not in MATRIX:
-            return func(*args, **kwargs)
-        leaves, spec = tree_flatten((args, kwargs))
-        return _LowMatrix.apply(func, spec, self.dtype, *leaves)  # type: ignore[no-untyped-call]
-
-
-class _LowMatrix(torch.autograd.Function):
-    """One matrix operation: forward in a low dtype, backward in FP32 from the operands as they were rounded."""
-
-    @staticmethod
-    def forward(ctx: Any, func: Callable[..., Any], spec: TreeSpec, dtype: torch.dtype, *leaves: Any) -> Tensor:
-        low = [leaf.to(dtype) if _floats(leaf) else leaf for leaf in leaves]
-        ctx.func, ctx.spec = func, spec
-        ctx.others = [None if isinstance(leaf, Tensor) else leaf for leaf in low]
-        ctx.places = [place for place, leaf in enumerate(low) if isinstance(leaf, Tensor)]
-        ctx.save_for_backward(*(low[place] for place in ctx.places))
-        args, kwargs = tree_unflatten(low, spec)
-        return func(*args, **kwargs).float()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        leaves, wanted = list(ctx.others), []
-        for place, low in zip(ctx.places, ctx.saved_tensors, strict=True):
-            leaves[place] = low.float() if _floats(low) else low
-            if ctx.needs_input_grad[place + 3]:  # func, spec and dtype come first
-                leaves[place].requires_grad_()
-                wanted.append(place)
-        with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
-            args, kwargs = tree_unflatten(leaves, ctx.spec)
-            out = ctx.func(*args, **kwargs)
-        found = torch.autograd.grad(out, [leaves[place] for place in wanted], grads[0])
-        by_place = dict(zip(wanted, found, strict=True))
-        return (None, None, None, *(by_place.get(place) for place in range(len(leaves))))
-
-
-def _floats(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+        del model.forward
+        if own is not None:
+            model.forward = own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.policy.application import Application
-from mpkit.policy.emulation import Emulation
+from mpkit.policy.emulation import ACTIVE, Emulation, shadowed
 from mpkit.policy.hardware import in_hardware
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import Kind, kind_of, natively
@@ -57,6 +57,11 @@ class Policy:
             raise ValueError(f"policy {name!r} is unknown; use one of {', '.join(PRESETS)}.")
         return PRESETS[name]
 
+    @property
+    def kind(self) -> Kind:
+        """How hardware can do it; see `mpkit.policy.native`. ValueError: it cannot."""
+        return kind_of(self.params, self.forward, self.backward, self.loss)
+
     def engine_on(self, device: torch.device | str) -> str:
         """What "auto" stands for on a device: "native" if it has the policy's formats in hardware, else "emulated".
 
@@ -64,7 +69,7 @@ class Policy:
         """
         formats = {self.params, self.forward, self.backward, self.loss, self.update}
         try:
-            kind_of(self.params, self.forward, self.backward, self.loss)
+            self.kind  # noqa: B018
         except ValueError:
             return "emulated"
         here = torch.device(device).type == "cuda" and all(in_hardware(fmt, device) for fmt in formats)
@@ -104,43 +109,41 @@ class Policy:
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
-        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-            raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
+        _require_plain_float32(model)
         engine = self.engine_for(model, engine)
-        _require_float32(model)
         if engine == "emulated":
             return Application(self._run(model, meter))
         if meter is not None:
             raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
-        kind = kind_of(self.params, self.forward, self.backward, self.loss)
-        return Application(self._run_natively(model, kind))
+        return Application(self._run_natively(model, self.kind))
 
     @contextmanager
     def _run_natively(self, model: nn.Module, kind: Kind) -> Iterator[nn.Module]:
         self.store_(model.parameters())
-        hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
-        try:
-            with _shadowed(), natively(kind, self.forward, self.loss, model):
-                yield model
-        finally:
-            hook.remove()
+        with ExitStack() as stack:
+            if self.update != FP32:  # a hook costs every optimizer's every step
+                hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
+                stack.callback(hook.remove)
+            stack.enter_context(shadowed())
+            stack.enter_context(natively(kind, self.forward, self.loss, model))
+            yield model
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
         first = next(model.parameters(), None)
         exact = tf32(False) if first is not None and first.is_cuda else nullcontext()
-        with _shadowed(), exact:  # emulated is what FP32 arithmetic gives
+        with shadowed(), exact:  # emulated is what FP32 arithmetic gives
             if self == Policy():
                 yield model
                 return
             mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
             self.store_(model.parameters())
-            _ACTIVE.append(mode)  # modes nest, and only the innermost may round: the others are told to rest
+            ACTIVE.append(mode)  # modes nest, and only the innermost may round: the others are told to rest
             try:
                 with mode, self._round_after_steps(model, mode):
                     yield model
             finally:
-                _ACTIVE.remove(mode)
+                ACTIVE.remove(mode)
 
     def store_(self, params: Iterable[Tensor]) -> None:
         """Round weights in place to the format of `update`. Inside `apply` this happens after every optimizer step."""
@@ -179,29 +182,18 @@ class Policy:
                 hook.remove()
 
 
-_ACTIVE: list[Emulation] = []
-
-
-@contextmanager
-def _shadowed() -> Iterator[None]:
-    """What is active now pauses inside this block; FP32 too replaces it."""
-    outer = [mode for mode in _ACTIVE if not mode.shadowed]
-    for mode in outer:
-        mode.shadowed = True
-    try:
-        yield
-    finally:
-        for mode in outer:
-            mode.shadowed = False
-
-
-def _require_float32(model: nn.Module) -> None:
-    for name, p in model.named_parameters():
-        if p.dtype != torch.float32:
-            raise TypeError(
-                f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() first; "
-                'the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
-            )
+def _require_plain_float32(model: nn.Module) -> None:
+    """One walk for both, since every step of a training does it."""
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
+        for p in module._parameters.values():
+            if p is not None and p.dtype != torch.float32:
+                name = next(name for name, one in model.named_parameters() if one is p)
+                raise TypeError(
+                    f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() "
+                    'first; the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
+                )
 
 
 PRESETS: dict[str, Policy] = {

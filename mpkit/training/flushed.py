@@ -7,6 +7,7 @@ step. What the step itself does is not touched.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def flushed_counts(work: TrainStep, inputs: Tensor, targets: Tensor) -> Tensor:
     """
     meter, model = Meter(), work.model
     with _unchanged(model), work.policy.apply(model, meter=meter):
-        work.scaler.scale(work.loss_fn(model(inputs), targets).sum()).backward()
+        replace(work, compile=False).backward(inputs, targets)
     return meter.counts(inputs.device)
 
 

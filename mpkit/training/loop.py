@@ -32,6 +32,9 @@ def fit(
     engine: str = "emulated",
     capture: bool | Literal["auto"] = False,
     read_every: int = 1,
+    compile: bool = False,
+    max_norm: float | None = None,
+    micro_batches: int = 1,
 ) -> Run:
     """Train `model` and yield a `StepRecord` for every step.
 
@@ -61,6 +64,14 @@ def fit(
             all of them. A setting that is changed after a record acts from the next such block on.
             The model is then up to so many steps ahead of the record in hand, and a state that is saved is
             the model's: a run that resumes from it goes on behind the records that were still to be read.
+        compile: forward pass, loss and backward pass are compiled by torch.compile at the first step, which takes from
+            seconds to minutes. With `capture` the compiled step is what the graph replays: the fastest way to train
+            here. For engine="native", and for FP32. Results differ in the last bits, as torch.compile's do.
+        max_norm: clip the unscaled gradient of all parameters together (all seeds, too) to this Euclidean norm.
+            Records have the norm from before.
+        micro_batches: divide each batch into so many equal parts along its first dimension, add up their gradients,
+            and step once with the mean: the memory of a part, the step of the whole (except what looks across samples,
+            such as batch norm). The batch's size must be a multiple.
 
     Returns:
         A `Run`: an iterator with `stop()`, `state_dict()` and `load_state_dict()`.
@@ -69,7 +80,8 @@ def fit(
         TypeError: `data` has no `batch` method, or policy, scaler or optimizer is of another kind.
         NotImplementedError: flushed gradients are to be measured of a layer that emulation cannot run.
         ValueError: unknown engine; `steps` is negative or no whole number; `measure_every` is below 1; or `read_every`
-            is below 1, or above 1 without capture.
+            is below 1, or above 1 without capture; `compile` with emulation or the policy "article"; a `max_norm` that
+            is not above 0; `micro_batches` below 1, or (at a step) no divisor of the batch.
     """
     _require_data(data)
     if not isinstance(steps, int) or steps < 0:
@@ -97,6 +109,9 @@ def fit(
         loss_fn or getattr(model, "loss", None) or F.cross_entropy,
         engine,
         Meter() if measure and in_every_step else None,
+        compile,
+        max_norm,
+        micro_batches,
     )
     apart = measure_every if measure and not in_every_step else 0
     return Run(work, data, steps, read_every if capture else 0, apart, because, auto)

@@ -1,17 +1,20 @@
 """The body of a training step: forward, scaled backward, check, unscale, update; no wait for the device of its own."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mpkit.policy.meter import Meter
 from mpkit.policy.policy import Policy
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.scaling.step_result import StepResult
+from mpkit.training.compiling import compiled, why_not
 
 LossFunction = Callable[[Any, Tensor], Tensor]
 
@@ -46,25 +49,72 @@ class TrainStep:
     loss_fn: LossFunction
     engine: str = "emulated"
     meter: Meter | None = None
+    compile: bool = False
+    max_norm: float | None = None
+    micro_batches: int = 1
+
+    def __post_init__(self) -> None:
+        if self.compile and (why := why_not(self.policy, self.policy.engine_for(self.model, self.engine))):
+            raise ValueError(why)
+        if self.max_norm is not None and not 0 < self.max_norm < math.inf:
+            raise ValueError(f"max_norm={self.max_norm!r}; use a finite number above 0, or None for no clipping.")
+        if not isinstance(self.micro_batches, int) or self.micro_batches < 1:
+            raise ValueError(f"micro_batches={self.micro_batches!r}; use a whole number from 1 on.")
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> StepTensors:
         """Train on one batch."""
-        self.model.zero_grad()  # also what this optimizer does not step
-        self.optimizer.zero_grad()  # also what is not the model's
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for p in (*params, *self._others):
+            p.grad = None
         with self.policy.apply(self.model, engine=self.engine, meter=self.meter):
-            losses = self.loss_fn(self.model(inputs), targets)  # () or (seeds,)
-            # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
-            self.scaler.scale(losses.sum()).backward()
+            losses = self.backward(inputs, targets)
         self.scaler.unscale_(self.optimizer)
-        grad_norm = total_norm(self.optimizer)
+        grad_norm = total_norm(params)
+        if self.max_norm is not None:
+            clip_grads_with_norm_(params, self.max_norm, grad_norm)
         result = self.scaler.step(self.optimizer)
         self.scaler.update()
         self.policy.store_(self.model.parameters())  # the optimizer stepped behind the block, where apply does it
         return StepTensors(losses, grad_norm, result)
 
+    def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Add the gradient of the scaled loss to every `.grad`, and return the losses: () or (seeds,).
 
-def total_norm(optimizer: torch.optim.Optimizer) -> Tensor:
-    """Euclidean norm of all gradients that the optimizer uses, on the device: a 0-dim tensor; 0 if there are none."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm: Tensor = get_total_norm(grads)
+        Over several micro-batches it is the mean of their losses.
+
+        ValueError: the batch cannot be divided into so many equal parts.
+        """
+        if len(inputs) % self.micro_batches:
+            raise ValueError(
+                f"a batch of {len(inputs)} cannot be divided into {self.micro_batches} equal micro-batches; use a "
+                "number that divides it."
+            )
+        parts = []
+        for batch in zip(inputs.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True):
+            parts.append(losses := self._losses(*batch))
+            # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
+            loss = losses.sum() if self.micro_batches == 1 else losses.sum() / self.micro_batches
+            self.scaler.scale(loss).backward()
+        return losses if len(parts) == 1 else torch.stack([losses.detach() for losses in parts]).mean(0)
+
+    @cached_property
+    def _losses(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Forward pass and loss."""
+        model, loss_fn = self.model, self.loss_fn
+
+        def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+            return loss_fn(model(inputs), targets)
+
+        return compiled(losses) if self.compile else losses
+
+    @cached_property
+    def _others(self) -> list[Tensor]:
+        """The model's parameters that the optimizer does not step. Looked for once: that walk takes a while."""
+        own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return [p for p in self.model.parameters() if id(p) not in own]
+
+
+def total_norm(params: Iterable[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients of these parameters, on the device: a 0-dim tensor; 0 if there are none."""
+    norm: Tensor = get_total_norm([p.grad for p in params if p.grad is not None])
     return norm
