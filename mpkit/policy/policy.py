@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -57,7 +57,6 @@ class Policy:
             raise ValueError(f"policy {name!r} is unknown; use one of {', '.join(PRESETS)}.")
         return PRESETS[name]
 
-    @property
     def kind(self) -> Kind:
         """How hardware can do it; see `mpkit.policy.native`. ValueError: it cannot."""
         return kind_of(self.params, self.forward, self.backward, self.loss)
@@ -69,7 +68,7 @@ class Policy:
         """
         formats = {self.params, self.forward, self.backward, self.loss, self.update}
         try:
-            self.kind  # noqa: B018
+            self.kind()
         except ValueError:
             return "emulated"
         here = torch.device(device).type == "cuda" and all(in_hardware(fmt, device) for fmt in formats)
@@ -107,25 +106,34 @@ class Policy:
             NotImplementedError: in the forward pass, a layer that hides its matrix products (nn.MultiheadAttention,
                 nn.LSTM and its like).
         """
+        return Application(self.running(model, self.require(model, engine, meter), meter))
+
+    def require(self, model: nn.Module, engine: str, meter: Meter | None = None) -> str:
+        """The checks of `apply` and its errors; returns "emulated" or "native"."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
         _require_plain_float32(model)
         engine = self.engine_for(model, engine)
-        if engine == "emulated":
-            return Application(self._run(model, meter))
-        if meter is not None:
-            raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
-        return Application(self._run_natively(model, self.kind))
+        if engine == "native":
+            if meter is not None:
+                raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
+            self.kind()  # or its error
+        _ = engine == "native" and self.kind
+        return engine
+
+    def running(self, model: nn.Module, engine: str, meter: Meter | None = None) -> AbstractContextManager[nn.Module]:
+        """What `apply` enters, for a loop that called `require` once: its walk through the model is not made again."""
+        return self._run(model, meter) if engine == "emulated" else self._run_natively(model)
 
     @contextmanager
-    def _run_natively(self, model: nn.Module, kind: Kind) -> Iterator[nn.Module]:
+    def _run_natively(self, model: nn.Module) -> Iterator[nn.Module]:
         self.store_(model.parameters())
         with ExitStack() as stack:
             if self.update != FP32:  # a hook costs every optimizer's every step
                 hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
                 stack.callback(hook.remove)
             stack.enter_context(shadowed())
-            stack.enter_context(natively(kind, self.forward, self.loss, model))
+            stack.enter_context(natively(self.kind(), self.forward, self.loss, model))
             yield model
 
     @contextmanager
@@ -183,17 +191,14 @@ class Policy:
 
 
 def _require_plain_float32(model: nn.Module) -> None:
-    """One walk for both, since every step of a training does it."""
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-        for p in module._parameters.values():
-            if p is not None and p.dtype != torch.float32:
-                name = next(name for name, one in model.named_parameters() if one is p)
-                raise TypeError(
-                    f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() "
-                    'first; the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
-                )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
+    for name, p in model.named_parameters():
+        if p.dtype != torch.float32:
+            raise TypeError(
+                f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() first; "
+                'the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
+            )
 
 
 PRESETS: dict[str, Policy] = {

@@ -8,6 +8,7 @@ import torch
 
 from mpkit.policy.policy import Policy
 
+KNOWS_AUTOCAST = torch.__version__ >= "2.13"  # compared as versions, not as text
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -24,7 +25,20 @@ def compiled(function: Function) -> Function:
     assert isinstance(function, FunctionType)
     code: CodeType = function.__code__.replace()
     own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    return torch.compile(own, dynamic=False)  # type: ignore[return-value]
+    return torch.compile(own, dynamic=False, backend=_inductor)  # type: ignore[return-value]
+
+
+def _inductor(graph: Any, examples: Any) -> Any:
+    """Torch's compiler, without its cache of whole training graphs where that mixes up formats.
+
+    Before torch 2.13 the cache's key says that autocast is on, but not to which dtype, so that a model trained in BF16
+    after FP16 runs in FP16 (github.com/pytorch/pytorch/pull/181564). The cache of kernels is not affected.
+    """
+    from torch._functorch import config as functorch  # both take a second to import, which only compiling needs
+    from torch._inductor.compile_fx import compile_fx
+
+    with functorch.patch(enable_autograd_cache=functorch.enable_autograd_cache and KNOWS_AUTOCAST):
+        return compile_fx(graph, examples)
 
 
 def why_not(policy: Policy, engine: str) -> str | None:
@@ -34,7 +48,7 @@ def why_not(policy: Policy, engine: str) -> str | None:
             "compile=True compiles what the hardware does, and emulation rounds in Python, where a compiler does not "
             'see it; use engine="native" on a GPU, or leave compile away.'
         )
-    if engine == "native" and policy.kind == "low forward":
+    if engine == "native" and policy.kind() == "low forward":
         return (
             "compile=True cannot compile a backward pass in another format than the forward pass (the policy "
             '"article"); use Policy.preset("fp16-mixed"), or leave compile away.'

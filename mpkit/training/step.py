@@ -54,7 +54,7 @@ class TrainStep:
     micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        if self.compile and (why := why_not(self.policy, self.policy.engine_for(self.model, self.engine))):
+        if self.compile and (why := why_not(self.policy, self._engine)):
             raise ValueError(why)
         if self.max_norm is not None and not 0 < self.max_norm < math.inf:
             raise ValueError(f"max_norm={self.max_norm!r}; use a finite number above 0, or None for no clipping.")
@@ -66,7 +66,7 @@ class TrainStep:
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         for p in (*params, *self._others):
             p.grad = None
-        with self.policy.apply(self.model, engine=self.engine, meter=self.meter):
+        with self.policy.running(self.model, self._engine, self.meter):
             losses = self.backward(inputs, targets)
         self.scaler.unscale_(self.optimizer)
         grad_norm = total_norm(params)
@@ -89,13 +89,22 @@ class TrainStep:
                 f"a batch of {len(inputs)} cannot be divided into {self.micro_batches} equal micro-batches; use a "
                 "number that divides it."
             )
-        parts = []
-        for batch in zip(inputs.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True):
-            parts.append(losses := self._losses(*batch))
-            # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
-            loss = losses.sum() if self.micro_batches == 1 else losses.sum() / self.micro_batches
-            self.scaler.scale(loss).backward()
-        return losses if len(parts) == 1 else torch.stack([losses.detach() for losses in parts]).mean(0)
+        if self.micro_batches == 1:
+            return self._part(inputs, targets)
+        parts = zip(inputs.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True)
+        return torch.stack([self._part(*part).detach() for part in parts]).mean(0)
+
+    def _part(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        losses = self._losses(inputs, targets)
+        # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
+        loss = losses.sum() if losses.ndim else losses
+        self.scaler.scale(loss if self.micro_batches == 1 else loss / self.micro_batches).backward()
+        return losses
+
+    @cached_property
+    def _engine(self) -> str:
+        """Either "emulated" or "native". Asked once: to see that the model fits takes a walk through it."""
+        return self.policy.require(self.model, self.engine, self.meter)
 
     @cached_property
     def _losses(self) -> Callable[[Tensor, Tensor], Tensor]:

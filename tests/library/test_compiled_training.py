@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounterWithBacke
     """Counts what is compiled."""
     torch.compiler.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(compiling.torch, "compile", partial(torch.compile, backend=counter))
+    monkeypatch.setattr(compiling, "_inductor", counter)
     yield counter
     torch.compiler.reset()
 
