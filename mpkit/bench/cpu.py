@@ -113,7 +113,7 @@ def unscale_pair(device: str, shapes: list[tuple[int, ...]]) -> tuple[Sampler, S
 
     def our_call() -> None:
         ours.unscale_(optimizer)
-        for plan in ours._plans.values():
+        for plan in ours._plans:
             plan.reset()
 
     def their_call() -> None:

@@ -4,6 +4,8 @@ The same kernel as in `torch.amp.GradScaler`. What costs there is the Python aro
 once, and a GPU already works on the few large gradients while Python collects the many small ones.
 """
 
+from __future__ import annotations
+
 import bisect
 import functools
 import itertools
@@ -57,16 +59,20 @@ class GradientPlan:
     zeroed between iterations: a step captured in a CUDA graph writes to it in every replay.
     """
 
-    def __init__(self, param_groups: ParamGroups, device: torch.device) -> None:
+    def __init__(self, params: list[Tensor], device: torch.device) -> None:
         self.stage = Stage.READY
         self.captured = False  # a CUDA graph writes to found_inf, so this plan must stay
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.gathered: Gathered = []
-        params: list[Tensor] = [p for group in param_groups for p in group["params"]]
+        self.params = params
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
             for part in _large_and_small([p for p in params if (p.device, p.dtype) == kind]):
                 self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
+
+    def is_for(self, params: list[Tensor]) -> bool:
+        """Tell whether these are the plan's own parameters, in its order."""
+        return len(params) == len(self.params) and all(map(operator.is_, params, self.params))
 
     def fits(self) -> bool:
         """Tell whether the parameters still have the device and the dtype by which they were sorted."""
@@ -77,11 +83,10 @@ class GradientPlan:
         narrow = (p for bucket in self.buckets if bucket.dtype == torch.float16 for p in bucket.params)
         return next((p for p in narrow if p.grad is not None), None)
 
-    def first_shared(self, unscaled: Iterable[tuple[int, ...]]) -> Tensor | None:
-        """Return a parameter with a gradient that is in one of these lists of identities, if there is one."""
-        known = set(itertools.chain.from_iterable(unscaled))
-        params = (p for bucket in self.buckets for p in bucket.params)
-        return next((p for p in params if id(p) in known and p.grad is not None), None)
+    def first_shared(self, others: Iterable[GradientPlan]) -> Tensor | None:
+        """Return a parameter with a gradient that one of the other plans has as well, if there is one."""
+        known = {id(p) for other in others for p in other.params}
+        return next((p for p in self.params if id(p) in known and p.grad is not None), None)
 
     def reset(self) -> None:
         """Be ready for the next iteration, and let go of this one's gradients."""
@@ -184,11 +189,6 @@ def several_ranks() -> bool:
 def reciprocal(scale: Tensor) -> Tensor:
     """Return 1 / scale. One correctly rounded division gives the bits of torch's way, which goes through float64."""
     return scale.reciprocal()
-
-
-def parameter_ids(param_groups: ParamGroups) -> tuple[int, ...]:
-    """Return the identity of every parameter, in order. An optimizer and its wrappers have the same."""
-    return tuple(map(id, itertools.chain.from_iterable(group["params"] for group in param_groups)))
 
 
 def describe(param_groups: ParamGroups, wanted: Tensor) -> str:

@@ -8,6 +8,7 @@ any other needs one read of `found_inf` a step, because Python has to decide whe
 
 import dataclasses
 import functools
+import itertools
 import weakref
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from mpkit.scaling import misuse
 from mpkit.scaling.divider import Divider, divider_of, skips_by_itself, step_fused
 from mpkit.scaling.dynamic import DynamicScale
-from mpkit.scaling.gradient_plan import GradientPlan, Stage, describe, parameter_ids, reciprocal, several_ranks
+from mpkit.scaling.gradient_plan import GradientPlan, Stage, describe, reciprocal, several_ranks
 from mpkit.scaling.gradient_stats import GradientStats
 from mpkit.scaling.rule import ScaleRule
 from mpkit.scaling.saved import read_state
@@ -44,7 +45,7 @@ class LossScaler:
         self._memory = self.rule.init()  # the start; later, what rules remember that are not updated on the device
         self._seen: GradientStats | None = None  # this iteration's gradients, for rules that read them
         self._state: StateTensors | None = None  # made where the first loss is
-        self._plans: dict[tuple[int, ...], GradientPlan] = {}  # by the ids of the parameters: wrappers share it
+        self._plans: list[GradientPlan] = []  # one for each list of parameters, so an optimizer and its wrapper share
         self._results: list[weakref.ref[StepResult]] = []
 
     def __repr__(self) -> str:
@@ -53,7 +54,7 @@ class LossScaler:
     def __getstate__(self) -> dict[str, Any]:
         """Let copy.deepcopy and pickle work between iterations; the copy sorts the parameters it meets anew."""
         self.state_dict()  # refuses in the middle of an iteration
-        return {**self.__dict__, "_plans": {}, "_results": []}
+        return {**self.__dict__, "_plans": [], "_results": []}
 
     def scale(self, outputs: Any) -> Any:
         """Multiply a loss by the scale; a list, tuple or dict of tensors has each of them multiplied.
@@ -130,14 +131,14 @@ class LossScaler:
         """
         if self._state is None:
             raise RuntimeError(misuse.NO_SCALE.format(verb="update()"))
-        flags = [plan.found_inf for plan in self._plans.values() if plan.stage is not Stage.READY]
+        flags = [plan.found_inf for plan in self._plans if plan.stage is not Stage.READY]
         if not flags:
             raise RuntimeError(misuse.NOT_STEPPED)
         try:
             self._adapt(self._state, functools.reduce(torch.maximum, flags))
         finally:  # also when the rule gives up: the iteration is over
             # An optimizer that sat it out is forgotten, so that a scaler does not keep an old model alive.
-            self._plans = {ids: p for ids, p in self._plans.items() if p.captured or p.stage is not Stage.READY}
+            self._plans = [plan for plan in self._plans if plan.captured or plan.stage is not Stage.READY]
             self.abandon()
 
     def _adapt(self, state: StateTensors, found_inf: Tensor) -> None:
@@ -155,7 +156,7 @@ class LossScaler:
         Stages and found_inf are reset, the scale stays. Then call `optimizer.zero_grad()`: a gradient may be unscaled.
         """
         self._seen = None
-        for plan in self._plans.values():
+        for plan in self._plans:
             plan.reset()
 
     def get_scale(self) -> float:
@@ -167,7 +168,7 @@ class LossScaler:
 
         Waits for the device. RuntimeError: between unscale_ or step and update.
         """
-        if any(plan.stage is not Stage.READY for plan in self._plans.values()):
+        if any(plan.stage is not Stage.READY for plan in self._plans):
             raise RuntimeError(misuse.MID_ITERATION)
         there = {} if self._state is None else self._state.read()
         return {**dataclasses.asdict(self._memory), **there, "rule": self.rule.state_dict()}
@@ -187,21 +188,22 @@ class LossScaler:
             raise RuntimeError(misuse.NO_SCALE.format(verb=verb))
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(misuse.NOT_AN_OPTIMIZER.format(verb=verb, got=type(optimizer).__name__))
-        if not (ids := parameter_ids(optimizer.param_groups)):
+        params = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
+        if not params:
             raise RuntimeError(misuse.NO_GRADIENT.format(verb=verb))
-        plan = self._plans.get(ids)
+        plan = next((plan for plan in self._plans if plan.is_for(params)), None)
         if plan is None or not plan.fits():
-            old, plan = plan, GradientPlan(optimizer.param_groups, self._state.scale.device)
+            old, plan = plan, GradientPlan(params, self._state.scale.device)
             if old is not None:
                 plan.stage, plan.found_inf = old.stage, old.found_inf
-            self._plans[ids] = plan
+            self._plans = [plan, *(one for one in self._plans if one is not old)]
         return self._state.scale, plan
 
     def _check(self, scale: Tensor, plan: GradientPlan, optimizer: Any, divider: Divider, verb: str) -> None:
         if divider is not Divider.KEEPER and (narrow := plan.first_float16()) is not None:
             name = describe(optimizer.param_groups, narrow)
             raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
-        unscaled = [ids for ids, p in self._plans.items() if p is not plan and p.stage is not Stage.READY]
+        unscaled = [other for other in self._plans if other is not plan and other.stage is not Stage.READY]
         if unscaled and (shared := plan.first_shared(unscaled)) is not None:
             raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
         if not plan.check_and_unscale(reciprocal(scale) if divider is Divider.SCALER else self._one):

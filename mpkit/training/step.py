@@ -1,7 +1,7 @@
 """The body of a training step: forward, scaled backward, check, unscale, update; no wait for the device of its own."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,18 +23,19 @@ class StepTensors(NamedTuple):
     """What a step leaves behind, on the device: losses () or (seeds,), the gradient's norm (), and the outcome."""
 
     losses: Tensor
-    grad_norm: Tensor
+    grad_norm: Tensor | None  # from before clipping; None: not measured
     result: StepResult
 
     @property
     def numbers(self) -> Tensor:
         """All of it in one tensor, which one wait reads: losses, loss scale, found_inf, gradient norm.
 
-        float32, or float64 if one of them is.
+        float32, or float64 if one of them is. A norm that was not measured is NaN.
         """
         losses = self.losses.detach().reshape(-1)
         losses = losses if losses.dtype == torch.float64 else losses.float()
-        others = (self.result.outcome, self.grad_norm.reshape(1))  # perhaps elsewhere, if the model is on two devices
+        norm = losses.new_full((), math.nan) if self.grad_norm is None else self.grad_norm
+        others = (self.result.outcome, norm.reshape(1))  # perhaps elsewhere, if the model is on two devices
         return torch.cat([losses, *(other.to(losses.device) for other in others)])
 
 
@@ -52,6 +53,7 @@ class TrainStep:
     compile: bool = False
     max_norm: float | None = None
     micro_batches: int = 1
+    measure_norm: bool = True
 
     def __post_init__(self) -> None:
         if self.compile and (why := why_not(self.policy, self._engine)):
@@ -69,13 +71,15 @@ class TrainStep:
         with self.policy.running(self.model, self._engine, self.meter):
             losses = self.backward(inputs, targets)
         self.scaler.unscale_(self.optimizer)
-        grad_norm = total_norm(params)
-        if self.max_norm is not None:
-            clip_grads_with_norm_(params, self.max_norm, grad_norm)
+        norm = None
+        if self.measure_norm or self.max_norm is not None:
+            norm = get_total_norm([p.grad for p in params if p.grad is not None])
+            if self.max_norm is not None:
+                clip_grads_with_norm_(params, self.max_norm, norm)
         result = self.scaler.step(self.optimizer)
         self.scaler.update()
         self.policy.store_(self.model.parameters())  # the optimizer stepped behind the block, where apply does it
-        return StepTensors(losses, grad_norm, result)
+        return StepTensors(losses, norm, result)
 
     def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of the scaled loss to every `.grad`, and return the losses: () or (seeds,).
@@ -121,9 +125,3 @@ class TrainStep:
         """The model's parameters that the optimizer does not step. Looked for once: that walk takes a while."""
         own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         return [p for p in self.model.parameters() if id(p) not in own]
-
-
-def total_norm(params: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm of all gradients of these parameters, on the device: a 0-dim tensor; 0 if there are none."""
-    norm: Tensor = get_total_norm([p.grad for p in params if p.grad is not None])
-    return norm

@@ -437,7 +437,7 @@ def test_results_do_not_hold_gradients_beyond_the_next_scale() -> None:
     scaler.scale(torch.ones(()))
     gc.collect()
     assert result._gathered == []
-    assert all(plan.gathered == [] for plan in scaler._plans.values())
+    assert all(plan.gathered == [] for plan in scaler._plans)
 
 
 def test_a_result_that_was_looked_at_too_late_says_so() -> None:
@@ -682,13 +682,13 @@ def test_a_scaler_lets_go_of_models_that_are_gone() -> None:
 def test_what_a_cuda_graph_writes_to_is_kept() -> None:
     p, q, scaler = parameter(0.0), parameter(0.0), LossScaler()
     one_step(scaler, p, sgd(p), 1.0)
-    (plan,) = scaler._plans.values()
+    (plan,) = scaler._plans
     plan.captured = True  # as a check inside a capture leaves it
     one_step(scaler, q, sgd(q), 1.0)
-    assert plan in scaler._plans.values()
+    assert plan in scaler._plans
     plan.captured = False
     one_step(scaler, q, sgd(q), 1.0)
-    assert plan not in scaler._plans.values()
+    assert plan not in scaler._plans
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda scaler: pickle.loads(pickle.dumps(scaler))])
@@ -936,7 +936,7 @@ def test_statistics_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
     monkeypatch.setattr("mpkit.scaling.gradient_plan.several_ranks", lambda: True)
-    plan = unscaling.GradientPlan([{"params": [p := torch.nn.Parameter(torch.zeros(2))]}], torch.device("cpu"))
+    plan = unscaling.GradientPlan([p := torch.nn.Parameter(torch.zeros(2))], torch.device("cpu"))
     p.grad = torch.tensor([0.0, 8.0])
     plan.check_and_unscale(torch.ones(()))
     seen, alone = plan.stats(histogram=True), ExponentHistogram.of(p.grad)

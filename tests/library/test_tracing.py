@@ -590,7 +590,7 @@ def test_a_look_at_values_is_no_operation(look: str) -> None:
 def test_unscaling_is_no_operation() -> None:
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([INF, 1.0])
-    plan, half = GradientPlan([{"params": [weight]}], torch.device("cpu")), torch.tensor(0.5)
+    plan, half = GradientPlan([weight], torch.device("cpu")), torch.tensor(0.5)
     with Calls() as calls:
         assert plan.check_and_unscale(half)
     assert calls.names == []

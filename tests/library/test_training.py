@@ -21,7 +21,7 @@ from mpkit.course.nets.models import MLP, SeedsNet
 from mpkit.training import run as running
 from mpkit.training.batches import Batches
 from mpkit.training.run import Run
-from mpkit.training.step import total_norm
+from mpkit.training.step import TrainStep
 
 
 def batches(batch_size: int = 64) -> Batches:
@@ -381,14 +381,16 @@ def test_fit_trains_nothing_before_it_is_asked() -> None:
     assert iter(run) is run
 
 
-def test_total_norm_is_that_of_one_long_vector() -> None:
-    model = net((0, 1))
-    for p in model.parameters():
-        p.grad = torch.randn_like(p)
+def test_the_norm_is_that_of_one_long_vector_or_not_measured() -> None:
+    model, batch = net((0, 1)), batches().batch(0)
+    step = TrainStep(model, sgd(model), Policy(), LossScaler(NoScaling()), model.loss)
+    norm = step(*batch).grad_norm
     grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    assert total_norm(model.parameters()).item() == pytest.approx(grads.double().norm().item(), rel=1e-6)
-    next(model.parameters()).grad = None
-    assert total_norm(model.parameters()).item() < grads.norm().item()
+    assert norm is not None
+    assert norm.item() == pytest.approx(grads.double().norm().item(), rel=1e-6)
+    without = dataclasses.replace(step, measure_norm=False)(*batch)
+    assert without.grad_norm is None
+    assert without.numbers.isnan().tolist() == [False] * 4 + [True]
 
 
 def test_fp16_true_stores_fp16_after_every_step() -> None:

@@ -43,11 +43,17 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
 
 
-def ours(model: nn.Module, policy: str = "fp16-mixed") -> TrainStep:
-    """A step of this kit in the device's own formats, with torch's rule where gradients are FP16."""
+def ours(model: nn.Module, policy: str = "fp16-mixed", compile: bool = False) -> TrainStep:
+    """A step of this kit in the device's own formats, with torch's rule where gradients are FP16.
+
+    As its peers it does not measure the gradient's norm.
+    """
     rule = preset("torch") if policy == "fp16-mixed" else preset("none")
     loss_fn = getattr(model, "loss", F.cross_entropy)
-    return TrainStep(model, sgd(model), Policy.preset(policy), LossScaler(rule), loss_fn, engine="native")
+    return TrainStep(
+        model, sgd(model), Policy.preset(policy), LossScaler(rule), loss_fn, "native",
+        compile=compile, measure_norm=False,
+    )  # fmt: skip
 
 
 def peers_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
