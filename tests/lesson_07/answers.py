@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpkit.course.lesson_07.exercises import CASES, CAUSES
 
-FOUR = '"A": "tensor cores idle", "B": "launch-bound", "C": "memory-bound", "D": "waits for data"'
+FOUR = '"A": "misaligned", "B": "launch-bound", "C": "memory-bound", "D": "waits for data"'
 
 
 def bound(result: str) -> str:

@@ -8,4 +8,4 @@ from mpkit.course.nets.digits import digits
 from mpkit.course.nets.resnet import ResNet, resnet50
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
 from mpkit.course.runs.experiments import Variant, compare
-from mpkit.course.runs.timing import resnet_row
+from mpkit.course.runs.resnet_rows import resnet_row

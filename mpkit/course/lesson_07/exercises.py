@@ -69,25 +69,25 @@ def a_loop_that_waits(answer: Any) -> Feedback:
     return passed("One wait. In a training loop: add up on the device, and read every hundred steps.")
 
 
-CAUSES = ("tensor cores idle", "launch-bound", "memory-bound", "waits for data")
+CAUSES = ("misaligned", "launch-bound", "memory-bound", "waits for data")
 CASES = {
-    "A": ("tensor cores idle", {
+    "A": ("misaligned", {
         "launch-bound": "Case A's last layer is huge. Starting it takes no time at all beside that.",
         "memory-bound": "Case A is a product with tens of thousands of columns: plenty of arithmetic for each byte.",
         "waits for data": "Case A loses its time inside one layer, not between the steps.",
     }),
     "B": ("launch-bound", {
-        "tensor cores idle": "Case B: nobody said that its sizes are odd. And twice the work takes no longer?",
+        "misaligned": "Case B: nobody said that its sizes are odd. And twice the work takes no longer?",
         "memory-bound": "Case B: twice the batch moves twice the bytes. A memory that is the limit would need longer.",
         "waits for data": "Case B: twice the data would take twice as long to read.",
     }),
     "C": ("memory-bound", {
-        "tensor cores idle": "Case C has no matrix products, so tensor cores have no part in it.",
+        "misaligned": "Case C has no matrix products. How their rows lie in memory plays no part in it.",
         "launch-bound": "Case C did become almost twice as fast. A launch takes the same time in every format.",
         "waits for data": "Case C's time is spent in kernels, as the profiler shows.",
     }),
     "D": ("waits for data", {
-        "tensor cores idle": "Case D: all of the GPU is idle, and only between the steps.",
+        "misaligned": "Case D: all of the GPU is idle, and only between the steps.",
         "launch-bound": "Case D: it is the disk that is slow, not the start of kernels.",
         "memory-bound": "Case D: the GPU's memory is idle as well.",
     }),

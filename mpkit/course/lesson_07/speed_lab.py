@@ -13,11 +13,12 @@ from mpkit.course.panels.controls import Unseen, button, slider
 from mpkit.course.panels.panel import BadInput, guarded
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import Setting
+from mpkit.course.recorded.sheets import sheet
 from mpkit.course.recorded.speed import SpeedRecord
 from mpkit.course.runs.timing import bandwidth, matmuls, small
 from mpkit.policy.hardware import in_hardware
 
-PRESETS = {"at its best": 4096, "tensor cores idle": 4095, "too small": 64}
+PRESETS = {"at its best": 4096, "misaligned": 4095, "too small": 64}
 PRODUCTS = "products"
 
 
@@ -60,7 +61,7 @@ class SpeedLabPanel(PicturePanel):
         speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in matmuls().items()}
         self._use(dataclasses.replace(
             self.record, gpu=torch.cuda.get_device_name(), torch=torch.__version__, date="now", command="this panel",
-            matmul=speeds, bandwidth=bandwidth(VALUES),
+            matmul=speeds, bandwidth=bandwidth(VALUES), sheet=sheet(torch.cuda.get_device_name()),
             small={"mlp": small(mlp), "transformer": small(transformer)},
         ))  # fmt: skip
         self.redraw()

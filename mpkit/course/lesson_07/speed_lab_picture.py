@@ -13,13 +13,18 @@ FORMATS = ("FP32", "TF32", "FP16", "BF16")
 def headline(record: SpeedRecord, n: int) -> str:
     """The title for one size: what FP16 gains there, and why."""
     gain = record.matmul["FP16"][n] / record.matmul["FP32"][n]
-    share = record.matmul["FP16"][n] / record.peak("FP16")
+    share, whole = record.matmul["FP16"][n] / record.roof("FP16"), whole_of(record)
     lead = f"{n} x {n}: FP16 is {gain:.1f} times as fast as FP32"
     if n % 8:
-        return f"{lead}, at {share:.0%} of its best: {n} is no multiple of 8"
+        return f"{lead}, at {share:.0%} of its {whole}: {n} is no multiple of 8"
     if share < 0.1:
-        return f"{lead}, at {percent(share)} of its best: too small to keep the GPU busy"
-    return f"{lead}, at {share:.0%} of its best"
+        return f"{lead}, at {percent(share)} of its {whole}: too small to keep the GPU busy"
+    return f"{lead}, at {share:.0%} of its {whole}"
+
+
+def whole_of(record: SpeedRecord) -> str:
+    """What shares are shares of: the data sheet's peak, or the best that was measured if the GPU is not known."""
+    return "peak" if record.sheet else "best"
 
 
 class SpeedFigure:
@@ -39,7 +44,7 @@ class SpeedFigure:
             for fmt in FORMATS:
                 bandwidth = record.bandwidth["FP16" if fmt in ("FP16", "BF16") else "FP32"] / 1000
                 style = {"color": PRECISION[fmt]["color"], "linestyle": PRECISION[fmt]["linestyle"]}
-                self.axes.plot(x, np.minimum(record.peak(fmt), bandwidth * x), linewidth=1.4, **style)
+                self.axes.plot(x, np.minimum(record.roof(fmt), bandwidth * x), linewidth=1.4, **style)
                 for n, speed in record.matmul[fmt].items():
                     self.axes.plot(intensity(n, fmt), speed, PRECISION[fmt]["marker"], color=style["color"], ms=3)
             self.canvas.freeze()
@@ -54,17 +59,18 @@ class SpeedFigure:
             (0, "format", "la"),
             (150, "TFLOP/s", "ra"),
             (225, "x FP32", "ra"),
-            (320, "of best", "ra"),
+            (320, f"of {whole_of(record)}", "ra"),
         ):
             frame.text((left + x, top), head, size=13, color=FAINT, anchor=anchor)
         for row, fmt in enumerate(FORMATS):
             speed, y, style = record.matmul[fmt][n], top + 36 + 32 * row, PRECISION[fmt]
             frame.marks(self.axes, [(intensity(n, fmt), speed)], style["marker"], style["color"], size=12)
             frame.text((left, y), fmt, size=14, color=style["color"], bold=True, anchor="lm")
-            numbers = (f"{speed:.3g}", f"{speed / record.matmul['FP32'][n]:.1f}", percent(speed / record.peak(fmt)))
+            numbers = (f"{speed:.3g}", f"{speed / record.matmul['FP32'][n]:.1f}", percent(speed / record.roof(fmt)))
             for x, words in zip((150, 225, 320), numbers, strict=True):
                 frame.text((left + x, y), words, size=14, anchor="rm")
-        notes = ("Lines: the roof. On the left the memory is", "the limit, on the right the arithmetic.",
+        above = "the data sheet's peak" if record.sheet else "the fastest product here"
+        notes = ("Lines: the roof. Left: the memory's speed, as", f"measured. Right: {above}.",
                  "Small marks: all sizes; large: this one.")  # fmt: skip
         for row, words in enumerate(notes):
             frame.text((left, top + 180 + 17 * row), words, size=12, color=FAINT)

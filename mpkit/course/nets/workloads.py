@@ -1,4 +1,4 @@
-"""The models whose whole training steps are timed, and a step of this kit and of its peer for each."""
+"""The models whose whole training steps are timed, and a step of this kit and of its peers for each."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,6 +13,7 @@ from mpkit.course.nets.transformer import Transformer
 from mpkit.scaling import preset
 from mpkit.training import TrainStep
 
+DEVICE = "cuda"
 Model = Callable[[], tuple[nn.Module, Tensor, Tensor]]  # the model, a batch, its targets: all on the GPU
 
 
@@ -20,22 +21,23 @@ def mlp() -> tuple[nn.Module, Tensor, Tensor]:
     """64-256-256-256-10, batch 128."""
     sizes = (64, 256, 256, 256)
     layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
-    model = nn.Sequential(*layers, nn.Linear(256, 10)).cuda()
-    return model, torch.randn(128, 64, device="cuda"), torch.randint(0, 10, (128,), device="cuda")
+    model = nn.Sequential(*layers, nn.Linear(256, 10)).to(DEVICE)
+    return model, torch.randn(128, 64, device=DEVICE), torch.randint(0, 10, (128,), device=DEVICE)
 
 
 def transformer() -> tuple[nn.Module, Tensor, Tensor]:
     """Width 256, 4 layers, 8 heads, 96 tokens in the vocabulary; batch 32 of 128 tokens."""
-    model = Transformer(96, width=256, layers=4, heads=8, context=128).cuda()
-    tokens = torch.randint(0, 96, (32, 129), device="cuda")
+    model = Transformer(96, width=256, layers=4, heads=8, context=128).to(DEVICE)
+    tokens = torch.randint(0, 96, (32, 129), device=DEVICE)
     return model, tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
-def resnet(batch: int = 256) -> tuple[nn.Module, Tensor, Tensor]:
-    """ResNet-50 on random images of 224 x 224, both channels last."""
-    model = resnet50().cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
-    return model, images, torch.randint(0, 1000, (batch,), device="cuda")
+def resnet(batch: int = 256, channels_last: bool = True) -> tuple[nn.Module, Tensor, Tensor]:
+    """ResNet-50 on random images of 224 x 224, both channels last, or both as torch makes them (NCHW)."""
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    model = resnet50().to(DEVICE).to(memory_format=order)  # type: ignore[call-overload]
+    images = torch.randn(batch, 3, 224, 224, device=DEVICE).to(memory_format=order)
+    return model, images, torch.randint(0, 1000, (batch,), device=DEVICE)
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -56,17 +58,31 @@ def ours(model: nn.Module, policy: str = "fp16-mixed", compile: bool = False) ->
     )  # fmt: skip
 
 
-def peers_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
-    """The step of PyTorch's own documentation."""
-    optimizer, scaler = sgd(model), torch.amp.GradScaler("cuda")
+def peers_step(
+    model: nn.Module, inputs: Tensor, targets: Tensor, dtype: torch.dtype | None = torch.float16,
+    compiled: str | None = None, optimizer: torch.optim.Optimizer | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """The step of PyTorch's own documentation, without this kit.
+
+    dtype: of autocast; None trains in FP32 as torch is set. Only FP16 gets a GradScaler. `compiled`: the mode of
+    torch.compile for forward pass and loss, such as "default"; None leaves them eager. `optimizer`: None is `sgd`.
+    """
+    chosen = optimizer or sgd(model)
+    scaler = torch.amp.GradScaler(DEVICE, enabled=dtype == torch.float16)
     loss_fn = getattr(model, "loss", F.cross_entropy)
 
+    def forward(inputs: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = loss_fn(model(inputs), targets)
+        return loss
+
+    loss_of = forward if compiled is None else torch.compile(forward, mode=compiled)
+
     def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast("cuda", dtype=torch.float16):
-            loss = loss_fn(model(inputs), targets)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
+        chosen.zero_grad()
+        with torch.autocast(DEVICE, dtype=dtype or torch.float16, enabled=dtype is not None):
+            loss = loss_of(inputs, targets)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(chosen)
         scaler.update()
 
     return step

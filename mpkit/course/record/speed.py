@@ -1,53 +1,35 @@
-"""`python -m mpkit record-speed`: ResNet-50 in five precisions on this GPU, and matrix products of many sizes.
+"""`python -m mpkit record-speed`: ResNet-50 in many ways, small models, matrix products and losses on this GPU.
 
 What lesson 07 shows to those without a GPU is what this command wrote on one.
 """
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mpkit import Policy
-from mpkit.course.nets.workloads import mlp, ours, resnet, transformer
-from mpkit.course.recorded.machine import header, write
-from mpkit.course.runs.timing import bandwidth, matmuls, resnet_row, small
+from mpkit.course.nets.workloads import Model, mlp, ours, resnet, transformer
+from mpkit.course.record.command import arguments, finish, measure_only, recorder
+from mpkit.course.record.losses import ARMS, MARGIN, RATES, arm, best_rate, tuned
+from mpkit.course.record.processes import Figures, Gathered, Part, measure_here, merge
+from mpkit.course.recorded.sheets import sheet
+from mpkit.course.runs.resnet_rows import WAYS, resnet_row
+from mpkit.course.runs.timing import bandwidth, fp8_products, matmuls, small, small_compiled
 from mpkit.timer import seconds_of
 
-POLICIES = ("fp32", "tf32", "article", "fp16-mixed", "bf16-mixed")
-SEEDS = 5
-
-
-def main(argv: Sequence[str]) -> int:
-    """Measure and write the file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mpkit record-speed", description="record GPU figures for lesson 07"
-    )
-    parser.add_argument("--batch", type=int, default=256, help="images a step; default 256")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long each precision runs; default 4")
-    parser.add_argument("--out", type=Path, help="file; default: named after the GPU, in mpkit/course/recorded")
-    chosen = parser.parse_args(argv)
-    if not torch.cuda.is_available():
-        parser.error("this needs a CUDA device, and there is none here.")
-    record = {**header("speed", argv), "cuda": torch.version.cuda, "batch": chosen.batch}
-    torch.backends.cudnn.benchmark = True
-    record["resnet50"] = {policy: resnet_row(policy, chosen.batch, chosen.seconds) for policy in POLICIES}
-    record["parts"] = parts(chosen.batch)
-    record["losses"] = {policy: loss_curves(policy) for policy in POLICIES}
-    record["matmul"] = matmuls()
-    record["add"] = {str(n): bandwidth(n) for n in (2**14, 2**18, 2**22, 2**26)}
-    record["small"] = {"mlp": small(mlp), "transformer": small(transformer)}
-    path = write("speed", record, chosen.out)
-    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
-    return 0
+MODULE = "mpkit.course.record.speed"
+ADDED = (2**14, 2**18, 2**22, 2**26)  # sizes of the addition
+MODELS: dict[str, Model] = {"mlp": mlp, "transformer": transformer}
 
 
 def parts(batch: int) -> dict[str, float]:
     """Milliseconds of the forward pass in FP16 and FP32, of the FP32 backward pass, and an update."""
+    torch.backends.cudnn.benchmark = True
     model, images, targets = resnet(batch)
     optimizer = ours(model).optimizer
     found: dict[str, list[float]] = {}
@@ -67,17 +49,54 @@ def parts(batch: int) -> dict[str, float]:
     return {name: 1000 * statistics.median(times[3:]) for name, times in found.items()}
 
 
-def loss_curves(policy: str, steps: int = 40, batch: int = 64) -> list[list[float]]:
-    """Losses of five seeds on images whose class shows: each class has a pattern, with as much noise on top."""
-    curves = []
-    for seed in range(SEEDS):
-        torch.manual_seed(seed)
-        model, *_ = resnet(1)
-        patterns = torch.randn(10, 3, 14, 14, device="cuda").repeat_interleave(16, 2).repeat_interleave(16, 3)
-        step, losses = ours(model, policy), []
-        for _ in range(steps):
-            labels = torch.randint(0, 10, (batch,), device="cuda")
-            images = patterns[labels] + torch.randn(batch, 3, 224, 224, device="cuda")
-            losses.append(step(images.to(memory_format=torch.channels_last), labels).losses)
-        curves.append([round(value, 4) for value in torch.stack(losses).tolist()])
-    return curves
+def _row(way: str) -> Part:
+    return Part(lambda o: {"resnet50": {way: resnet_row(way, o.batch, o.seconds)}}, long="compiled" in way)
+
+
+def _tuned(rate: float) -> Part:
+    return Part(lambda _: tuned(rate), once=True, long=True)
+
+
+def _arm(name: str) -> Part:
+    return Part(lambda o: arm(name, o.rate), once=True, long=name in ("fp32", "article"))
+
+
+def _small(name: str, compiled: bool) -> Part:
+    return Part(lambda _: {"small": {name: (small_compiled if compiled else small)(MODELS[name])}}, long=compiled)
+
+
+FIRST: dict[str, Part] = {
+    **{f"tuning: {rate}": _tuned(rate) for rate in RATES},
+    **{f"resnet50: {way}": _row(way) for way in WAYS},
+    "parts": Part(lambda o: {"parts": parts(o.batch)}),
+    "products": Part(lambda _: {"matmul": {**matmuls(), **fp8_products()}}),
+    "additions": Part(lambda _: {"add": {str(n): bandwidth(n) for n in ADDED}}),
+    **{f"small: {name}{', compiled' * late}": _small(name, late) for late in (False, True) for name in MODELS},
+}  # fmt: skip
+LOSSES: dict[str, Part] = {f"losses: {name}": _arm(name) for name in ARMS}
+PARTS = {**FIRST, **LOSSES}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure everything in processes of their own, and write the file."""
+    parser = arguments("speed", "record GPU figures for lesson 07", seconds=3.0)
+    parser.add_argument("--batch", type=int, default=256, help="images a step of ResNet-50; default 256")
+    parser.add_argument("--rate", type=float, default=RATES[1], help=argparse.SUPPRESS)  # for the parts "losses"
+    chosen = parser.parse_args(argv)
+    if chosen.part:
+        return measure_here(PARTS, chosen)
+    processes = recorder(parser, chosen, MODULE)
+    options = ["--batch", str(chosen.batch), "--seconds", str(chosen.seconds)]
+    if chosen.only:
+        return measure_only(processes, PARTS, chosen.only, options)
+    first = processes.gather(FIRST, options)
+    rate = best_rate(first.figures["tuning"])
+    second = processes.gather(LOSSES, [*options, "--rate", str(rate)])
+    figures: Figures = {"batch": chosen.batch, "sheet": sheet(first.machine["gpu"]), "rate": rate, "margin": MARGIN}
+    merge(figures, first.figures)
+    merge(figures, second.figures)
+    return finish("speed", argv, chosen, Gathered(figures, first.ranges, first.machine))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,21 +1,34 @@
 """Figures that a command measured on a named machine, and the one way to read them."""
 
+import importlib
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 
+from mpkit.course.runs.energy import driver
+
 FOLDER = Path(__file__).parent
 MACHINE = "nvidia_h200"  # whose figures the lessons show to those who have no GPU
+UNTIL_RECORDED_ANEW: dict[str, Any] = {  # goes away with the files that lack these
+    **dict.fromkeys(("cuda", "cudnn", "triton", "python", "driver"), ""), "processes": 1, "gpus": 1, "range": {},
+    "skipped": {}, "tuning": {}, "rate": 0.01, "margin": 0.1, "sheet": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class MachineRecord:
-    """What every record says: the machine, torch's version, the day, and the command that made it.
+    """What every record says: the machine, all versions, the day, the command that made it, and in how many processes.
+
+    Each figure is the median of `processes` fresh processes, which ran on `gpus` GPUs of one host, one at a time on
+    each. `range` repeats the figures' places, with [least, most] of the processes in each. What depends on a seed
+    (losses) ran once, and is not in it.
 
     A subclass adds the figures as fields, and `KIND`: its command is `python -m mpkit record-KIND`, its files are
     KIND_*.json.
@@ -24,8 +37,16 @@ class MachineRecord:
     KIND: ClassVar[str]
     gpu: str
     torch: str
+    cuda: str
+    cudnn: str
+    triton: str
+    python: str
+    driver: str
     date: str
     command: str
+    processes: int
+    gpus: int
+    range: dict[str, Any]
 
     @classmethod
     def load(cls, name: str | None = None, folder: Path = FOLDER) -> Self:
@@ -35,12 +56,21 @@ class MachineRecord:
     @classmethod
     def figures(cls, data: dict[str, Any]) -> dict[str, Any]:
         """The fields out of what a file holds; KeyError: one is missing."""
+        data = {**UNTIL_RECORDED_ANEW, **data}
         return {field.name: data[field.name] for field in fields(cls)}
 
     @property
     def source(self) -> str:
         """Where the figures come from, in a line."""
         return f"Recorded on an {self.gpu}, torch {self.torch}, {self.date}: {self.command}"
+
+    @property
+    def versions(self) -> str:
+        """What they were measured with and how often, in a line."""
+        return (
+            f"CUDA {self.cuda}, cuDNN {self.cudnn}, Triton {self.triton}, Python {self.python}, driver {self.driver}; "
+            f"each figure is the median of {self.processes} processes"
+        )
 
 
 def read(kind: str, name: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -53,11 +83,22 @@ def read(kind: str, name: str, folder: Path = FOLDER) -> dict[str, Any]:
     return data
 
 
-def header(kind: str, argv: Sequence[str]) -> dict[str, Any]:
-    """The fields of a record that `python -m mpkit record-KIND` makes on this GPU now."""
+def machine() -> dict[str, str]:
+    """The GPU of this process and every version that a figure may depend on; "" for what cannot be read."""
+    triton = importlib.import_module("triton").__version__ if find_spec("triton") else ""
+    cudnn: Any = torch.backends.cudnn
     return {
-        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "command": " ".join([f"python -m mpkit record-{kind}", *argv]),
+        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda or "",
+        "cudnn": str(cudnn.version() or ""), "triton": triton, "python": platform.python_version(),
+        "driver": driver(),
+    }  # fmt: skip
+
+
+def header(kind: str, machine: dict[str, str], argv: Sequence[str], processes: int, gpus: int) -> dict[str, Any]:
+    """The first fields of a record that `python -m mpkit record-KIND` makes today."""
+    return {
+        **machine, "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "command": " ".join([f"python -m mpkit record-{kind}", *argv]), "processes": processes, "gpus": gpus,
     }  # fmt: skip
 
 

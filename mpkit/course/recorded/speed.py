@@ -1,20 +1,26 @@
 """Figures that `python -m mpkit record-speed` measured on a named GPU, and what follows from them by arithmetic."""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, ClassVar
 
 from mpkit.course.recorded.machine import MachineRecord
 
 BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2}
+LAST = 10  # a run's end is the mean loss of so many last steps
 
 
 @dataclass(frozen=True)
 class SpeedRecord(MachineRecord):
     """One machine's figures.
 
-    `resnet50[policy]`: a row of `mpkit.course.runs.timing.resnet_row`; `parts`: milliseconds of forward, backward,
-    update; `losses[policy][seed]`: training losses; `matmul[format][n]`: TFLOP/s of an n x n product;
-    `bandwidth[format]`: GB/s of a large addition; `small[model][way]`: milliseconds of a step.
+    `resnet50[way]`: a row of `mpkit.course.runs.resnet_rows.resnet_row`; `parts`: milliseconds of forward, backward,
+    update; `matmul[format][n]`: TFLOP/s of an n x n product; `bandwidth[format]`: GB/s of a large addition;
+    `small[model][way]`: milliseconds of a step; `sheet`: what the vendor promises, see `mpkit.course.recorded.sheets`,
+    or None.
+
+    `losses[arm][seed]`: training losses of ResNet-50 at the learning rate `rate`, which FP32 chose on other seeds:
+    `tuning[rate]` has where those ended. `skipped[arm][seed]`: steps without an update. `margin`: nats, named before.
     """
 
     KIND: ClassVar[str] = "speed"
@@ -22,9 +28,14 @@ class SpeedRecord(MachineRecord):
     resnet50: dict[str, dict[str, Any]]
     parts: dict[str, float]
     losses: dict[str, list[list[float]]]
+    skipped: dict[str, list[int]]
+    tuning: dict[str, list[float]]
+    rate: float
+    margin: float
     matmul: dict[str, dict[int, float]]
     bandwidth: dict[str, float]
     small: dict[str, dict[str, float]]
+    sheet: dict[str, float | None] | None
 
     @classmethod
     def figures(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -33,13 +44,25 @@ class SpeedRecord(MachineRecord):
         largest = data["add"][max(data["add"], key=int)]
         return super().figures({**data, "matmul": matmul, "bandwidth": largest})
 
-    def speedup(self, policy: str) -> float:
-        """How many times as many images a second as FP32."""
-        return float(self.resnet50["fp32"]["ms"] / self.resnet50[policy]["ms"])
+    def speedup(self, way: str, over: str = "fp32") -> float:
+        """How many times as many images a second as another way."""
+        return float(self.resnet50[over]["ms"] / self.resnet50[way]["ms"])
 
-    def peak(self, fmt: str) -> float:
-        """The fastest product, TFLOP/s."""
+    def best(self, fmt: str) -> float:
+        """The fastest product that was measured, TFLOP/s."""
         return max(self.matmul[fmt].values())
+
+    def peak(self, fmt: str) -> float | None:
+        """The data sheet's peak, TFLOP/s; None where there is none, or the GPU is not known."""
+        return None if self.sheet is None else self.sheet.get(fmt)
+
+    def roof(self, fmt: str) -> float:
+        """The peak, or where the GPU is not known the best that was measured, TFLOP/s."""
+        return self.peak(fmt) or self.best(fmt)
+
+    def ends(self, arm: str) -> list[float]:
+        """Each seed's mean loss in the last ten steps."""
+        return [fmean(curve[-LAST:]) for curve in self.losses[arm]]
 
 
 def amdahl(faster: float, rest: float, speedup: float) -> float:
