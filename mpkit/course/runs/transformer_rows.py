@@ -33,8 +33,10 @@ def _kit(policy: str, compile: bool = False) -> Build:
     rule = preset("torch" if policy == "fp16-mixed" else "none")
 
     def build(net: Transformer, inputs: Tensor, targets: Tensor) -> Callable[[], object]:
-        options: Any = {"engine": "native", compile=compile}
-        step = TrainStep(net, _adamw(net), Policy.preset(policy), LossScaler(rule), net.loss, **options)
+        step = TrainStep(
+            net, _adamw(net), Policy.preset(policy), LossScaler(rule), net.loss, "native",
+            compile=compile, measure_norm=False,
+        )  # fmt: skip
         return lambda: step(inputs, targets)
 
     return build
