@@ -1,14 +1,12 @@
 """Divide an optimizer's gradients by the scale and test them for Inf and NaN, in one pass over the memory.
 
-The same kernel as in `torch.amp.GradScaler`. What costs there is the Python around it. Here the parameters are sorted
-once, and a GPU already works on the few large gradients while Python collects the many small ones.
+The same kernel as in `torch.amp.GradScaler`. What costs there is the Python around it: here the parameters are sorted
+once.
 """
 
 from __future__ import annotations
 
-import bisect
 import functools
-import itertools
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,9 +23,6 @@ from mpkit.trees import to_device
 from mpkit.unwatched import unwatched
 
 ParamGroups = list[dict[str, Any]]
-# A few large gradients hold half of all values. They are a bucket of their own: a GPU works on them while Python still
-# collects the many small ones, so that neither waits for the other.
-LARGE_SHARE = 0.5
 _grad_of = operator.attrgetter("grad")
 
 
@@ -67,8 +62,8 @@ class GradientPlan:
         self.params = params
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
-            for part in _large_and_small([p for p in params if (p.device, p.dtype) == kind]):
-                self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
+            part = [p for p in params if (p.device, p.dtype) == kind]
+            self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
 
     def is_for(self, params: list[Tensor]) -> bool:
         """Tell whether these are the plan's own parameters, in its order."""
@@ -115,14 +110,6 @@ class GradientPlan:
         grads = (local(g) for _, found in self.gathered for g in found if g is not None)
         seen = GradientStats.of(grads, histogram)
         return seen.over_ranks(self.found_inf.device) if several_ranks() else seen
-
-
-def _large_and_small(params: list[Tensor]) -> list[list[Tensor]]:
-    """Split off the fewest parameters that hold `LARGE_SHARE` of all the values."""
-    params = sorted(params, key=Tensor.numel, reverse=True)
-    upto = list(itertools.accumulate(p.numel() for p in params))
-    cut = bisect.bisect_left(upto, LARGE_SHARE * upto[-1]) + 1
-    return [part for part in (params[:cut], params[cut:]) if part]
 
 
 def _check_bucket(bucket: Bucket, grads: list[Tensor | None], inv_scale: Tensor, found_inf: Tensor) -> None:

@@ -92,7 +92,7 @@ class StepResult:
         if self._released:
             raise RuntimeError(f"this step found a gradient that was not finite, but {_GONE}.")
         bad = {id(param): (param, infs, nans) for param, infs, nans in self._count() if infs or nans}
-        # Buckets are sorted by size, so the groups are asked which comes first.
+        # Buckets are sorted by device and dtype, so the groups are asked which comes first.
         order = (p for group in self._param_groups for p in group["params"] if id(p) in bad)
         first = next(order, None)
         name = None if first is None else describe(self._param_groups, first)

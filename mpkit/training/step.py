@@ -41,7 +41,11 @@ class StepTensors(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainStep:
-    """The description of a run, and its step: call it with a batch. The parts are those of `mpkit.fit`."""
+    """The description of a run, and its step: call it with a batch. The parts are those of `mpkit.fit`.
+
+    `measure_norm`: False leaves the gradient's norm out. If nothing is clipped either, a fused optimizer divides by the
+    scale inside its step, and `.grad` stays scaled.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -70,9 +74,9 @@ class TrainStep:
             p.grad = None
         with self.policy.running(self.model, self._engine, self.meter):
             losses = self.backward(inputs, targets)
-        self.scaler.unscale_(self.optimizer)
         norm = None
         if self.measure_norm or self.max_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             norm = get_total_norm([p.grad for p in params if p.grad is not None])
             if self.max_norm is not None:
                 clip_grads_with_norm_(params, self.max_norm, norm)
@@ -102,7 +106,9 @@ class TrainStep:
         losses = self._losses(inputs, targets)
         # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
         loss = losses.sum() if losses.ndim else losses
-        self.scaler.scale(loss if self.micro_batches == 1 else loss / self.micro_batches).backward()
+        loss = self.scaler.scale(loss if self.micro_batches == 1 else loss / self.micro_batches)
+        with torch.autocast(loss.device.type, enabled=False):  # which would cast in the backward pass as well
+            loss.backward()
         return losses
 
     @cached_property
