@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mpkit import LossScaler, Policy
 from mpkit.course.nets.resnet import resnet50
 from mpkit.course.nets.transformer import Transformer
+from mpkit.policy.tf32 import tf32
 from mpkit.scaling import preset
 from mpkit.training import TrainStep
 
@@ -43,11 +45,12 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
 
 
-def ours(model: nn.Module, policy: str = "fp16-mixed") -> TrainStep:
+def ours(model: nn.Module, policy: str = "fp16-mixed", compile: bool = False) -> TrainStep:
     """A step of this kit in the device's own formats, with torch's rule where gradients are FP16."""
     rule = preset("torch") if policy == "fp16-mixed" else preset("none")
     loss_fn = getattr(model, "loss", F.cross_entropy)
-    return TrainStep(model, sgd(model), Policy.preset(policy), LossScaler(rule), loss_fn, engine="native")
+    settings: dict[str, Any] = {"engine": "native"} | ({"compile": True} if compile else {})
+    return TrainStep(model, sgd(model), Policy.preset(policy), LossScaler(rule), loss_fn, **settings)
 
 
 def peers_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
@@ -62,5 +65,27 @@ def peers_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[]
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
+
+    return step
+
+
+def compiled_peer(model: nn.Module, inputs: Tensor, targets: Tensor, mode: str | None = None) -> Callable[[], None]:
+    """The same under torch.compile, as its documentation begins: the model is compiled, forward and backward.
+
+    The loss, autocast, GradScaler and the optimizer, which is one fused kernel, stay as they are. `mode`: torch's, such
+    as "reduce-overhead", which replays CUDA graphs of both passes.
+    """
+    return peers_step(torch.compile(model, mode=mode), inputs, targets)  # type: ignore[arg-type]
+
+
+def fp32_peer(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
+    """A plain step in FP32, without TF32."""
+    optimizer, loss_fn = sgd(model), getattr(model, "loss", F.cross_entropy)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with tf32(False):
+            loss_fn(model(inputs), targets).backward()
+        optimizer.step()
 
     return step
