@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function
 
-from mpkit.formats import FloatFormat, require_format
-from mpkit.rounding import Overflow, Rounding, convert, raise_if_too_large, round_to
+from mpkit.formats import E4M3, TF32, FloatFormat, require_format
+from mpkit.rounding import Overflow, Rounding, by_half, convert, raise_if_too_large, round_to
 from mpkit.trees import map_tensors
 
 # torch's own conversions round to nearest even and are faster than arithmetic. E4M3 is not here: torch 2.11 turns
-# what is too large into NaN, torch 2.12 and later into 448.
+# what is too large into NaN, torch 2.12 and later into 448, and a CPU takes longer for it than for the arithmetic.
 EXACT_IN_TORCH = (torch.float16, torch.bfloat16, torch.float8_e5m2)
 
 
@@ -34,7 +34,8 @@ def cast(
         overflow: what a magnitude beyond `fmt.max` becomes. "inf": as IEEE 754 says, that is Inf (under directed
             rounding `fmt.max` on the side that rounds towards zero); NaN in formats without Inf. "saturate": `fmt.max`,
             for Inf too. "raise": an OverflowError. Default: "inf" for formats with Inf, "saturate" for E4M3.
-        generator: source of random bits for "stochastic".
+        generator: source of random bits for "stochastic". Under torch.compile it interrupts the graph; without one, the
+            compiled kernel draws for itself, by torch's seed, and other bits than an eager call.
 
     Subnormals are exact, NaN stays NaN, -0 stays -0. A float64 input is rounded once, not by way of float32.
     A float16 or bfloat16 input comes back in that dtype, which must be able to hold the result.
@@ -61,11 +62,14 @@ def cast(
     wide = x.detach().resolve_neg() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
         raise_if_too_large(wide, fmt, rounding)
+    exact = fmt.dtype in EXACT_IN_TORCH or (fmt.dtype == E4M3.dtype and overflow == "saturate" and wide.is_cuda)
     # torch.compile removes a conversion there and back, and the rounding with it.
-    native = rounding == "nearest" and fmt.dtype in EXACT_IN_TORCH and not torch.compiler.is_compiling()
+    eager_nearest = rounding == "nearest" and not torch.compiler.is_compiling()
     float32_already = fmt.mantissa_bits == 23 and fmt.exponent_bits == 8
-    if wide.dtype == torch.float32 and native:
+    if wide.dtype == torch.float32 and eager_nearest and exact:
         return convert(wide, fmt, overflow).to(x.dtype)
+    if wide.dtype == torch.float32 and eager_nearest and fmt == TF32 and overflow == "inf" and wide.is_cuda:
+        return by_half(wide.contiguous()).to(x.dtype)  # in half the passes
     if wide.dtype == torch.float32 and float32_already:
         return (wide.clamp(-fmt.max, fmt.max) if overflow == "saturate" else wide).to(x.dtype, copy=True)
     return round_to(wide, fmt, rounding, generator, overflow).to(x.dtype)

@@ -11,9 +11,10 @@ from mpkit.bench.cpu import E5M7, parameters, scalers, step_pair, unscale_pair
 from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.casting import cast
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat
+from mpkit.rounding import Rounding
 
-UNSCALE_BAR = 0.35  # of GradScaler.unscale_
-EAGER_BAR = 8.0  # of x.clone()
+UNSCALE_BAR = 0.33  # of GradScaler.unscale_
+EAGER_BAR, COMPILED_BAR, COMPILED_STOCHASTIC_BAR = 6.0, 1.2, 2.0  # of x.clone()
 FORMATS = (FP16, BF16, TF32, E4M3, E5M2, E5M7)
 
 
@@ -87,29 +88,35 @@ def _cast_cases(elements: int) -> list[Case]:
         x = torch.randn(elements, device="cuda").to(dtype)
         return timed(lambda: run(x)), timed(x.clone)
 
-    def compiled(fmt: FloatFormat) -> tuple[Sampler, Sampler]:
-        return pair(_compiled(fmt))
+    def compiled(fmt: FloatFormat, rounding: Rounding) -> tuple[Sampler, Sampler]:
+        return pair(_compiled(fmt, rounding))
 
-    rows = []
+    rows, peer = [], "x.clone()"
     for fmt in FORMATS:
-        stochastic = partial(cast, fmt=fmt, rounding="stochastic")
+        name, drawn, stochastic = f"cast to {fmt}", f"cast to {fmt}, stochastic", partial(compiled, fmt, "stochastic")
         rows += [
-            Case(f"cast to {fmt}", "x.clone()", partial(pair, partial(cast, fmt=fmt)), EAGER_BAR),
-            Case(f"cast to {fmt}, stochastic", "x.clone()", partial(pair, stochastic)),
-            Case(f"cast to {fmt}, torch.compile", "x.clone()", partial(compiled, fmt)),
+            Case(name, peer, partial(pair, partial(cast, fmt=fmt)), EAGER_BAR),
+            Case(drawn, peer, partial(pair, partial(cast, fmt=fmt, rounding="stochastic"))),
+            Case(f"{name}, torch.compile", peer, partial(compiled, fmt, "nearest"), COMPILED_BAR),
+            Case(f"{drawn}, torch.compile", peer, stochastic, COMPILED_STOCHASTIC_BAR),
         ]
     for dtype in (torch.float16, torch.bfloat16):
         rows.append(Case(f"cast {dtype} to E4M3", "x.clone()", partial(pair, partial(cast, fmt=E4M3), dtype)))
     return rows
 
 
-def _compiled(fmt: FloatFormat) -> Callable[[Tensor], Tensor]:
-    """Compile a cast for one shape at a time; it is no use unless it gives the bits of the eager one."""
+def _compiled(fmt: FloatFormat, rounding: Rounding) -> Callable[[Tensor], Tensor]:
+    """Compile a cast for one shape at a time.
+
+    It is no use unless it gives the bits of the eager one, or, if it is stochastic, those of a neighbour.
+    """
     torch.compiler.reset()  # otherwise the second size that is seen makes shapes dynamic, which is slower
-    compiled: Callable[[Tensor], Tensor] = torch.compile(partial(cast, fmt=fmt), dynamic=False)
+    compiled: Callable[[Tensor], Tensor] = torch.compile(partial(cast, fmt=fmt, rounding=rounding), dynamic=False)
     patterns = torch.arange(-(2**31), 2**31, 2**12 - 1, device="cuda").to(torch.int32).view(torch.float32)
     numbers = patterns[~patterns.isnan()]
-    wrong = compiled(numbers).view(torch.int32) != cast(numbers, fmt).view(torch.int32)
+    ways: tuple[Rounding, ...] = ("down", "up") if rounding == "stochastic" else (rounding,)
+    bits, right = compiled(numbers).view(torch.int32), [cast(numbers, fmt, way).view(torch.int32) for way in ways]
+    wrong = torch.stack([bits != one for one in right]).all(0)
     if bool(wrong.any()):
         example = numbers[wrong][0].item()
         raise AssertionError(f"compiled, {int(wrong.sum())} of {len(numbers)} bit patterns differ, such as {example!r}")

@@ -50,6 +50,11 @@ class Row:
     met: bool | None
     note: str = ""
 
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """What the table shows of how far the ratios lie apart."""
+        return self.ratio_quartiles
+
 
 def timed(call: Callable[[], object]) -> Sampler:
     """Return a sampler that gives the mean seconds of one call.
@@ -88,31 +93,28 @@ def _row(case: Case, our: float, their: float, ratio: float, quartiles: tuple[fl
 
 
 HEADER = ("what", "mpkit ms", "peer", "peer ms", "ratio", "quartiles", "bar", "met")
-WIDTHS = (48, 9, 34, 9, 7, 11, 6, 3)
+WIDTHS = (52, 9, 34, 9, 7, 11, 6, 3)
 
 
-def line(row: Row | None = None) -> str:
-    """One line of the printed table; the header without a row."""
+def line(row: Row | None = None, spread: str = "quartiles") -> str:
+    """One line of the printed table; the header without a row, where `spread` says what stands beside the ratios."""
     if row is None:
-        cells = HEADER
-    elif row.ratio is None:
+        return _columns([spread if name == "quartiles" else name for name in HEADER])
+    if row.ratio is None:
         return f"{row.name:<{WIDTHS[0]}} no figure: {row.note}"
-    else:
-        quartiles = "" if row.ratio_quartiles is None else "{:.2f}-{:.2f}".format(*row.ratio_quartiles)
-        met = "" if row.met is None else "yes" if row.met else "NO"
-        bar = "" if row.bar is None else f"{row.bar:g}"
-        cells = (
-            row.name,
-            f"{row.ours_ms:.3f}",
-            row.peer,
-            f"{row.peer_ms:.3f}",
-            f"{row.ratio:.2f}",
-            quartiles,
-            bar,
-            met,
-        )
+    beside = "" if row.spread is None else "-".join(map(_short, row.spread))
+    met = "" if row.met is None else "yes" if row.met else "NO"
+    bar = "" if row.bar is None else f"{row.bar:.3g}"
+    ours, peer = f"{row.ours_ms:.3f}", f"{row.peer_ms:.3f}"
+    return f"{_columns([row.name, ours, row.peer, peer, _short(row.ratio), beside, bar, met])}  {row.note}".rstrip()
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.{2 if ratio >= 0.1 else 3}f}"
+
+
+def _columns(cells: list[str]) -> str:
     left = (0, 2, 7)
-    text = " ".join(
+    return " ".join(
         f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, WIDTHS, strict=True))
     )
-    return f"{text}  {row.note}".rstrip() if row else text

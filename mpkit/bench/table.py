@@ -20,6 +20,7 @@ from mpkit.bench import cpu as bench_cpu
 from mpkit.bench import gpu as bench_gpu
 from mpkit.bench import gpu_steps as bench_gpu_steps
 from mpkit.bench import panels as bench_panels
+from mpkit.bench import processes as bench_processes
 from mpkit.bench.measure import Case, Row, line, measure
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # more than any cache holds
@@ -31,40 +32,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure every row, print the table, and write it with `--json`. The status is 0 even if a bar is missed."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(argv)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        _parser().error("--device cuda needs a CUDA device and there is none; use --device cpu.")
+    _check(options)
     torch.set_num_threads(options.threads)
+    options.elements = options.elements or ELEMENTS[options.device]
+    options.repeats = options.repeats or (bench_browser.PRESSES if options.browser else REPEATS)
     if options.panels:
         return _panels(options, argv)
-    elements = options.elements or ELEMENTS[options.device]
-    repeats = options.repeats or (bench_browser.PRESSES if options.browser else REPEATS)
+    alone = options.browser or options.processes == 1
+    return _here(options, argv) if alone else _in_processes(options, argv)
+
+
+def _here(options: argparse.Namespace, argv: list[str]) -> int:
+    """Measure in this process. The record is written row by row: what a crash interrupts keeps what it had."""
     with ExitStack() as stack:
-        chosen = _chosen(_cases("browser" if options.browser else options.device, elements, stack), options.only)
-        header = _header(options.device, argv) | {"elements": elements, "repeats": repeats}
-        what = f"{repeats} key presses" if options.browser else f"{elements:,} values"
-        _say(f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · {what}")
+        chosen = _chosen(_cases(options, stack), options.only)
+        header = _header(options, argv)
+        _begin(header, f"{options.repeats} key presses" if options.browser else f"{options.elements:,} values")
         _say(line())
-        rows = []
+        rows: list[Row] = []
         for case in chosen:
-            rows += (measured := measure(case, repeats))
+            rows += (measured := measure(case, options.repeats))
             _say("\n".join(map(line, measured)))
+            _write(options.json, header, rows)
+    _say(_summary(rows))
+    return 0
+
+
+def _in_processes(options: argparse.Namespace, argv: list[str]) -> int:
+    """Measure in fresh processes. This one looks at the device only when they have ended."""
+    try:
+        at = bench_processes.places(options.gpus)
+    except ValueError as error:
+        _parser().error(str(error))
+    chosen = _chosen(_cases(options, ExitStack()), options.only)
+    ended = bench_processes.run(argv, options.processes, at)
+    header = _header(options, argv) | {"processes": options.processes, "gpus": options.gpus}
+    _begin(header, f"{options.elements:,} values · median of {options.processes} processes")
+    _say(line(spread="range"))
+    rows = [bench_processes.merge(case, [one.row(case) for one in ended]) for case in chosen]
+    for row in rows:
+        _say(line(row))
     _say(_summary(rows))
     _write(options.json, header, rows)
     return 0
 
 
 def _panels(options: argparse.Namespace, argv: list[str]) -> int:
-    if options.browser:
-        _parser().error("argument --panels: not allowed with argument --browser")
     try:
         every = bench_panels.cases(options.device)
     except RuntimeError as lack:
         _parser().error(str(lack))
     chosen = _chosen(every, options.only)
-    header = _header(options.device, argv)
-    _say(
-        f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · from a change to the picture"
-    )
+    header = _header(options, argv)
+    _begin(header, "from a change to the picture")
     _say(bench_panels.line())
     rows = []
     for case in chosen:
@@ -99,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead: from a change in a panel to its picture, every panel, in this process on --device",
     )
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="measure every row in N fresh processes (default 3); 1: in this one; --browser and --panels always do",
+    )
+    parser.add_argument("--gpus", type=_positive, default=1, metavar="N", help="so many processes at once, a GPU each")
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; default 1, as in the lessons")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE as well")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name contains TEXT")
@@ -114,13 +142,25 @@ def _positive(text: str) -> int:
     return number
 
 
-def _cases(where: str, elements: int, stack: ExitStack) -> list[Case]:
-    if where == "browser":
+def _check(options: argparse.Namespace) -> None:
+    """End the command where its options do not go together, or not with this machine."""
+    if options.panels and options.browser:
+        _parser().error("argument --panels: not allowed with argument --browser")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        _parser().error("--device cuda needs a CUDA device and there is none; use --device cpu.")
+    if options.gpus > 1 and options.device == "cpu":
+        _parser().error("--gpus is for --device cuda; leave it out.")
+
+
+def _cases(options: argparse.Namespace, stack: ExitStack) -> list[Case]:
+    if options.browser:
         try:
             return bench_browser.cases(stack)
         except RuntimeError as lack:
             _parser().error(str(lack))
-    return bench_cpu.cases(elements) if where == "cpu" else bench_gpu.cases(elements) + bench_gpu_steps.cases()
+    if options.device == "cpu":
+        return bench_cpu.cases(options.elements)
+    return bench_gpu.cases(options.elements) + bench_gpu_steps.cases()
 
 
 def _chosen(every: Sequence[AnyCase], only: str) -> list[AnyCase]:
@@ -131,26 +171,37 @@ def _chosen(every: Sequence[AnyCase], only: str) -> list[AnyCase]:
     return chosen
 
 
-def _header(device: str, argv: list[str]) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
-    try:
-        own = version("mpkit")
-    except PackageNotFoundError:
-        own = "run from its source"
+def _header(options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    on_gpu = options.device == "cuda"
     # A record travels, so it names files but no folder of the machine it was made on.
     words = [Path(word).name if "/" in word else word for word in argv]
-    return {
-        "device": name,
+    header = {
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU {platform.machine()}",
         "command": shlex.join(["python", "-m", "mpkit", "bench", *words]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "mpkit": own,
+        "mpkit": _version("mpkit") or "run from its source",
         "torch": torch.__version__,
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
+        "triton": _version("triton"),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }
+    return header if options.panels else header | {"elements": options.elements, "repeats": options.repeats}
 
 
-def _summary(rows: list[Row]) -> str:
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _begin(header: dict[str, Any], what: str) -> None:
+    _say(f"{header['device']} · torch {header['torch']} · {header['threads']} CPU threads · {what}")
+
+
+def _summary(rows: Sequence[Row]) -> str:
     asked = [row for row in rows if row.bar is not None]
     met = sum(row.met is True for row in asked)
     silent = sum(row.ratio is None for row in rows)

@@ -118,3 +118,19 @@ def test_compiled_casts_round_too(fmt: FloatFormat) -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda values: cast(values, fmt))
     assert_same(compiled(x).cpu(), cast(x, fmt).cpu(), x.cpu())
+
+
+@pytest.mark.parametrize("fmt", [FP16, TF32, E4M3, E5M7], ids=str)
+def test_compiled_casts_draw_in_their_kernel(fmt: FloatFormat) -> None:
+    x = inputs(fmt, 2**16).cuda()
+    x = x[~x.isnan()]
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    compiled = torch.compile(lambda values: cast(values, fmt, "stochastic"), fullgraph=True)
+    y, low, high = compiled(x), cast(x, fmt, "down"), cast(x, fmt, "up")
+    assert bool(((y == low) | (y == high)).all())
+    assert_same(compiled(low).cpu(), low.cpu())
+    between = torch.full((400_000,), 1 + 0.25 * fmt.epsilon, device="cuda")
+    up = (compiled(between) > 1).double()
+    assert abs(up.mean().item() - 0.25) <= 4 * math.sqrt(0.25 * 0.75 / 400_000)
+    assert not torch.equal((compiled(between) > 1).double(), up)

@@ -10,18 +10,20 @@ import torch
 
 from mpkit.bench import cpu as bench_cpu
 from mpkit.bench import gpu as bench_gpu
+from mpkit.bench import gpu_steps as bench_gpu_steps
 from mpkit.bench import table as bench
 from mpkit.bench.measure import Case, Row, line, measure, timed
 
 FIELDS = {"name", "ours_ms", "peer", "peer_ms", "ratio", "ratio_quartiles", "bar", "met", "note"}
-TINY = ["--device", "cpu", "--elements", "4096", "--repeats", "1"]
+TINY = ["--device", "cpu", "--elements", "4096", "--repeats", "1", "--processes", "1"]
 
 
 def test_a_tiny_run_prints_a_table_and_writes_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "cpu.json"
     assert bench.main([*TINY, "--only", "cast to", "--json", str(file)]) == 0
     record = json.loads(file.read_text(encoding="utf-8"))
-    assert {"device", "torch", "python", "date", "command", "threads", "elements", "repeats", "rows"} <= record.keys()
+    assert {"device", "torch", "cuda", "cudnn", "triton", "python", "date", "command"} <= record.keys()
+    assert {"threads", "elements", "repeats", "rows"} <= record.keys()
     assert record["torch"] == torch.__version__
     assert record["command"].startswith("python -m mpkit bench --device cpu")
     assert len(record["rows"]) == 15
@@ -53,8 +55,25 @@ def test_the_bars_are_those_of_the_design() -> None:
     assert bars["exponent histogram", "x.clone()"] == 4.0
     assert bars["import mpkit", "import torch"] == 1.05
     gpu = {case.name: case.bar for case in bench_gpu.cases(64)}
-    assert gpu["check + unscale, ResNet-50's gradients"] == 0.35
-    assert gpu["cast to E4M3"] == 8.0
+    assert gpu["check + unscale, ResNet-50's gradients"] == 0.33
+    assert gpu["cast to E4M3"] == 6.0
+    assert gpu["cast to E4M3, torch.compile"] == 1.2
+    assert gpu["cast to E4M3, stochastic, torch.compile"] == 2.0
+
+
+def test_the_bars_of_whole_steps_are_those_of_the_design() -> None:
+    """So many times the peer's speed, at least; each way to step meets each peer."""
+    bars = {(case.name, case.peer): case.bar for case in bench_gpu_steps.cases()}
+    eager, default, reduced = "torch.amp, eager", "torch.compile", "torch.compile, reduce-overhead"
+    wanted = {"MLP": (15, 10), "transformer d = 256": (7, 2), "ResNet-50 batch 256": (1.15, 0.98)}
+    for model, (over_eager, over_reduced) in wanted.items():
+        step = f"FP16 step, {model}"
+        assert bars.pop((f"{step}, eager", eager)) == 1.05
+        for peer, bar in ((eager, 1 / over_eager), (default, None), (reduced, 1 / over_reduced)):
+            assert bars.pop((f"{step}, compiled + captured", peer)) == bar
+            assert bars.pop((f"{step}, captured", peer)) is None
+    assert bars.pop(("the article's step, ResNet-50 batch 256", "FP32 without TF32")) == 1 / 1.2
+    assert list(bars) == [("the same in FP16, with mpkit.trace", "without it")]
 
 
 def test_resnet50_has_its_161_parameters() -> None:
@@ -82,6 +101,18 @@ def test_a_row_that_fails_says_why(capsys: pytest.CaptureFixture[str], monkeypat
     assert "1 of 2 rows have no figure" in printed
 
 
+def test_what_interrupts_a_run_leaves_the_rows_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> tuple[bench_cpu.Sampler, bench_cpu.Sampler]:
+        raise KeyboardInterrupt
+
+    cases = [Case("a row", "peer", lambda: (lambda: 1.0, lambda: 2.0)), Case("the end", "peer", interrupted)]
+    monkeypatch.setattr(bench, "_cases", lambda *_: cases)
+    file = tmp_path / "cpu.json"
+    with pytest.raises(KeyboardInterrupt):
+        bench.main([*TINY, "--json", str(file)])
+    assert [row["ratio"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] == [0.5]
+
+
 def test_the_median_of_paired_samples_decides() -> None:
     ours, theirs = iter([9.0, 3.0, 1.0, 2.0]), iter([9.0, 2.0, 2.0, 2.0])  # the first pair is a warm-up
     [row] = measure(Case("known", "peer", lambda: (lambda: next(ours), lambda: next(theirs)), bar=1.0), 3)
@@ -90,11 +121,18 @@ def test_the_median_of_paired_samples_decides() -> None:
     assert line(row).split()[-2:] == ["1", "yes"]
 
 
+def test_small_ratios_and_bars_keep_three_digits() -> None:
+    row = Row("a step", 1.0, "peer", 15.0, 1 / 15, (0.0612, 0.25), 1 / 15, True)
+    assert line(row).split()[-4:] == ["0.067", "0.061-0.25", "0.0667", "yes"]
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--only", "no such row"], "--only 'no such row' fits no row; leave it out to see all names."),
         (["--repeats", "0"], "0 came; use 1 or more"),
+        (["--processes", "0"], "0 came; use 1 or more"),
+        (["--gpus", "2"], "--gpus is for --device cuda; leave it out."),
     ],
 )
 def test_wrong_options_are_named(options: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -147,3 +150,45 @@ def test_special_values_and_fp32() -> None:
         (DRAWS,), 2.0**-26, dtype=torch.float64
     )  # a quarter of the way to FP16's first value but one half
     assert abs((cast(many, FP16, "stochastic", generator=seeded()) > 0).double().mean().item() - 0.25) < 0.004
+
+
+# ---- under torch.compile ----
+
+
+def compiled(fmt: FloatFormat, **settings: Any) -> Callable[[Tensor], Tensor]:
+    """A cast as one graph, without a compiler behind it."""
+    torch.compiler.reset()
+    run = partial(cast, fmt=fmt, rounding="stochastic", **settings)
+    return torch.compile(run, backend="aot_eager", fullgraph=True, dynamic=False)
+
+
+@pytest.mark.parametrize("fmt", [FP16, TF32, E4M3, E5M7], ids=str)
+def test_compiled_it_is_one_graph_that_rounds_to_a_neighbour(fmt: FloatFormat) -> None:
+    x = torch.cat([random_patterns(2**16), torch.randn(2**18 + 3)])
+    x = torch.cat([x[x.abs() < fmt.max], torch.tensor([0.0, -0.0])])
+    run = compiled(fmt)
+    y, low, high = run(x), cast(x, fmt, "down"), cast(x, fmt, "up")
+    assert bool(((y == low) | (y == high)).all())
+    assert torch.equal(torch.signbit(y), torch.signbit(x))
+    assert not torch.equal(run(x), y), "each call draws again"
+    assert_same(run(low), low)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize("fmt", [FP16, E4M3], ids=str)
+def test_compiled_the_share_that_rounds_up_is_the_same(fmt: FloatFormat, fraction: float) -> None:
+    torch.manual_seed(0)
+    x = torch.full((DRAWS,), 1 + fraction * fmt.epsilon)
+    exact = (x[0].item() - 1) / fmt.epsilon
+    share = (compiled(fmt)(x) > 1).double().mean().item()
+    assert abs(share - exact) <= 4 * math.sqrt(exact * (1 - exact) / DRAWS)
+
+
+def test_compiled_a_generator_still_gives_its_own_bits() -> None:
+    """The graph ends before the draw and goes on after it, so nobody's seed is ignored."""
+    x, generator = torch.randn(1000), seeded(3)
+    torch.compiler.reset()
+    run = torch.compile(lambda values: cast(values, FP16, "stochastic", generator=generator), backend="aot_eager")
+    assert_same(run(x), cast(x, FP16, "stochastic", generator=seeded(3)))
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="random_"):
+        compiled(FP16, generator=seeded(3))(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mpkit import LossScaler, Policy
 from mpkit.course.nets.resnet import resnet50
 from mpkit.course.nets.transformer import Transformer
+from mpkit.policy.tf32 import tf32
 from mpkit.scaling import preset
 from mpkit.training import TrainStep
 
@@ -84,5 +85,16 @@ def peers_step(
         torch.autograd.backward(scaler.scale(loss))
         scaler.step(chosen)
         scaler.update()
+
+    return step
+
+
+def fp32_peer(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
+    """A plain step in FP32, without TF32."""
+    plain = peers_step(model, inputs, targets, dtype=None)
+
+    def step() -> None:
+        with tf32(False):
+            plain()
 
     return step
