@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.lesson_05.scaler_race_words import numbers
-from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.canvas import Canvas, Frame, counts
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.course.recorded.history import GradientHistory
@@ -20,7 +19,6 @@ _COLUMNS = {"steps lost": 226, "flushed": 296, "end": 346}  # right edges, in pi
 LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the steps that were taken. Doing well:",
           "at most 1% of the steps lost, 5% flushed, no Inf.")  # fmt: skip
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
-TICKS = MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10], integer=True)
 
 
 @lru_cache(maxsize=8)
@@ -70,7 +68,7 @@ class ScalerRaceFigure:
             inside = np.vstack([edge[:steps], [(steps, edge[steps - 1, 1])]])
             frame.polygon(self.axes, np.vstack([[(0, end)], inside, [(steps, end)]]), ZONE[name])
             frame.line(self.axes, inside, ZONE_TEXT[name], width=1.1)
-        frame.ticks(self.axes, "x", {step: f"{step:.0f}" for step in TICKS.tick_values(0, steps) if step <= steps})
+        frame.ticks(self.axes, "x", {step: f"{step:.0f}" for step in counts(steps)})
 
     def _zone_words(self, frame: Frame, steps: int) -> None:
         x = 0.02 * steps

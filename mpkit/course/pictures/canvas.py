@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, IdentityTransform
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,6 +28,7 @@ from mpkit.course.pictures.style import EDGE, INK
 Points = Sequence[tuple[float, float]] | np.ndarray
 TICK = 5  # pixels: as long as matplotlib's own, and as far from the label
 POINTS = 72 / 100  # of a pixel: the renderer counts widths in points, at 100 pixels an inch
+_ROUND = MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10], integer=True)
 Dash = str | tuple[float, tuple[float, ...]]
 
 
@@ -163,6 +165,11 @@ def _bytes(color: str) -> tuple[int, ...]:
 def _rgb(color: str) -> tuple[float, ...]:
     """Hex colour to three numbers from 0 to 1."""
     return tuple(value / 255 for value in _bytes(color))
+
+
+def counts(most: int) -> list[float]:
+    """Round whole numbers from 0 to `most` for an axis of steps: ten at most."""
+    return [step for step in _ROUND.tick_values(0, most) if step <= most]
 
 
 @cache
