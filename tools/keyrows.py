@@ -62,7 +62,7 @@ class Row:
 
 def labelled(label: str, part: str) -> str:
     """The selector of a part of the control with that label."""
-    return f".widget-inline-hbox:has(> .widget-label:text-is({label!r})) {part}"
+    return f".lm-Widget:has(> .widget-label:text-is({label!r})) {part}"
 
 
 def slide(label: str, places: int) -> Row:

@@ -181,7 +181,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=2000)
 def _stencil(words: str, size: int, bold: bool, anchor: str, x: float, y: float) -> tuple[Image.Image, tuple[int, int]]:
     """Words that start at a fraction of a pixel, as coverage, and where their corner lies. Most stay between frames."""
-    how = {"font": font(size, bold), "anchor": anchor, "align": "center", "spacing": 0}
+    how: dict[str, Any] = {"font": font(size, bold), "anchor": anchor, "align": "center", "spacing": 0}
     left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((x, y), words, **how)
     corner = math.floor(left) - 1, math.floor(top) - 1
     shape = Image.new("L", (math.ceil(right) + 1 - corner[0], math.ceil(bottom) + 1 - corner[1]))
