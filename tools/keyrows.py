@@ -147,7 +147,7 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         pick("format", *FORMATS),
         pick("rounding", "zero", "up", "down", "stochastic", "nearest"),
         pick("too large →", "largest value", "Inf"),
-        menu("values", "weights", "normal: mean 0, sd 1", "every size, 2⁻⁴⁰ to 2²⁰", "gradients"),
+        menu("values", "normal: mean 0, sd 1", "uniform from 0 to 1", "every size, 2⁻⁴⁰ to 2²⁰"),
     ),
     Shown("02", "stalling sum", "StallingSumPanel(", "additions", "lines", 1, 470): (
         slide("additions", 10),
