@@ -10,72 +10,34 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from keyrows import ROWS, Row, Shown, Turn, every
 from labdriver import Lab, running_lab
-from labkeys import press
+from labkeys import answer
 from labserver import ROOT
 from nbformat.v4 import new_code_cell
 
 from mpkit.bench.measure import Case, Sampler
 
 BAR = 0.6  # of the peer's 95th percentile
-SLIDER = ".noUi-handle >> nth=0"
-
-
-@dataclass(frozen=True)
-class Control:
-    """One panel's control, and the picture that is its peer: `count` axes, `height` pixels in all.
-
-    `cell` is what makes the panel in the lesson, `label` a text that its output has. `places` take the focus in turn,
-    each for one of `keys`. `before` is a button that is clicked first, which is not timed.
-    """
-
-    lesson: str
-    name: str
-    cell: str
-    label: str
-    peer: str
-    count: int
-    height: int
-    places: tuple[str, ...] = (SLIDER,)
-    keys: tuple[str, ...] = ("ArrowRight", "ArrowLeft")
-    shown: str = "img"
-    before: str = ""
-
-
-TABLE = ".widget-html-content:has(table)"
-BUTTONS = ("button:text-is('BF16')", "button:text-is('FP16')")
-CONTROLS = (
-    Control("00", "first look", "first_look()", "comes out as", "bits", 1, 200, shown=TABLE),
-    Control("01", "bit explorer", "BitExplorer()", "toggle the bits of", "bits", 2, 440,
-            ("button[title^='mantissa bit 10,']",), ("Space",), TABLE),
-    Control("02", "cast explorer", "CastExplorerPanel(", "too large →", "histograms", 2, 640, BUTTONS, ("Enter",)),
-    Control("02", "stalling sum", "StallingSumPanel(", "additions", "lines", 1, 470),
-    Control("03", "number line", "NumberLinePanel(", "keeper", "lines", 2, 560),
-    Control("04", "gradient histogram", "GradientHistogramPanel(", "log2 loss scale", "histograms", 3, 560),
-    Control("05", "scaler race", "ScalerRacePanel(", "gradients of", "lines", 1, 560),
-    Control("05", "settings sweep", "SettingsSweepPanel(", "recorded", "grid", 1, 420),
-    Control("06", "precision race, start", "PrecisionRacePanel(", "against FP32", "lines", 3, 560,
-            ("button:text-is('Start')",), ("Enter",), before="Stop"),
-    Control("07", "speed lab", "SpeedLabPanel(", "matrix size", "lines", 1, 470),
-    Control("07", "memory ledger", "MemoryLedgerPanel(", "parameters", "bars", 1, 400),
-    Control("08", "attention", "AttentionPanel(", "head size d", "histograms", 2, 500),
-)  # fmt: skip
+NAIVE = Row("k", tuple(Turn("k", ".noUi-handle >> nth=0", key) for key in ("ArrowRight", "ArrowLeft")), shown="img")
 
 
 def cases(stack: ExitStack) -> list[Case]:
-    """Every panel that a key moves. The lab starts with the first case that is measured; `stack` ends it."""
+    """Every control of every panel. The lab starts with the first case that is measured; `stack` ends it."""
     desk = Desk(partial(_lab, stack))
     return [
-        Case(f"lesson {one.lesson}, {one.name}", "interact + a new figure", partial(desk.samplers, one), BAR, late=True)
-        for one in CONTROLS
-    ]
+        Case(
+            f"lesson {panel.lesson}, {panel.name}: {row.name}", "interact + a new figure",
+            partial(desk.samplers, panel, row), BAR, late=True, within_ms=row.within_ms,
+        )
+        for panel, row in every()
+    ]  # fmt: skip
 
 
 def _lab(stack: ExitStack) -> tuple[Lab, Path]:
@@ -93,11 +55,11 @@ class Desk:
         self.lesson, self.page = "", None
         self.lab: Any = None
 
-    def samplers(self, control: Control) -> tuple[Sampler, Sampler]:
-        """Open the control's lesson, unless it lies open. Each sample is the seconds that one key press takes."""
-        if control.lesson != self.lesson:
-            self._turn_to(control.lesson)
-        return self._presses(control), self._presses(peer(control))
+    def samplers(self, panel: Shown, row: Row) -> tuple[Sampler, Sampler]:
+        """Open the panel's lesson, unless it lies open. Each sample is the seconds that one key press takes."""
+        if panel.lesson != self.lesson:
+            self._turn_to(panel.lesson)
+        return self._presses(panel.label, row), self._presses(peer(panel), NAIVE)
 
     def _turn_to(self, lesson: str) -> None:
         if self.lab is None:
@@ -106,42 +68,63 @@ class Desk:
             self.lab.close(self.page)
         self.page, self.lesson = None, ""
         path = next(self.folder.glob(f"{lesson}_*.ipynb"))
-        with_peers(path, [control for control in CONTROLS if control.lesson == lesson])
+        with_peers(path, [panel for panel in ROWS if panel.lesson == lesson])
         self.page = self.lab.open(path.name, width=1280)
         self.lab.run_all(self.page)
         self.lesson = lesson
 
-    def _presses(self, control: Control) -> Sampler:
+    def _presses(self, label: str, row: Row) -> Sampler:
         page: Any = self.page
-        panel = page.locator(".jp-OutputArea-output", has=page.get_by_text(control.label, exact=True)).first
-        shown, turns = panel.locator(control.shown), zip(cycle(control.places), cycle(control.keys), strict=False)
+        output = page.locator(".jp-OutputArea-output", has=page.get_by_text(label, exact=True)).first
+        # The output itself holds a peer's picture: `interact` makes a new one each time.
+        shown = output if row.shown == "img" else output.locator(row.shown)
+        if row.lead:
+            self._ready(output, row.lead)()
+            self.lab.ask(page)
+        turns = cycle(row.turns)
 
         def sample() -> float:
-            place, key = next(turns)
-            if control.before:
-                stop = panel.get_by_role("button", name=control.before, exact=True)
-                if stop.is_enabled():
-                    stop.click()
-            self.lab.ask(page)  # nothing of the last press is under way
-            panel.locator(place).focus()
-            return press(page, panel if control.shown == "img" else shown, key) / 1000
+            act = self._ready(output, turn := next(turns))
+            ms = answer(page, shown, act)
+            self._click(output, turn.then)
+            if turn.idle:
+                output.locator(turn.idle).wait_for()
+            return ms / 1000
 
         return sample
 
+    def _ready(self, output: Any, turn: Turn) -> Callable[[], object]:
+        """Do all of a turn but the press, which is returned."""
+        page: Any = self.page
+        self._click(output, turn.before)
+        place = output.locator(turn.place)
+        if turn.text and turn.key:
+            place.fill(turn.text)
+        self.lab.ask(page)  # nothing of the last press is under way
+        place.focus()
+        return partial(page.keyboard.press, turn.key) if turn.key else partial(place.select_option, turn.text)
 
-def peer(control: Control) -> Control:
-    """The control of the naive picture."""
-    return Control(
-        control.lesson, control.name, "", f"naive {control.name}", control.peer, control.count, control.height
-    )
+    def _click(self, output: Any, names: tuple[str, ...]) -> None:
+        for name in names:
+            button = output.get_by_role("button", name=name, exact=True)
+            if button.is_enabled():
+                button.click()
+                self.lab.ask(self.page)
 
 
-def with_peers(notebook: Path, controls: list[Control]) -> None:
-    """Put a cell with its peer below each panel's."""
+def peer(panel: Shown) -> str:
+    """The label of the naive picture's slider."""
+    return f"naive {panel.name}"
+
+
+def with_peers(notebook: Path, panels: list[Shown]) -> None:
+    """Put a cell with its peer below each panel's, and leave out what comes after the last."""
     lesson = nbformat.read(notebook, 4)
-    for control in controls:
-        here = next(place for place, cell in enumerate(lesson.cells) if control.cell in cell.source)
-        naive = f"show({control.peer!r}, {control.count}, {control.height}, {peer(control).label!r})"
+    for panel in panels:
+        here = next(place for place, cell in enumerate(lesson.cells) if panel.cell in cell.source)
+        naive = f"show({panel.peer!r}, {panel.count}, {panel.height}, {peer(panel)!r})"
         code = f"import sys\nsys.path.append({str(ROOT / 'tools')!r})\nfrom naive_pictures import show\n{naive}"
         lesson.cells.insert(here + 1, new_code_cell(code))
+    last = max(place for place, cell in enumerate(lesson.cells) if "naive_pictures" in cell.source)
+    del lesson.cells[last + 1 :]
     nbformat.write(lesson, notebook)

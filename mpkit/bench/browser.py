@@ -1,4 +1,4 @@
-"""The rows of `--browser`: how soon each panel of the lessons answers a key, in JupyterLab with a real Chromium.
+"""The rows of `--browser`: how soon each control of each panel answers, in JupyterLab with a real Chromium.
 
 What drives the browser lies in tools/ of a checkout, beside the lessons that it opens. It is imported when rows are
 asked for, so that the other rows need neither.
@@ -16,7 +16,7 @@ from typing import Any
 from mpkit.bench.measure import Case
 
 ROOT = Path(__file__).resolve().parents[2]
-PRESSES = 40  # of each panel
+PRESSES = 40  # of each control
 
 
 def missing() -> str:
@@ -32,7 +32,7 @@ def missing() -> str:
 
 
 def cases(stack: ExitStack) -> list[Case]:
-    """Two rows a panel, medians and 95th percentiles. `stack` ends the lab and the browser that they start.
+    """Two rows a control, medians and 95th percentiles. `stack` ends the lab and the browser that they start.
 
     Raises:
         RuntimeError: something is `missing`.

@@ -22,7 +22,7 @@ class Case:
 
     `build` prepares the data and returns the samplers of our side and of the peer's. `bar` is the largest ratio of
     our time to the peer's that the design accepts, or None where it asks for none. With `late` there are two rows, the
-    medians and the 95th percentiles, and the bar is for the latter.
+    medians and the 95th percentiles, and the bar is for the latter; so is `within_ms`, the most that ours may take.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Case:
     bar: float | None = None
     note: str = ""
     late: bool = False
+    within_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ def measure(case: Case, repeats: int) -> list[Row]:
         return [_row(case, our, their, statistics.median(paired), quartiles)]
     middle = _row(replace(case, name=f"{case.name}, p50", bar=None), our, their, statistics.median(paired), quartiles)
     our, their = (sorted(side)[int(0.95 * len(side))] for side in zip(*pairs, strict=True))
-    return [middle, _row(replace(case, name=f"{case.name}, p95"), our, their, our / their, None)]
+    last = _row(replace(case, name=f"{case.name}, p95"), our, their, our / their, None)
+    if case.within_ms is not None:
+        last = replace(last, met=bool(last.met) and our * 1e3 <= case.within_ms, note=f"within {case.within_ms:g} ms")
+    return [middle, last]
 
 
 def _row(case: Case, our: float, their: float, ratio: float, quartiles: tuple[float, float] | None) -> Row:

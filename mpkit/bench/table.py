@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--browser",
         action="store_true",
-        help="instead: key press to picture, every panel of the lessons, in a real Chromium; minutes",
+        help="instead: key press to picture, every control of every panel, in a real Chromium; half an hour",
     )
     parser.add_argument(
         "--panels",

@@ -7,10 +7,10 @@ import io
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from mpkit.course.pictures.canvas import Canvas, Frame, font, palette
-from mpkit.course.pictures.style import look
+from mpkit.course.pictures.canvas import Canvas, Frame, counts, font, palette
+from mpkit.course.pictures.style import EDGE, INK, look
 
 RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
 
@@ -124,3 +124,48 @@ def test_one_typeface_is_loaded_once_a_size() -> None:
     assert font(15) is font(15)
     assert font(15) is not font(15, bold=True)
     assert font(15).getname()[0] == "DejaVu Sans"
+
+
+def test_words_look_the_same_wherever_they_were_drawn_first(plain: tuple[Canvas, Axes]) -> None:
+    """Their shape is kept between frames: at a fraction of a pixel, in another colour, in two lines."""
+    canvas, _ = plain
+    for place, words, anchor in (
+        ((30.0, 40.0), "mpkit", "la"),
+        ((99.3, 50.75), "two\nlines", "ma"),
+        ((0, 99), "gy", "ls"),
+    ):
+        frame = canvas.frame()
+        bare = frame.image()
+        pen = ImageDraw.Draw(bare)
+        pen.text(place, words, RED, font(15), anchor=anchor, align="center", spacing=0)
+        for _ in range(2):
+            frame = canvas.frame()
+            frame.text(place, words, RED, anchor=anchor)
+            off = np.abs(np.asarray(frame.image()).astype(int) - np.asarray(bare).astype(int))
+            assert off.max() <= 8, words  # the fraction is rounded to hundredths
+        assert (np.asarray(bare) != 255).any()
+
+
+def test_ticks_stand_outside_the_axes_at_their_coordinates() -> None:
+    canvas = Canvas((200, 100), colors=(INK, EDGE))
+    with look():
+        axes = canvas.figure.add_axes((0.25, 0.4, 0.7, 0.5), xlim=(0, 10), ylim=(0, 5))
+        axes.set_axis_off()
+        canvas.freeze()
+    frame = canvas.frame()
+    frame.ticks(axes, "x", {5: ""})
+    frame.ticks(axes, "y", {5: "", 0: "8"})
+    dark = np.asarray(frame.image()).min(axis=2) < 200
+    columns = (50 + np.flatnonzero(dark[61:64, 50:].all(axis=0))).tolist()  # below the lower edge, at y = 60
+    assert columns
+    assert all(abs(column - 120) <= 1 for column in columns), "the middle of 50 to 190"
+    assert dark[10, 46:49].all() or dark[9, 46:49].all(), "left of the axes, at their upper edge"
+    assert dark[52:68, 28:41].any(), "a label left of its tick"
+    assert not dark[12:50, :45].any()
+
+
+def test_counts_are_whole_round_and_end_with_the_axis() -> None:
+    assert counts(300) == [0, 50, 100, 150, 200, 250, 300]
+    assert counts(20) == [0, 5, 10, 15, 20]
+    assert counts(7) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert counts(1999)[-1] == 1750

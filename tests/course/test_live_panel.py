@@ -23,7 +23,7 @@ class Count:
             raise ValueError("Too long; use less.")
         self.step, self.steps, self.stopped = 0, steps, False
 
-    def advance(self) -> bool:
+    def take_turn(self) -> bool:
         self.step += 1
         return self.step < self.steps
 
@@ -91,6 +91,37 @@ def test_the_buttons(panel: Counting) -> None:
     asyncio.run(check())
 
 
+def test_a_press_is_answered_before_the_first_step(panel: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the words beside the bar, then the race that takes long to make, its empty picture, and then its work."""
+    told: list[str] = []
+    make, turn = panel.new_race, Count.take_turn
+    monkeypatch.setattr(panel, "new_race", lambda steps: told.append("made") or make(steps))
+    monkeypatch.setattr(Count, "take_turn", lambda race: told.append("step") or turn(race))
+    panel.buttons.count.observe(lambda change: told.append(change["new"]), names="value")
+    panel.picture.observe(lambda change: told.append("picture"), names="tooltip")
+
+    async def check() -> None:
+        panel.start()
+        assert told == ["getting ready …", "made", "picture", "0 of 1000000 steps"]
+        assert panel.picture.tooltip == "At 0"
+        await until(lambda: "step" in told)
+        panel.stop()
+
+    asyncio.run(check())
+
+
+def test_a_press_that_leads_to_nothing_leaves_the_bar_as_it_was(panel: Counting) -> None:
+    panel.by = 0
+    panel.start()
+    assert (panel.buttons.count.value, panel.buttons.progress.value) == ("", 0)
+    panel.by = 1
+    panel.run_to_end(5)
+    panel.controls["by"].unobserve_all()
+    panel.by = 0
+    panel.start()
+    assert (panel.buttons.count.value, panel.buttons.progress.value) == ("5 of 5 steps", 5)
+
+
 def test_a_move_of_a_control_ends_the_race_and_shows_none(panel: Counting) -> None:
     async def check() -> None:
         panel.start()
@@ -151,7 +182,7 @@ def test_an_error_in_the_race_is_shown(panel: Counting, monkeypatch: pytest.Monk
 
     async def check() -> None:
         panel.start()
-        monkeypatch.setattr(panel.race, "advance", lambda: 1 / 0)
+        monkeypatch.setattr(panel.race, "take_turn", lambda: 1 / 0)
         await until(lambda: not panel.runner.active)
         assert panel.runner.state == "failed"
         assert "ZeroDivisionError: division by zero" in panel.message.value

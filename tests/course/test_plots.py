@@ -204,7 +204,7 @@ def of(*layers: torch.Tensor) -> Histograms:
 
 def view_of(log2_scale: int, fmt: FloatFormat = FP16) -> tuple[GradientHistogramFigure, WhatIf]:
     scaled = [x * 2.0**log2_scale for x in known_layers()]
-    figure = GradientHistogramFigure(("layer 1 (input)", "layer 2 (output)"), fmt)
+    figure = GradientHistogramFigure(("layer 1 (input)", "layer 2 (output)"))
     reports = tuple(tally(x, fmt) for x in scaled)
     return figure, WhatIf(0, fmt, log2_scale, reports, (None, 0.998), tally(torch.cat(scaled), fmt), 0.9)
 
@@ -286,7 +286,7 @@ def test_shares_are_written_in_their_columns_and_change() -> None:
 
 def test_a_layer_without_gradients_has_an_empty_row() -> None:
     drawn = of(torch.zeros(2), torch.tensor([2.0**-10, 2.0**-9]))
-    figure = GradientHistogramFigure(("a", "b"), FP16)
+    figure = GradientHistogramFigure(("a", "b"))
     report = tally(torch.zeros(3), FP16)
     view = WhatIf(0, FP16, 0, (report, tally(torch.tensor([0.1]), FP16)), (None, 1.0), report, None)
     picture = shown(figure, view, drawn=drawn)

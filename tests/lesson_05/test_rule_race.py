@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import mpkit
+from mpkit.course.lesson_05 import rule_race
 from mpkit.course.lesson_05.rule_race import race, sweep
 from mpkit.course.lesson_05.scaler_race_words import headline
 from mpkit.course.nets.digits import digits
@@ -199,3 +200,24 @@ def test_quiet_steps_are_counted_and_not_walked_with_the_same_result(seed: int) 
     assert np.array_equal(fast.scales, slow.scales)
     assert np.array_equal(fast.overflowed, slow.overflowed)
     assert np.array_equal(fast.skipped, slow.skipped)
+
+
+@pytest.mark.parametrize("name", ["apex-amp", "deepspeed", "fairseq", "megatron", "keras", "paddle"])
+@pytest.mark.parametrize("interval", [1, 3, 30, 2000])
+def test_quiet_steps_of_a_library_s_rule_are_those_of_its_update(name: str, interval: int) -> None:
+    """Patience that comes back with a clean step, growth that comes late: the count alone is not the whole state."""
+    history = synthetic(200, drift=(-4.0, -24.0), values=200)
+    rule = replace(preset(name), growth_interval=interval)
+    walked = type("Walked", (type(rule),), {})(**{field.name: getattr(rule, field.name) for field in fields(rule)})
+    fast, slow = race(rule, history), race(walked, history)
+    assert np.array_equal(fast.scales, slow.scales)
+    assert np.array_equal(fast.overflowed, slow.overflowed)
+    assert fast.gave_up == slow.gave_up
+
+
+def test_popart_is_told_the_shares_of_the_recorded_histograms(drifting: GradientHistory) -> None:
+    for step in (0, 150, 299):
+        for limit in (2.0**-140, 2.0**-30, 1.5 * 2.0**-20, 2.0**-4, 1.0, 2.0**127, 2.0**140):
+            recorded = drifting.seen[step].share_from(limit)
+            assert rule_race._seen(drifting)[step].share_from(limit) == recorded, (step, limit)
+    assert 0 < rule_race._seen(drifting)[0].share_from(2.0**-4) < 1

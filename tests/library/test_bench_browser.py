@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,23 @@ import pytest
 
 from mpkit.bench import browser, table
 from mpkit.bench.measure import Case, Row, line, measure
+from mpkit.course.lesson_00.doctor import doctor_panel
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("playwright")
+import ipywidgets as widgets  # noqa: E402
 import keybench  # noqa: E402
+import keyrows  # noqa: E402
 import labdriver  # noqa: E402
 import naive_pictures  # noqa: E402
+import panelbench  # noqa: E402
 
 
 class Place:
     """A locator that writes down what is done to it."""
 
     def __init__(self, done: list[str], name: str) -> None:
-        self.done, self.name, self.first = done, name, self
+        self.done, self.name, self.first, self.keyboard = done, name, self, Keyboard(done)
 
     def locator(self, selector: str, **_: Any) -> Place:
         return Place(self.done, selector)
@@ -36,6 +41,15 @@ class Place:
     def is_enabled(self) -> bool:
         return True
 
+    def wait_for(self) -> None:
+        self.done.append(f"wait for {self.name}")
+
+    def fill(self, text: str) -> None:
+        self.done.append(f"type {text}")
+
+    def select_option(self, option: str) -> None:
+        self.done.append(f"choose {option}")
+
     def focus(self) -> None:
         self.done.append(f"focus {self.name}")
 
@@ -44,6 +58,13 @@ class Place:
 
     def get_by_text(self, text: str, **_: Any) -> Place:
         return Place(self.done, text)
+
+
+class Keyboard:
+    """Writes down what is pressed."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.press = done.append
 
 
 class FakeLab:
@@ -71,39 +92,72 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeLab:
     lab = FakeLab()
     waits = iter([50.0, 100.0] * 1000)
 
-    def press(page: Place, shown: Place, key: str) -> float:
-        lab.done.append(key)
+    def answer(page: Place, shown: Place, act: Callable[[], object]) -> float:
+        act()
         return next(waits)
 
-    monkeypatch.setattr(keybench, "press", press)
+    monkeypatch.setattr(keybench, "answer", answer)
     monkeypatch.setattr(keybench, "_lab", lambda stack: (lab, tmp_path))
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         (tmp_path / notebook.name).write_text(notebook.read_text(encoding="utf-8"), encoding="utf-8")
     return lab
 
 
+SLIDER = "focus .noUi-handle >> nth=0"
+
+
+def case_of(name: str) -> Case:
+    [found] = [case for case in keybench.cases(ExitStack()) if case.name.endswith(name)]
+    return found
+
+
 def test_ours_and_the_peer_are_pressed_in_turn(lab: FakeLab, tmp_path: Path) -> None:
     first, *_, last = keybench.cases(ExitStack())
     assert lab.done == [], "nothing starts before a row is measured"
     middle, late = measure(first, 4)
-    assert middle == Row("lesson 00, first look, p50", 50.0, first.peer, 100.0, 0.5, (0.5, 0.5), None, None)
-    assert late == Row("lesson 00, first look, p95", 50.0, first.peer, 100.0, 0.5, None, 0.6, True)
-    handle = f"focus {keybench.SLIDER}"
-    right, left = [handle, "ArrowRight"], [handle, "ArrowLeft"]
-    assert lab.done == ["open 00", "run", *(right * 2 + left * 2) * 2, *right * 2]
+    assert middle == Row("lesson 00, first look: k, p50", 50.0, first.peer, 100.0, 0.5, (0.5, 0.5), None, None)
+    assert late == Row("lesson 00, first look: k, p95", 50.0, first.peer, 100.0, 0.5, None, 0.6, True)
+    ours = f"focus {keyrows.labelled('k', '.noUi-handle')}"
+    pairs = [[ours, "ArrowRight", SLIDER, naive] for naive in ("ArrowRight", "ArrowLeft") * 3]
+    assert lab.done == ["open 00", "run", ours, "Home", *(step for pair in pairs[:5] for step in pair)]
     lab.done.clear()
     measure(last, 1)
     assert lab.done[:3] == ["close", "open 08", "run"]
-    added = [cell for cell in json.loads((next(tmp_path.glob("08_*"))).read_text())["cells"] if "naive" in str(cell)]
-    assert len(added) == 1
+    cells = json.loads((next(tmp_path.glob("08_*"))).read_text())["cells"]
+    assert [place for place, cell in enumerate(cells) if "naive" in str(cell)] == [len(cells) - 1], (
+        "the rest is left out"
+    )
 
 
-def test_a_button_may_have_to_be_pressed_before(lab: FakeLab) -> None:
-    [race] = [case for case in keybench.cases(ExitStack()) if "precision race" in case.name]
-    measure(race, 1)
-    start = ["click Stop", "focus button:text-is('Start')", "Enter"]
-    assert lab.done == ["open 06", "run", *start, f"focus {keybench.SLIDER}", "ArrowRight", *start,
-                        f"focus {keybench.SLIDER}", "ArrowLeft"]  # fmt: skip
+def test_a_training_is_started_before_and_ended_after(lab: FakeLab) -> None:
+    measure(case_of("precision race: Start"), 1)
+    start = ["focus button:text-is('Start')", "Enter", "click Stop"]
+    assert lab.done == ["open 06", "run", *start, SLIDER, "ArrowRight", *start, SLIDER, "ArrowLeft"]
+    lab.done.clear()
+    measure(case_of("scaler race: Pause and Resume"), 1)
+    pause = ["focus button:text-matches('^(Pause|Resume)$')", "Enter"]
+    assert lab.done[2:] == ["click bad start", "click Train live", *pause, SLIDER, "ArrowRight", *pause, "click Stop",
+                            SLIDER, "ArrowLeft"]  # fmt: skip
+
+
+def test_fields_are_typed_into_and_menus_chosen_from(lab: FakeLab) -> None:
+    measure(case_of("stalling sum: add"), 1)
+    field = f"focus {keyrows.labelled('add', 'input')}"
+    assert lab.done[2:8] == ["type 1", field, "Enter", "type 0.1", field, "Enter"]
+    lab.done.clear()
+    measure(case_of("gradient histogram: format"), 1)
+    menu = f"focus {keyrows.labelled('format', 'select')}"
+    assert lab.done[2:6] == [menu, "choose FP16", menu, "choose BF16"]
+
+
+def test_what_starts_long_work_has_a_bar_of_its_own(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, late = measure(case_of("doctor: Examine again"), 1)
+    assert "wait for button:enabled" in lab.done
+    assert (late.met, late.note) == (True, "within 100 ms")
+    monkeypatch.setattr(keybench, "answer", lambda page, shown, act: next(waits))
+    waits = iter([101.0, 1000.0] * 2)
+    _, late = measure(case_of("doctor: Examine again"), 1)
+    assert (late.ratio, late.met) == (0.101, False)
 
 
 def test_a_lesson_that_fails_gives_a_row_that_says_so(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +167,7 @@ def test_a_lesson_that_fails_gives_a_row_that_says_so(lab: FakeLab, monkeypatch:
 
 
 def test_every_lesson_has_its_panels() -> None:
-    """All but lesson 00's doctor, whose button measures the machine."""
-    panels = {one.cell.split("(")[0] for one in keybench.CONTROLS}
+    panels = {one.cell.split("= ")[-1].split("(")[0] for one in keyrows.ROWS}
     shown = {
         name
         for notebook in (ROOT / "notebooks").glob("*.ipynb")
@@ -122,19 +175,62 @@ def test_every_lesson_has_its_panels() -> None:
         for name in re_panels("".join(cell["source"]))
         if cell["cell_type"] == "code"
     }
-    assert shown <= panels
-    assert {one.lesson for one in keybench.CONTROLS} == {f"{number:02d}" for number in range(9)}
+    assert shown == panels
+    assert {one.lesson for one in keyrows.ROWS} == {f"{number:02d}" for number in range(9)}
+
+
+MAKERS = {case.name: case.make for case in panelbench.cases("cpu")} | {"lesson 00, doctor": doctor_panel}
+PRESSED = (widgets.Button, widgets.ToggleButton, widgets.ValueWidget)
+TOLD = (widgets.HTML, widgets.Label, widgets.Image, widgets.IntProgress)  # have a value that nobody sets by hand
+
+
+def controls(widget: widgets.Widget) -> Iterator[str]:
+    """The labels of all that can be pressed in a widget; a bit's is in its tooltip."""
+    if isinstance(widget, PRESSED) and not isinstance(widget, TOLD):
+        yield widget.tooltip.split(", ")[0] if widget.description in ("0", "1") else widget.description
+    for child in getattr(widget, "children", ()):
+        yield from controls(child)
+
+
+@pytest.mark.parametrize("panel", keyrows.ROWS, ids=lambda panel: f"{panel.lesson} {panel.name}")
+def test_every_control_of_every_panel_has_a_row(panel: keyrows.Shown) -> None:
+    made = MAKERS[f"lesson {panel.lesson}, {panel.name}"]()
+    pressed = [turn.control for row in keyrows.ROWS[panel] for turn in row.turns]
+    assert sorted(controls(made.box)) == sorted(set(pressed))
+
+
+def test_a_control_without_a_row_would_be_found() -> None:
+    box = widgets.VBox([widgets.HBox([widgets.Checkbox(description="new")]), widgets.Label("told"), widgets.HTML("")])
+    assert list(controls(box)) == ["new"]
+
+
+@pytest.mark.parametrize(("panel", "row"), list(keyrows.every()), ids=lambda one: one.name)
+def test_what_is_chosen_is_offered(panel: keyrows.Shown, row: keyrows.Row) -> None:
+    """An option that the panel lacks would only be found after a minute in the browser."""
+    made = MAKERS[f"lesson {panel.lesson}, {panel.name}"]()
+    for turn in row.turns:
+        found = [one for one in _walk(made.box) if getattr(one, "description", "") == turn.control]
+        if turn.place.endswith("select"):
+            assert turn.text in found[0]._options_labels
+        elif found and isinstance(found[0], widgets.ToggleButtons):
+            assert any(f"text-is({name!r})" in turn.place for name in found[0]._options_labels), turn
+
+
+def _walk(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from _walk(child)
 
 
 def re_panels(source: str) -> list[str]:
     """Names of the panels that a cell imports."""
     words = source.replace(",", " ").replace("(", " ").split()
-    return [word for word in words if word.endswith("Panel") or word in ("first_look", "BitExplorer")]
+    return [word for word in words if word.endswith("Panel") or word in ("first_look", "BitExplorer", "doctor_panel")]
 
 
 @pytest.mark.parametrize("kind", naive_pictures.PICTURES)
 def test_every_naive_picture_changes_with_its_slider(kind: str) -> None:
-    assert kind in {one.peer for one in keybench.CONTROLS}
+    assert kind in {one.peer for one in keyrows.ROWS}
     pictures = []
     for k in (8, 9):
         figure, axes = naive_pictures.plt.subplots(2, 1, squeeze=False)
@@ -201,8 +297,8 @@ def test_rows_are_chosen_and_written_as_all_others(
     monkeypatch.setattr(browser, "missing", lambda: "")
     file = tmp_path / "keys.json"
     assert table.main(["--browser", "--only", "lesson 05", "--json", str(file), "--repeats", "3"]) == 0
-    assert [row["name"] for row in json.loads(file.read_text())["rows"]] == [
-        f"lesson 05, {panel}, {share}" for panel in ("scaler race", "settings sweep") for share in ("p50", "p95")
-    ]
+    names = [row["name"] for row in json.loads(file.read_text())["rows"]]
+    rows = [f"{panel.name}: {row.name}" for panel, row in keyrows.every() if panel.lesson == "05"]
+    assert names == [f"lesson 05, {row}, {share}" for row in rows for share in ("p50", "p95")]
     assert "3 key presses" in capsys.readouterr().out
     assert lab.done.count("run") == 1, "both panels are in one lesson"

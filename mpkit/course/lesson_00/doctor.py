@@ -1,11 +1,12 @@
 """The doctor as a panel: the report of this machine, and a button to look again after a cure."""
 
-from typing import Any
-
 import ipywidgets as widgets
 
 from mpkit.course.doctor import report as doctor
+from mpkit.course.panels.controls import button
 from mpkit.course.panels.panel import Panel, guarded
+
+AGAIN = "Examine again"
 
 
 class DoctorPanel(Panel):
@@ -15,16 +16,19 @@ class DoctorPanel(Panel):
 
     def __init__(self) -> None:
         self.view = widgets.HTML()
-        again = widgets.Button(description="Examine again", tooltip="Measure again, for example after a cure")
-        again.on_click(self.examine)
-        super().__init__(self.view, again)
+        self.again = button(AGAIN, self.examine, "Measure again, for example after a cure")
+        super().__init__(self.view, self.again)
         self.examine()
 
     @guarded
-    def examine(self, _button: Any = None) -> None:
+    def examine(self) -> None:
         """Measure and show."""
-        self.report = doctor.examine()
-        self.view.value = self.report.html()
+        self.again.disabled, self.again.description = True, "examining …"
+        try:
+            self.report = doctor.examine()
+            self.view.value = self.report.html()
+        finally:
+            self.again.disabled, self.again.description = False, AGAIN
 
     def summary(self) -> str:
         """Device and number of formats, without times."""

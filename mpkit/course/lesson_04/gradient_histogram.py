@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from mpkit import BF16, E4M3, E5M2, FP16, FloatFormat
+from mpkit import BF16, E4M3, E5M2, FP16
 from mpkit.course.lesson_04.gradient_histogram_picture import GradientHistogramFigure, Histograms, histograms
 from mpkit.course.lesson_04.gradient_histogram_words import consequence, describe, headline
 from mpkit.course.panels.controls import menu, slider, whole_slider
@@ -53,8 +53,8 @@ class GradientHistogramPanel(PicturePanel):
                 "record_gradients(model, data, optimizer, at=(0, 60))."
             )
         self.recording = recording
-        self._figures: dict[FloatFormat, GradientHistogramFigure] = {}
         self._histograms: dict[int, Histograms] = {}
+        self._figure = GradientHistogramFigure(recording.names)
         middle = recording.steps[len(recording.steps) // 2]
         super().__init__(step=middle if step is None else step, log2_scale=log2_scale)
 
@@ -63,14 +63,11 @@ class GradientHistogramPanel(PicturePanel):
         self.view = self.recording.what_if(self.step, self.format, self.log2_scale)
 
     def draw(self) -> Any:
-        """The histograms where the scale puts them; the first picture of a window takes a moment."""
-        step, fmt = self.view.step, self.view.format
-        if fmt not in self._figures:
-            self.words.value = "drawing …"
-            self._figures[fmt] = GradientHistogramFigure(self.recording.names, fmt)
+        """The histograms where the scale puts them."""
+        step = self.view.step
         if step not in self._histograms:
             self._histograms[step] = histograms(self.recording.at(step).layers)
-        return self._figures[fmt].show(self.view, self._histograms[step], self.headline(), consequence(self.view))
+        return self._figure.show(self.view, self._histograms[step], self.headline(), consequence(self.view))
 
     def headline(self) -> str:
         """What becomes of the gradients."""

@@ -1,6 +1,6 @@
 """Gradients of each layer under a format's window: the picture of lesson 04.
 
-The histograms do not change while the scale does, they only shift; so does the window's canvas stay as it is.
+One canvas serves all formats. The histograms do not change while the scale does, they only shift.
 """
 
 import math
@@ -11,15 +11,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from mpkit import FloatFormat
 from mpkit.course.pictures.canvas import Canvas, Frame
-from mpkit.course.pictures.style import FAINT, GRADIENT, GRADIENT_EDGE, WEIGHT, ZONE_TEXT, look, percent, power
+from mpkit.course.pictures.style import FAINT, GRADIENT, GRADIENT_EDGE, WEIGHT, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.course.pictures.zones import draw_zones, top
 from mpkit.course.runs.snapshots import LayerGradients, WhatIf
 
 LOW, HIGH = -46, 24  # the axis, in powers of two
 SIZE = (1040, 560)  # pixels
 ZONES = ("flushed", "subnormal", "overflow")
+BASE = "#9CB6CC"  # the line that a row stands on
+HEADS_Y = (1 - 0.815) * SIZE[1]  # pixels from above
 COLUMN_X = (0.728, 0.803, 0.879, 0.955)  # centres of the number columns, in widths of the picture
 
 
@@ -35,16 +36,10 @@ def histograms(layers: Sequence[LayerGradients]) -> Histograms:
 
 
 class GradientHistogramFigure:
-    """A picture that shows one `WhatIf` at a time.
+    """A picture that shows one `WhatIf` at a time. `names`: one label a layer, input first."""
 
-    Args:
-        names: one label a layer, input first.
-        fmt: the format whose window is drawn.
-    """
-
-    def __init__(self, names: Sequence[str], fmt: FloatFormat) -> None:
-        self.format = fmt
-        self.canvas = Canvas(SIZE, colors=(GRADIENT, GRADIENT_EDGE, *ZONE_TEXT.values()))
+    def __init__(self, names: Sequence[str]) -> None:
+        self.canvas = Canvas(SIZE, colors=(*ZONE.values(), *ZONE_TEXT.values(), GRADIENT, GRADIENT_EDGE))
         with look():
             self.axes = self.canvas.figure.add_axes((0.115, 0.115, 0.575, 0.69))
             self._draw_window(names)
@@ -52,8 +47,12 @@ class GradientHistogramFigure:
             self.canvas.freeze()
 
     def show(self, view: WhatIf, histograms: Histograms, title: str, subtitle: str) -> Frame:
-        """Move a step's histograms to the view's loss scale and write its numbers."""
+        """Move a step's histograms to the view's loss scale, in the window of its format, and write its numbers."""
         frame = self.canvas.frame()
+        draw_zones(frame, self.axes, view.format, name_y=1.36, limit_y=1.45)
+        frame.text((COLUMN_X[2] * SIZE[0], HEADS_Y), f"→ {top(view.format)}", ZONE_TEXT["overflow"], 15, anchor="md")
+        for row in range(len(view.layers)):
+            frame.line(self.axes, [(LOW, -row), (HIGH, -row)], BASE, 1.1)
         shift = np.array([view.log2_scale, 0.0])
         for signal, weight in histograms:
             frame.polygon(self.axes, signal + shift, GRADIENT, GRADIENT_EDGE)
@@ -83,11 +82,14 @@ class GradientHistogramFigure:
         ticks = range(-40, HIGH, 10)
         ax.set_xticks(ticks, [power(t) for t in ticks])
         ax.set_xlabel("|gradient| × loss scale")
-        draw_zones(ax, self.format, name_y=1.36, limit_y=1.45)
 
     def _draw_labels(self, names: Sequence[str]) -> None:
-        heads = ("→ 0", "subnormal", f"→ {top(self.format)}", "cosine")
-        for head, zone, x in zip(heads, (*ZONES, "normal"), COLUMN_X, strict=True):
+        heads = (
+            ("→ 0", "flushed", COLUMN_X[0]),
+            ("subnormal", "subnormal", COLUMN_X[1]),
+            ("cosine", "normal", COLUMN_X[3]),
+        )
+        for head, zone, x in heads:
             self.canvas.figure.text(x, 0.815, head, ha="center", va="bottom", fontsize=11, color=ZONE_TEXT[zone])
         keys = ((Patch(facecolor=GRADIENT, edgecolor=GRADIENT_EDGE), "signal that arrives at the layer"),
                 (Line2D([], [], color=WEIGHT, linewidth=2), "gradient of its weights"))  # fmt: skip
@@ -95,7 +97,6 @@ class GradientHistogramFigure:
             *zip(*keys, strict=True), loc="lower right", bbox_to_anchor=(0.995, 0.0), fontsize=10.5
         )
         for row, name in enumerate(names):
-            self.axes.axhline(-row, color="#9CB6CC", linewidth=0.8, zorder=1)
             self.axes.text(-0.012, 0.3 - row, name.replace(" (", "\n("), transform=self.axes.get_yaxis_transform(),
                            ha="right", va="center", fontsize=11, linespacing=1.1)  # fmt: skip
 

@@ -1,15 +1,16 @@
 """Run scaling rules over a history of gradients, without training: every rule sees the same gradients."""
 
 import math
-from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from mpkit import FP16, DynamicScale, FloatFormat
-from mpkit.course.recorded.history import GradientHistory
-from mpkit.scaling import ScaleExhausted, ScaleRule, ScaleState
+from mpkit.course.recorded.history import BINS, GradientHistory
+from mpkit.histogram import LOWEST
+from mpkit.scaling import GradientStats, LibraryScale, ScaleExhausted, ScaleRule, ScaleState
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +32,17 @@ class Lap:
     gave_up: int | None = None
     loss: float | None = None
 
-    @property
+    @cached_property
     def lost_steps(self) -> int:
         """Steps that did not change the weights."""
         return int(self.skipped.sum())
 
-    @property
+    @cached_property
     def spoiled_steps(self) -> int:
         """Steps that were taken although the largest gradient overflowed: Inf goes into those weights."""
         return int((self.overflowed & ~self.skipped).sum())
 
-    @property
+    @cached_property
     def mean_flushed(self) -> float:
         """Mean share (0 to 1) of flushed values over the steps that were taken and measured.
 
@@ -60,20 +61,20 @@ def race(rule: ScaleRule, history: GradientHistory, fmt: FloatFormat = FP16) -> 
     """
     if not isinstance(rule, ScaleRule):
         raise TypeError(f"a rule such as mpkit.scaling.preset('torch') is asked for, but {rule!r} came.")
-    seen = history.seen if rule.reads else [None] * len(history)
+    seen = _seen(history) if rule.reads else [None] * len(history)
     limits = fmt.overflow_at / np.maximum(history.largest, 1e-300)
-    scales, overflowed = np.empty(len(history)), np.zeros(len(history), dtype=bool)
-    state, gave_up, quiet = rule.init(), None, _Quiet(rule, limits)
-    step = 0
+    scales, overflows = np.empty(len(history)), limits.tolist()
+    overflowed, state, gave_up, step = np.zeros(len(history), dtype=bool), rule.init(), None, 0
     while step < len(history):
         scales[step] = scale = state.scale
-        if (count := quiet.steps(state, step)) > 0:
+        if found_inf := scale >= overflows[step]:
+            overflowed[step] = True
+        elif count := _quiet(rule, state, limits[step:]):
             scales[step : step + count] = scale
-            state, step = ScaleState(scale, state.growth_tracker + count), step + count
+            state, step = _after_quiet(rule, state, count), step + count
             continue
-        overflowed[step] = scale >= limits[step]
         try:
-            state = rule.update(state, bool(overflowed[step]), seen[step])
+            state = rule.update(state, found_inf, seen[step])
         except ScaleExhausted:
             gave_up = step
             scales[step:], overflowed[step:] = scale, True
@@ -85,24 +86,44 @@ def race(rule: ScaleRule, history: GradientHistory, fmt: FloatFormat = FP16) -> 
     return Lap(rule, scales, overflowed, skipped, history.flushed(scales, fmt), gave_up)
 
 
-class _Quiet:
-    """How many steps a `DynamicScale` would only count from here on. They are most of a race, so that is faster."""
+def _quiet(rule: ScaleRule, state: ScaleState, limits: np.ndarray) -> int:
+    """How many steps a dynamic rule would only count from here on: until the next growth, or overflow.
 
-    def __init__(self, rule: ScaleRule, limits: np.ndarray) -> None:
-        self.rule = rule if type(rule) is DynamicScale else None
-        self.limits = limits
-        self._overflows: dict[float, list[int]] = {}  # steps at which a scale is too large
+    They are most of a race, so that is faster than to ask the rule. 0 for another rule.
+    """
+    if type(rule) not in (DynamicScale, LibraryScale):
+        return 0
+    clean = limits[: max(rule.growth_interval - 1 - state.growth_tracker, 0)] > state.scale  # type: ignore[attr-defined]
+    return len(clean) if clean.all() else int(clean.argmin())
 
-    def steps(self, state: ScaleState, step: int) -> int:
-        """Steps until the next overflow or growth, not counting it; 0 for another rule."""
-        if self.rule is None:
-            return 0
-        if state.scale not in self._overflows:
-            self._overflows[state.scale] = np.flatnonzero(state.scale >= self.limits).tolist()
-        found = self._overflows[state.scale]
-        place = bisect_left(found, step)
-        overflow = found[place] if place < len(found) else len(self.limits)
-        return min(overflow - step, len(self.limits) - step, self.rule.growth_interval - 1 - state.growth_tracker)
+
+def _after_quiet(rule: ScaleRule, state: ScaleState, count: int) -> ScaleState:
+    if type(state) is ScaleState:
+        return ScaleState(state.scale, state.growth_tracker + count)
+    # The first clean step may give a library's rule its patience back; the others change nothing but the count.
+    return replace(rule.update(state, False), growth_tracker=state.growth_tracker + count)
+
+
+class _Seen(GradientStats):
+    """A recorded step. Its share is read from sums, in a hundredth of the time that a histogram takes to be asked."""
+
+    def __init__(self, amax: float, norm: float, from_bin: np.ndarray) -> None:
+        super().__init__(amax, norm)
+        object.__setattr__(self, "_from_bin", from_bin)
+
+    def share_from(self, limit: float) -> float:
+        """As for any `GradientStats`."""
+        sums: np.ndarray = self._from_bin  # type: ignore[attr-defined]
+        place = min(max(math.ceil(math.log2(limit)) - LOWEST, 0), len(sums) - 1)
+        return int(sums[place]) / max(int(sums[0]), 1)
+
+
+@lru_cache(maxsize=8)
+def _seen(history: GradientHistory) -> list[GradientStats]:
+    """What a rule that reads gradients is shown, step by step."""
+    from_bin = np.zeros((len(history), BINS + 1), dtype=np.int64)  # how many values lie in a bin and above; the last: 0
+    from_bin[:, :BINS] = history.counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return [_Seen(*step) for step in zip(history.amax.tolist(), history.norm.tolist(), from_bin, strict=True)]
 
 
 def sweep(

@@ -54,12 +54,12 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     )
     start_button, what = "Train live", "training"
     rows = ("gradients",), ("rules",), ("log2_init", "interval", "backoff")
+    drawn_by = ScalerRaceFigure
 
     def __init__(self, gradients: str = "made up: drifts", rules: Sequence[str] = DEFAULT, device: str = "cpu") -> None:
         self.device = device
         self._recorded: dict[str, Lap] = {}
         self._memo: dict[tuple[ScaleRule, str], Lap] = {}
-        self._figures: dict[str, ScalerRaceFigure] = {}
         super().__init__(gradients=gradients, rules=rules)
 
     @property
@@ -82,9 +82,6 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         laps = {rule: self._lap(self._rule(rule), name) for rule in self.rules}
         self.end_race()
         self._recorded, self._shown = laps, self.gradients
-        if name not in self._figures:
-            self._figures[name] = ScalerRaceFigure(history_of(name))
-        self.figure = self._figures[name]
 
     def new_race(self, steps: int | None) -> LiveScales:
         """The rules that are chosen, on the recipe of the recorded run."""
@@ -95,15 +92,16 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         return LiveScales(name, rules, STEPS if steps is None else steps, self.device)
 
     def began(self) -> None:
-        """A figure as long as the race."""
-        assert self.race is not None
+        """The race is the one of the run that is chosen."""
         self._shown = self.gradients
-        recorded = history_of(RUNS[self.gradients]).first(self.race.steps)
-        self.figure = ScalerRaceFigure(recorded, f"Live: {self.race.about}; seed 0")
 
     def draw(self) -> Any:
-        """Every rule's scale in the window."""
-        return self.figure.show(self.laps, self.headline())
+        """Every rule's scale in the window; a race that trains has one of its own length."""
+        history = history_of(RUNS[self._shown])
+        if self.race is None:
+            return self.figure.show(history, self.laps, self.headline())
+        about = f"Live: {self.race.about}; seed 0"
+        return self.figure.show(history, self.laps, self.headline(), about, self.race.steps)
 
     def headline(self) -> str:
         """Who loses steps, who flushes, or where the training is."""

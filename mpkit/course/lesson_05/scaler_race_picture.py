@@ -1,12 +1,13 @@
 """Every rule's scale, step by step, against the window of scales that are right: the picture of lesson 05."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.lesson_05.scaler_race_words import numbers
-from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.canvas import Canvas, Frame, counts
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.course.recorded.history import GradientHistory
@@ -20,50 +21,57 @@ LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the ste
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
 
 
+@lru_cache(maxsize=8)
+def _edges(history: GradientHistory) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the window, as points (steps, 2)."""
+    low, high = (np.column_stack([np.arange(len(history)), end]) for end in history.window())
+    return low, high
+
+
 class ScalerRaceFigure:
-    """The picture for one history; its windows are drawn once, the rules' lines at every `show`.
+    """One canvas for all histories: `show` draws the window of one and the rules' lines in it."""
 
-    `about`: the line below the title; None says where the history's gradients come from.
-    """
-
-    def __init__(self, history: GradientHistory, about: str | None = None) -> None:
-        self.history, self.about = history, about or f"Gradients: {history.recipe}"
+    def __init__(self) -> None:
         with look():
             self.canvas = Canvas(SIZE, [INK, FAINT, *ZONE.values(), *ZONE_TEXT.values(), *(run[0] for run in RUNS)])
             self.page = self.canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
             self.page.set_axis_off()
-            self.axes = self.canvas.figure.add_axes((0.062, 0.1, 0.575, 0.745))
-            self._draw_window()
+            self.axes = ax = self.canvas.figure.add_axes((0.062, 0.1, 0.575, 0.745), ylim=(LOWEST, HIGHEST))
+            ticks = range(-16, HIGHEST, 8)
+            ax.set_yticks(list(ticks), [power(k) for k in ticks])
+            ax.tick_params(labelsize=11, bottom=False, labelcolor=INK)
+            ax.set_xticks([0], [" "])  # keeps the room
+            ax.set_xlabel("training step", fontsize=12, labelpad=2)
+            ax.set_ylabel("loss scale", fontsize=12, labelpad=1)
             self.canvas.freeze()
 
-    def show(self, laps: Mapping[str, Lap], title: str) -> Frame:
-        """The picture for these laps on this history, by the rules' names."""
-        frame = self.canvas.frame()
+    def show(
+        self, history: GradientHistory, laps: Mapping[str, Lap], title: str, about: str = "", steps: int | None = None
+    ) -> Frame:
+        """The picture for these laps, by the rules' names, on the first `steps` of a history; None: on all.
+
+        `about`: the line below the title; else where the history's gradients come from.
+        """
+        frame, steps = self.canvas.frame(), steps or len(history)
+        self.axes.set_xlim(0, steps)
+        self._window(frame, history, steps)
         frame.text((12, 10), title, size=19, bold=True)
-        frame.text((12, 42), self.about, size=13, color=FAINT)
-        self._zone_words(frame)
+        frame.text((12, 42), about or f"Gradients: {history.recipe}", size=13, color=FAINT)
+        self._zone_words(frame, steps)
         for lap, style in zip(laps.values(), RUNS, strict=False):
             self._line(frame, lap, *style)
         self._table(frame, laps)
         return frame
 
-    def _draw_window(self) -> None:
-        ax, steps = self.axes, np.arange(len(self.history))
-        low, high = self.history.window()
-        ax.set(xlim=(0, len(self.history)), ylim=(LOWEST, HIGHEST))
-        ax.set_facecolor(ZONE["normal"])
-        ax.fill_between(steps, LOWEST, low, color=ZONE["flushed"], linewidth=0)
-        ax.fill_between(steps, high, HIGHEST, color=ZONE["overflow"], linewidth=0)
-        ax.plot(steps, low, color=ZONE_TEXT["flushed"], linewidth=0.8)
-        ax.plot(steps, high, color=ZONE_TEXT["overflow"], linewidth=0.8)
-        ticks = range(-16, HIGHEST, 8)
-        ax.set_yticks(list(ticks), [power(k) for k in ticks])
-        ax.tick_params(labelsize=11)
-        ax.set_xlabel("training step", fontsize=12, labelpad=2)
-        ax.set_ylabel("loss scale", fontsize=12, labelpad=1)
+    def _window(self, frame: Frame, history: GradientHistory, steps: int) -> None:
+        for name, end, edge in zip(("flushed", "overflow"), (LOWEST, HIGHEST), _edges(history), strict=True):
+            inside = np.vstack([edge[:steps], [(steps, edge[steps - 1, 1])]])
+            frame.polygon(self.axes, np.vstack([[(0, end)], inside, [(steps, end)]]), ZONE[name])
+            frame.line(self.axes, inside, ZONE_TEXT[name], width=1.1)
+        frame.ticks(self.axes, "x", {step: f"{step:.0f}" for step in counts(steps)})
 
-    def _zone_words(self, frame: Frame) -> None:
-        x = 0.02 * len(self.history)
+    def _zone_words(self, frame: Frame, steps: int) -> None:
+        x = 0.02 * steps
         frame.text((x, HIGHEST - 2), "too large: the largest gradient overflows, the step is skipped",
                    color=ZONE_TEXT["overflow"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
         frame.text((x, LOWEST + 2), "too small: more than 5% of the gradients are flushed to zero",

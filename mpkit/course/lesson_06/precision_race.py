@@ -67,11 +67,6 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
         variants = [COMPETITORS[name] for name in (REFERENCE, *self.competitors)]
         return LiveRace(variants, TASKS[self.task], self.lr, steps, self.device)
 
-    def work(self) -> bool:
-        """One competitor's step: the shortest time until a button answers."""
-        assert self.race is not None
-        return self.race.take_turn()
-
     def draw(self) -> Any:
         """Curves and a table."""
         return self.figure.show(self.race)

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, LiveRace
 from mpkit.course.lesson_06.precision_race_words import detail, headline
-from mpkit.course.pictures.canvas import Canvas, Dash, Frame
+from mpkit.course.pictures.canvas import Canvas, Dash, Frame, counts
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import INK, look, power
 from mpkit.course.runs.experiments import Outcome
 
 SIZE = (1040, 560)  # pixels
+EMPTY = 300  # steps of the empty track
 SMOOTH = 5  # steps that a point of the loss is the mean of
 LOOK: dict[str, tuple[str, Dash, str]] = {
     REFERENCE: (INK, "-", "o"),
@@ -24,17 +24,29 @@ COLUMNS = (("loss", 816), ("skipped", 880), ("flushed", 948), ("score", 1032))  
 
 
 class RaceFigure:
-    """Draws a race at any moment. Axes are made anew when a curve leaves them, which takes a little longer."""
+    """Draws a race at any moment. The axes stand; their limits and ticks move with the curves."""
 
     def __init__(self) -> None:
-        self._limits: tuple[float, ...] = ()
-        self._make(300, (-1.0, 1.0), (-1.0, 25.0))
+        with look():
+            self.canvas = Canvas(SIZE, [color for color, *_ in LOOK.values()])
+            add = self.canvas.figure.add_axes
+            self.page = add((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
+            self.page.set_axis_off()
+            self.loss = add((0.062, 0.52, 0.535, 0.315))
+            self.scale = add((0.062, 0.285, 0.535, 0.165))
+            self.flushed = add((0.062, 0.09, 0.535, 0.125), ylim=(-6, 106))
+            titles = ("training loss, mean over seeds", "loss scale (| under it: a skipped step)",
+                      "gradients flushed to zero")  # fmt: skip
+            for ax, title in zip((self.loss, self.scale, self.flushed), titles, strict=True):
+                ax.set_title(title, fontsize=11, weight="normal", pad=4)
+                ax.set(xticks=[], yticks=[])
+            self.flushed.set_xlabel("step of every competitor", fontsize=11, labelpad=21)
+            self.canvas.freeze()
 
     def show(self, race: LiveRace | None) -> Frame:
         """The picture of a race as it stands; None is the empty track."""
-        if race is not None:
-            self._fit(race)
         frame = self.canvas.frame()
+        self._fit(frame, race)
         frame.text((12, 10), headline(race), size=19, bold=True)
         frame.text((12, 40), detail(race), color="#444444", size=14)
         if race is not None:
@@ -44,42 +56,20 @@ class RaceFigure:
             self._table(frame, race)
         return frame
 
-    def _fit(self, race: LiveRace) -> None:
-        seen = [r.loss / race.task.weight for o in race.outcomes.values() for r in o.records]
-        logs = [math.log10(value) for value in seen if math.isfinite(value) and value > 0] or [-1.0, 0.0]
-        loss = math.floor(2 * min(logs) - 0.1) / 2, math.ceil(2 * max(logs) + 0.1) / 2
-        scales = [math.log2(r.scale) for o in race.outcomes.values() for r in o.records if r.scale > 0] or [0.0]
-        scale = min(-1.0, 4 * math.floor(min(scales) / 4) - 1.0), max(25.0, 4 * math.ceil(max(scales) / 4) + 1.0)
-        if (race.steps, *loss, *scale) != self._limits:
-            self._make(race.steps, loss, scale)
-
-    def _make(self, steps: int, loss: tuple[float, float], scale: tuple[float, float]) -> None:
-        self._limits = (steps, *loss, *scale)
+    def _fit(self, frame: Frame, race: LiveRace | None) -> None:
+        steps, loss, scale = (EMPTY, (-1.0, 1.0), (-1.0, 25.0)) if race is None else (race.steps, *_limits(race))
         self._every = max(steps // 7, 1)
-        with look():
-            self.canvas = Canvas(SIZE, [color for color, *_ in LOOK.values()])
-            add = self.canvas.figure.add_axes
-            self.page = add((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
-            self.page.set_axis_off()
-            self.loss = add((0.062, 0.52, 0.535, 0.315), ylim=loss)
-            self.scale = add((0.062, 0.285, 0.535, 0.165), ylim=scale)
-            self.flushed = add((0.062, 0.09, 0.535, 0.125), ylim=(-6, 106))
-            tens = np.arange(math.ceil(2 * loss[0]), math.floor(2 * loss[1]) + 1) / 2
-            self.loss.set_yticks(tens, [f"{10**value:.2g}" for value in tens])
-            marks = range(8 * math.ceil(scale[0] / 8), math.floor(scale[1]) + 1, 8)
-            self.scale.set_yticks(list(marks), [power(mark) for mark in marks])
-            self.flushed.set_yticks([0, 50, 100], ["0 %", "50 %", "100 %"])
-            self.flushed.set_xlabel("step of every competitor", fontsize=11, labelpad=2)
-            titles = ("training loss, mean over seeds", "loss scale (| under it: a skipped step)",
-                      "gradients flushed to zero")  # fmt: skip
-            for ax, title in zip((self.loss, self.scale, self.flushed), titles, strict=True):
-                self._dress(ax, title, steps)
-            self.canvas.freeze()
-
-    def _dress(self, ax: Axes, title: str, steps: int) -> None:
-        ax.set_xlim(0, steps)
-        ax.tick_params(labelsize=10.5, labelbottom=ax is self.flushed)
-        ax.set_title(title, fontsize=11, weight="normal", pad=4)
+        self.loss.set_ylim(*loss)
+        self.scale.set_ylim(*scale)
+        tens = np.arange(math.ceil(2 * loss[0]), math.floor(2 * loss[1]) + 1) / 2
+        frame.ticks(self.loss, "y", {value: f"{10**value:.2g}" for value in tens}, 14)
+        marks = range(8 * math.ceil(scale[0] / 8), math.floor(scale[1]) + 1, 8)
+        frame.ticks(self.scale, "y", {mark: power(mark) for mark in marks}, 14)
+        frame.ticks(self.flushed, "y", {share: f"{share} %" for share in (0, 50, 100)}, 14)
+        for ax in (self.loss, self.scale, self.flushed):
+            ax.set_xlim(0, steps)
+            labels = {step: f"{step:.0f}" if ax is self.flushed else "" for step in counts(steps)}
+            frame.ticks(ax, "x", labels, 14)
 
     def _curves(self, frame: Frame, name: str, outcome: Outcome, weight: float, first: int) -> None:
         records = outcome.records
@@ -116,6 +106,15 @@ class RaceFigure:
                 frame.text((x, y), words, size=13, anchor="rm")
             if outcome.scores:
                 frame.text((COLUMNS[-1][1], y + 17), spread(race, outcome), size=12, color="#444444", anchor="rm")
+
+
+def _limits(race: LiveRace) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of log10 of the loss and of log2 of the scale."""
+    seen = [r.loss / race.task.weight for o in race.outcomes.values() for r in o.records]
+    logs = [math.log10(value) for value in seen if math.isfinite(value) and value > 0] or [-1.0, 0.0]
+    loss = math.floor(2 * min(logs) - 0.1) / 2, math.ceil(2 * max(logs) + 0.1) / 2
+    scales = [math.log2(r.scale) for o in race.outcomes.values() for r in o.records if r.scale > 0] or [0.0]
+    return loss, (min(-1.0, 4 * math.floor(min(scales) / 4) - 1.0), max(25.0, 4 * math.ceil(max(scales) / 4) + 1.0))
 
 
 def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:

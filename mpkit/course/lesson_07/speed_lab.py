@@ -1,8 +1,9 @@
 """The speed lab of lesson 07: a slider over sizes, four formats at once, and buttons for what goes wrong."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+import ipywidgets as widgets
 import torch
 
 from mpkit import BF16, FP16, TF32
@@ -20,6 +21,7 @@ from mpkit.policy.hardware import in_hardware
 
 PRESETS = {"at its best": 4096, "misaligned": 4095, "too small": 64}
 PRODUCTS = "products"
+T = TypeVar("T")
 
 
 class _Size(Setting[int]):
@@ -48,8 +50,9 @@ class SpeedLabPanel(PicturePanel):
     def __init__(self, record: SpeedRecord | None = None, device: str = "cpu") -> None:
         self._use(record or SpeedRecord.load())
         super().__init__()
+        self.progress = widgets.IntProgress(0, 0, 4, layout=widgets.Layout(width="160px", visibility="hidden"))
         if device == "cuda":
-            self.box.children[0].children += (button("measure on this GPU", self.measure),)
+            self.box.children[0].children += (button("measure on this GPU", self.measure), self.progress)
 
     @guarded
     def measure(self) -> None:
@@ -58,13 +61,23 @@ class SpeedLabPanel(PicturePanel):
             raise BadInput(
                 f"This GPU has no {' and no '.join(lacks)} of its own, so the record stays: {self.record.gpu}."
             )
-        speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in matmuls().items()}
-        self._use(dataclasses.replace(
-            self.record, gpu=torch.cuda.get_device_name(), torch=torch.__version__, date="now", command="this panel",
-            matmul=speeds, bandwidth=bandwidth(VALUES), sheet=sheet(torch.cuda.get_device_name()),
-            small={"mlp": small(mlp), "transformer": small(transformer)},
-        ))  # fmt: skip
+        self.progress.value, self.progress.layout.visibility = 0, "visible"  # seen before anything is measured
+        try:
+            speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in self._done(matmuls()).items()}
+            self._use(dataclasses.replace(
+                self.record, gpu=torch.cuda.get_device_name(), torch=torch.__version__, date="now",
+                command="this panel", matmul=speeds, bandwidth=self._done(bandwidth(VALUES)),
+                sheet=sheet(torch.cuda.get_device_name()),
+                small={"mlp": self._done(small(mlp)), "transformer": self._done(small(transformer))},
+            ))  # fmt: skip
+        finally:
+            self.progress.layout.visibility = "hidden"
         self.redraw()
+
+    def _done(self, part: T) -> T:
+        """A quarter of what is measured."""
+        self.progress.value += 1
+        return part
 
     def moved(self, change: Any) -> None:
         """The slider returns to the products."""

@@ -63,8 +63,8 @@ class AttentionFigure:
             self.canvas = Canvas(SIZE, [INK, FAINT, GRADIENT, GRADIENT_EDGE, *colors, *ZONE.values()])
             figure = self.canvas.figure
             self.scores = figure.add_axes((0.06, 0.13, 0.46, 0.62), xlim=(LOW, HIGH), ylim=(0, 1.3))
-            draw_zones(self.scores, FP16, name_y=1.28, limit_y=1.305)
             self.scores.set_yticks([])
+            self.scores.spines["left"].set_visible(False)
             ticks = range(-12, 25, 6)
             self.scores.set_xticks(ticks, [power(e) for e in ticks])
             self.scores.tick_params(labelsize=11)
@@ -90,6 +90,7 @@ class AttentionFigure:
         stored, scores = _histogram(trial.stored.numpy()), _histogram(trial.scores.numpy())
         top = max(stored[:, 1].max(), scores[:, 1].max())
         edge = GRADIENT_EDGE
+        draw_zones(frame, self.scores, FP16, name_y=1.28, limit_y=1.305)
         frame.polygon(self.scores, np.vstack([[(LOW, 0)], stored / (1, top), [(HIGH, 0)]]), GRADIENT, edge)
         frame.text((66, 80), "■ as the product stores them", color=GRADIENT_EDGE, size=13)
         if scaling == "after":
@@ -141,6 +142,7 @@ def _table(frame: Frame, trials: Trials) -> None:
 
 def _histogram(values: np.ndarray) -> np.ndarray:
     """Steps of a histogram over powers of two, as points (n, 2)."""
-    exponents = np.log2(np.clip(values, 2.0**LOW, 2.0**HIGH * 0.999))
-    counts, edges = np.histogram(exponents, bins=np.arange(LOW, HIGH + BIN, BIN))
+    exponents = np.log2(np.clip(values, 2.0**LOW, 2.0**HIGH * 0.999)).ravel()
+    edges = np.arange(LOW, HIGH + BIN, BIN)
+    counts = np.bincount(((exponents - LOW) / BIN).astype(int), minlength=len(edges) - 1)  # np.histogram would sort
     return np.column_stack([np.repeat(edges, 2)[1:-1], np.repeat(counts, 2)])

@@ -65,18 +65,17 @@ def attention_trial(
             f"head_size={head_size!r}, deviation={deviation!r}, scaling={scaling!r}, softmax={softmax!r} came; use a "
             f"size from 1 on, a deviation above 0, one of {SCALINGS} and one of {SOFTMAXES}."
         )
-    draw = torch.Generator().manual_seed(seed)
-    query, key = ((deviation * torch.randn(n, head_size, generator=draw)).double() for n in (QUERIES, KEYS))
-    value, root = torch.randn(KEYS, WIDTH, generator=draw).double(), math.sqrt(head_size)
-    exact = query @ key.T / (1 if scaling == "none" else root)
-    exact_weights = exact.softmax(-1)
+    query, key, value = _drawn(head_size, seed)
+    query, key, root = deviation * query, deviation * key, math.sqrt(head_size)
+    exact, exact_weights, right = _exact(head_size, deviation, scaling != "none", seed)
 
-    query, key = cast(query, fmt), cast(key, fmt)
+    # Float32 holds the draws exactly, and is rounded several times as fast as float64.
+    query, key = cast(query, fmt).double(), cast(key, fmt).double()
     stored = (cast(query / root, fmt) if scaling == "before" else query) @ key.T
     kept = cast(stored, fmt)
     scores = cast(kept / root, fmt) if scaling == "after" else kept
     weights = cast(scores.softmax(-1), fmt) if softmax == "in FP32" else _rounded_softmax(scores, softmax, fmt)
-    output, right = cast(weights @ cast(value, fmt), fmt), exact_weights @ value
+    output = cast(weights @ cast(value, fmt).double(), fmt)
     fine = ~weights.isnan().any(-1)
     error = (output[fine] - right[fine]).norm() / right[fine].norm() if fine.any() else torch.tensor(math.nan)
     first = int(exact.amax(-1).argmax())
@@ -86,9 +85,29 @@ def attention_trial(
     )  # fmt: skip
 
 
+@lru_cache(maxsize=5)  # eight megabytes: all head sizes of the panel
+def _drawn(head_size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys of standard deviation 1, and values, in float32."""
+    draw = torch.Generator().manual_seed(seed)
+    query, key = (torch.randn(n, head_size, generator=draw) for n in (QUERIES, KEYS))
+    return query, key, torch.randn(KEYS, WIDTH, generator=draw)
+
+
+@lru_cache(maxsize=2)  # the formats of a panel share it
+def _exact(head_size: int, deviation: float, scaled: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, weights and output in float64."""
+    query, key, value = _drawn(head_size, seed)
+    scores = (deviation * query).double() @ (deviation * key).double().T
+    if scaled:
+        scores = scores / math.sqrt(head_size)
+    weights = scores.softmax(-1)
+    return scores, weights, weights @ value.double()
+
+
 def _rounded_softmax(scores: Tensor, softmax: Softmax, fmt: FloatFormat) -> Tensor:
     """Softmax over the last dimension with every step rounded; the sum goes from left to right."""
     if softmax == "in 16 bits":
         scores = cast(scores - scores.amax(-1, keepdim=True), fmt)
-    powers = cast(scores.exp(), fmt)
+    # What lies below exp(-200) is zero in either format, and exp takes ten times as long where float64 underflows.
+    powers = cast(scores.clamp(min=-200.0).exp(), fmt)
     return cast(powers / total(powers, fmt)[:, None], fmt)

@@ -1,6 +1,7 @@
 """Watch several runs train, one after the other, and keep the final picture."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from mpkit.course.pictures.comparison import comparison
 from mpkit.course.pictures.still import to_png
 from mpkit.course.runs.experiments import Outcome
 
+BETWEEN_MOVES = 0.2  # seconds, of the bar
 Results = dict[str, Outcome]
 
 
@@ -56,14 +58,16 @@ class LiveComparison(Panel):
         return self.results
 
     def _follow(self, training: Iterable[Results], seconds_between_pictures: float) -> None:
-        shown = 0.0
+        self._draw(self.title)  # empty axes: there before the first step is taken
+        moved, drawn = -math.inf, time.monotonic()
         for done, results in enumerate(training, 1):
-            self.results = results
-            if time.monotonic() - shown > seconds_between_pictures:
-                shown = time.monotonic()
-                self.progress.value = done
+            self.results, now = results, time.monotonic()
+            if now - moved > min(BETWEEN_MOVES, seconds_between_pictures):
+                moved, self.progress.value = now, done
                 self.state.value = f"{len(results)} of {self.runs}: {list(results.values())[-1].label}"
+            if now - drawn > seconds_between_pictures:
                 self._draw(self.title)
+                drawn = time.monotonic()
 
     def _last_title(self) -> str:
         if len(self.results) < self.runs:

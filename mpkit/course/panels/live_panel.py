@@ -16,7 +16,7 @@ class _Race(Protocol):
     def step(self) -> int: ...
     @property
     def steps(self) -> int: ...
-    def advance(self) -> bool: ...
+    def take_turn(self) -> bool: ...
     def stop(self) -> None: ...
 
 
@@ -26,7 +26,8 @@ RaceT = TypeVar("RaceT", bound=_Race)
 class LivePanel(PicturePanel, Generic[RaceT]):
     """A PicturePanel with a race that trains: `race` is the one that is shown, or None.
 
-    A race has taken `step` of `steps`; `advance` does a unit of work and returns whether there is more, `stop` ends it.
+    A race has taken `step` of `steps`; `take_turn` does the smallest unit of work, for a button
+    waits that long, and returns whether there is more; `stop` ends it.
     A subclass says in `new_race` how one is made of the settings, and draws it like anything that it looked at.
     """
 
@@ -53,12 +54,17 @@ class LivePanel(PicturePanel, Generic[RaceT]):
     def work(self) -> bool:
         """One unit of work; returns whether there is more."""
         assert self.race is not None
-        return self.race.advance()
+        return self.race.take_turn()
 
     @guarded
     def start(self, _button: Any = None) -> None:
         """Train with the settings that are shown; where no event loop runs, to the end."""
-        self._prepare(None)
+        self.buttons.get_ready()  # seen at once: a first race may have to load data and half of torch
+        try:
+            self._prepare(None)
+        except Exception:
+            self._count()
+            raise
         if not self.runner.start():
             self.runner.run_to_end()
         self._changed()
@@ -115,8 +121,14 @@ class LivePanel(PicturePanel, Generic[RaceT]):
             self.race.stop()
         if state != "running" or time.monotonic() - self._drawn > BETWEEN_PICTURES:
             self.show()
-            self.buttons.count_to(self.race.step, self.race.steps)
+            self._count()
             self._drawn = time.monotonic()
+
+    def _count(self) -> None:
+        if self.race is None:
+            self.buttons.clear()
+        else:
+            self.buttons.count_to(self.race.step, self.race.steps)
 
     @guarded
     def _failed(self, error: Exception) -> None:

@@ -31,6 +31,10 @@ class RaceButtons:
         self.pause.disabled = self.stop.disabled = not runner.active
         self.pause.description = "Resume" if runner.state == "paused" else "Pause"
 
+    def get_ready(self) -> None:
+        """Say that the button was heard, before there is a step to count."""
+        self.progress.value, self.count.value = 0, "getting ready …"
+
     def count_to(self, step: int, steps: int) -> None:
         """Show how far the race is."""
         self.progress.max, self.progress.value = steps, step

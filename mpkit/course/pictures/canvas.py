@@ -7,8 +7,9 @@ through matplotlib's renderer (without the cost of artists) and the words throug
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from functools import cache
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
-from matplotlib.transforms import Affine2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D, IdentityTransform
 from PIL import Image, ImageDraw, ImageFont
 
-from mpkit.course.pictures.style import INK
+from mpkit.course.pictures.style import EDGE, INK
 
 Points = Sequence[tuple[float, float]] | np.ndarray
+TICK = 5  # pixels: as long as matplotlib's own, and as far from the label
 POINTS = 72 / 100  # of a pixel: the renderer counts widths in points, at 100 pixels an inch
+_ROUND = MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10], integer=True)
 Dash = str | tuple[float, tuple[float, ...]]
 
 
@@ -85,6 +89,18 @@ class Frame:
         self._renderer.draw_markers(gc, style.get_path(), shape, path, axes.transData, face)
         gc.restore()
 
+    def ticks(self, axes: Axes, side: str, labels: Mapping[float, str], size: int = 15) -> None:
+        """Marks and their labels below (`side` "x") or left of ("y") an axes, by data coordinate."""
+        for value, words in labels.items():
+            point = (value, axes.get_ylim()[0]) if side == "x" else (axes.get_xlim()[0], value)
+            x, y = axes.transData.transform(point)
+            end = (x, y - TICK) if side == "x" else (x - TICK, y)
+            self._path(None, [(x, y), end], 1.1, EDGE)
+            place = (
+                (x, self._canvas.size[1] - y + 2 * TICK) if side == "x" else (x - 2 * TICK, self._canvas.size[1] - y)
+            )
+            self.text((float(place[0]), float(place[1])), words, INK, size, anchor="mt" if side == "x" else "rm")
+
     def text(
         self, place: tuple[float, float], words: str, color: str = INK, size: int = 15, bold: bool = False,
         anchor: str = "la", axes: Axes | None = None,
@@ -92,6 +108,7 @@ class Frame:
         """Words at `place`: pixels from the upper left corner or, with `axes`, data coordinates.
 
         `size` in pixels; `anchor` in PIL's letters, such as "la" (left, top), "mm" (middle), "rs" (right, baseline).
+        Lines of one text are centred.
         """
         if axes is not None:
             x, y = axes.transData.transform(place)
@@ -100,11 +117,11 @@ class Frame:
 
     def image(self) -> Image.Image:
         """The frame in true colour."""
-        buffer = self._canvas.agg.buffer_rgba()
-        image = Image.frombuffer("RGBA", self._canvas.size, buffer, "raw", "RGBA", 0, 1).convert("RGB")
-        pen = ImageDraw.Draw(image)
-        for place, words, color, size, bold, anchor in self._words:
-            pen.text(place, words, color, font(size, bold), anchor=anchor)
+        image = Image.frombytes("RGB", self._canvas.size, bytes(self._canvas.agg.buffer_rgba()), "raw", "RGBX")
+        for (x, y), words, color, size, bold, anchor in self._words:
+            left, top = math.floor(x), math.floor(y)
+            shape, at = _stencil(words, size, bold, anchor, round(x - left, 2), round(y - top, 2))
+            image.paste(color, (left + at[0], top + at[1]), shape)
         return image
 
     def png(self) -> bytes:
@@ -117,23 +134,26 @@ class Frame:
         return out.getvalue()
 
     def _path(
-        self, axes: Axes, points: Points, width: float, color: str, fill: str | None = None, dash: Dash = "-"
+        self, axes: Axes | None, points: Points, width: float, color: str, fill: str | None = None, dash: Dash = "-"
     ) -> None:
+        """Without axes, the points are pixels from the lower left corner."""
         points = np.asarray(points, dtype=float).reshape(-1, 2)
         gc = self._pen(axes, width, color)
         if not isinstance(dash, str):
             gc.set_dashes(dash[0] * width * POINTS, [part * width * POINTS for part in dash[1]])
         if fill is not None:
             points = np.vstack([points, points[:1]])
-        self._renderer.draw_path(gc, Path(points), axes.transData, None if fill is None else _rgb(fill))
+        place = axes.transData if axes else IdentityTransform()
+        self._renderer.draw_path(gc, Path(points), place, None if fill is None else _rgb(fill))
         gc.restore()
 
-    def _pen(self, axes: Axes, width: float, color: str) -> Any:
+    def _pen(self, axes: Axes | None, width: float, color: str) -> Any:
         gc = self._renderer.new_gc()
         gc.set_linewidth(width * POINTS)
         gc.set_foreground(color)
         gc.set_joinstyle("round")
-        gc.set_clip_rectangle(axes.bbox)
+        if axes:
+            gc.set_clip_rectangle(axes.bbox)
         return gc
 
 
@@ -147,10 +167,26 @@ def _rgb(color: str) -> tuple[float, ...]:
     return tuple(value / 255 for value in _bytes(color))
 
 
+def counts(most: int) -> list[float]:
+    """Round whole numbers from 0 to `most` for an axis of steps: ten at most."""
+    return [step for step in _ROUND.tick_values(0, most) if step <= most]
+
+
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The figure's own typeface for the words that PIL writes; matplotlib brings the file along."""
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
+
+
+@lru_cache(maxsize=2000)
+def _stencil(words: str, size: int, bold: bool, anchor: str, x: float, y: float) -> tuple[Image.Image, tuple[int, int]]:
+    """Words that start at a fraction of a pixel, as coverage, and where their corner lies. Most stay between frames."""
+    how: dict[str, Any] = {"font": font(size, bold), "anchor": anchor, "align": "center", "spacing": 0}
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((x, y), words, **how)
+    corner = math.floor(left) - 1, math.floor(top) - 1
+    shape = Image.new("L", (math.ceil(right) + 1 - corner[0], math.ceil(bottom) + 1 - corner[1]))
+    ImageDraw.Draw(shape).text((x - corner[0], y - corner[1]), words, 255, **how)
+    return shape, corner
 
 
 def palette(image: Image.Image, colors: Sequence[str] = ()) -> Image.Image:

@@ -18,6 +18,7 @@ PRECISION: dict[str, dict[str, Any]] = {
 
 INK = "#222222"
 FAINT = "#767676"
+EDGE = "#555555"  # of axes and of zones
 GRADIENT, GRADIENT_EDGE = "#5FA3D6", "#123D61"
 WEIGHT = "#222222"
 ZONE = {"flushed": "#F8E3D4", "subnormal": "#FAF0D2", "normal": "#FFFFFF", "overflow": "#E6D3DF"}

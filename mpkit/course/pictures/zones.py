@@ -5,14 +5,16 @@ import math
 from matplotlib.axes import Axes
 
 from mpkit import FloatFormat
-from mpkit.course.pictures.style import ZONE, ZONE_TEXT, power
+from mpkit.course.pictures.canvas import Frame
+from mpkit.course.pictures.style import EDGE, INK, ZONE, ZONE_TEXT, power
 
 
-def draw_zones(axes: Axes, fmt: FloatFormat, name_y: float, limit_y: float) -> None:
+def draw_zones(frame: Frame, axes: Axes, fmt: FloatFormat, name_y: float, limit_y: float) -> None:
     """Colour the zones of `fmt` on an x axis in powers of two, name them and label the three limits between them.
 
     Args:
-        axes: its x limits must be set; they are in powers of two.
+        frame: what is drawn on; the zones cover what was there before.
+        axes: its limits must be set; those of x are in powers of two.
         fmt: the format.
         name_y, limit_y: height of the names and of the limits' labels, in data coordinates.
     """
@@ -20,14 +22,13 @@ def draw_zones(axes: Axes, fmt: FloatFormat, name_y: float, limit_y: float) -> N
     edges = [math.log2(fmt.flush_at), math.log2(fmt.smallest_normal), math.log2(fmt.overflow_at)]
     spans = zip([-math.inf, *edges], [*edges, math.inf], ("flushed", "subnormal", "normal", "overflow"), strict=True)
     for left, right, zone in spans:
-        _draw_zone(axes, fmt, (max(left, low), min(right, high)), zone, name_y)
+        _draw_zone(frame, axes, fmt, (max(left, low), min(right, high)), zone, name_y)
     shown = (power(round(edges[0])), power(round(edges[1])), f"{fmt.max:.6g}" if fmt.max < 1e6 else "")
     close = edges[1] - edges[0] < 6  # then the two labels stand back to back
-    sides = ("right", "left", "center") if close else ("center", "center", "center")
-    for edge, label, side in zip(edges, shown, sides, strict=True):
+    for edge, label, side in zip(edges, shown, "rlm" if close else "mmm", strict=True):
         if low < edge < high:
-            axes.axvline(edge, color="#555555", linewidth=1)
-            axes.text(edge, limit_y, label, ha=side, va="bottom", fontsize=11)
+            frame.line(axes, [(edge, y) for y in axes.get_ylim()], EDGE, 1.4)
+            frame.text((edge, limit_y), label, INK, 15, anchor=f"{side}d", axes=axes)
 
 
 def top(fmt: FloatFormat) -> str:
@@ -35,11 +36,12 @@ def top(fmt: FloatFormat) -> str:
     return "Inf" if fmt.has_inf else f"{fmt.max:.0f}"
 
 
-def _draw_zone(axes: Axes, fmt: FloatFormat, span: tuple[float, float], zone: str, name_y: float) -> None:
+def _draw_zone(frame: Frame, axes: Axes, fmt: FloatFormat, span: tuple[float, float], zone: str, name_y: float) -> None:
     left, right = span
     if right - left < 1:
         return
-    axes.axvspan(left, right, color=ZONE[zone], zorder=0)
+    bottom, height = axes.get_ylim()
+    frame.polygon(axes, [(left, bottom), (right, bottom), (right, height), (left, height)], ZONE[zone])
     wide = right - left > 17
     words = {
         "flushed": "flushed to zero" if wide else "flushed",
@@ -47,5 +49,4 @@ def _draw_zone(axes: Axes, fmt: FloatFormat, span: tuple[float, float], zone: st
         "normal": f"normal: all {fmt.mantissa_bits + 1} bits" if wide else "normal",
         "overflow": top(fmt),
     }
-    axes.text((left + right) / 2, name_y, words[zone], ha="center", va="top", weight="bold", fontsize=10,
-              color=ZONE_TEXT[zone], linespacing=1.05)  # fmt: skip
+    frame.text(((left + right) / 2, name_y), words[zone], ZONE_TEXT[zone], 14, True, "ma", axes)

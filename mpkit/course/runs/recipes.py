@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -43,22 +44,25 @@ def adam(lr: float) -> Callable[[SeedsNet], torch.optim.Optimizer]:
     return lambda net: torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
 
+_digits = cache(digits)  # a race of five learners loads them once
+
+
 RECIPES: dict[str, Recipe] = {
     "classifier": Recipe(
         "digits classifier 64-128-64-10, SGD 0.1, batch 64", 1500, lambda device: MLP(seeds=[0]).to(device),
-        lambda device: digits(device).classification(), sgd,
+        lambda device: _digits(device).classification(), sgd,
     ),
     "autoencoder": Recipe(
         "sigmoid autoencoder on digits, Adam 2e-3, batch 256", 1000, lambda device: Autoencoder(seeds=[0]).to(device),
-        lambda device: digits(device).reconstruction(), adam(2e-3),
+        lambda device: _digits(device).reconstruction(), adam(2e-3),
     ),
     "bad-start": Recipe(
         "ReLU autoencoder with weights six times too large at the start, Adam 3e-3", 1000,
         lambda device: WideAutoencoder(seeds=[0]).to(device),
-        lambda device: digits(device).reconstruction(), adam(3e-3),
+        lambda device: _digits(device).reconstruction(), adam(3e-3),
     ),
     "falling-loss": Recipe(
         "digits classifier, SGD, loss times a weight that falls from 1e2 to 1e-8, learning rate divided by it", 420,
-        lambda device: MLP(seeds=[0]).to(device), lambda device: digits(device).classification(), sgd, falling_weight,
+        lambda device: MLP(seeds=[0]).to(device), lambda device: _digits(device).classification(), sgd, falling_weight,
     ),
 }  # fmt: skip
