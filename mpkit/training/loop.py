@@ -101,18 +101,11 @@ def fit(
     capture = not because if auto else capture
     in_every_step = engine == "emulated" and not capture
     measure = in_every_step if measure_flushed is None else measure_flushed
+    loss_fn = loss_fn or getattr(model, "loss", None) or F.cross_entropy
+    meter = Meter() if measure and in_every_step else None
     work = TrainStep(
-        model,
-        optimizer,
-        policy,
-        scaler,
-        loss_fn or getattr(model, "loss", None) or F.cross_entropy,
-        engine,
-        Meter() if measure and in_every_step else None,
-        compile,
-        max_norm,
-        micro_batches,
-    )
+        model, optimizer, policy, scaler, loss_fn, engine, meter, compile, max_norm, micro_batches
+    )  # fmt: skip
     apart = measure_every if measure and not in_every_step else 0
     return Run(work, data, steps, read_every if capture else 0, apart, because, auto)
 
