@@ -135,12 +135,15 @@ def first_difference(lesson_cells: Sequence[Cell]) -> Difference | None:
 
 
 def differences(lesson_cells: Sequence[Cell]) -> Iterator[Difference]:
-    """Run code cells one after the other in a fresh namespace; yield each that shows something else than was stored."""
+    """Run code cells one after the other in a fresh namespace; yield each that shows something else than was stored.
+
+    As under nbval, what a cell tagged nbval-ignore-output shows belongs to the machine; only its errors count.
+    """
     space: dict[str, Any] = {"__name__": "__main__"}
     for cell in lesson_cells:
         if cell.kind == "code":
             shown, error = run(cell, space)
-            if error or shown != cell.stored:
+            if error or (shown != cell.stored and "nbval-ignore-output" not in cell.tags):
                 yield Difference(cell, shown, error)
 
 

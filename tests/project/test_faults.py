@@ -66,6 +66,15 @@ def test_a_healthy_library_shows_what_is_stored(stale: dict[str, Difference]) ->
     assert not stale, "store the lesson again: " + "; ".join(map(str, stale.values()))
 
 
+@pytest.mark.parametrize(
+    ("source", "tags", "differs"),
+    [("print(2)", (), True), ("print(2)", ("nbval-ignore-output",), False), ("1 / 0", ("nbval-ignore-output",), True)],
+)
+def test_what_belongs_to_the_machine_is_not_compared(source: str, tags: tuple[str, ...], differs: bool) -> None:
+    cell = Cell("here", "code", source, frozenset(tags), "", "1")
+    assert bool(list(differences([cell]))) == differs
+
+
 @pytest.mark.parametrize("number", MODULES)
 def test_most_of_the_lesson_takes_part(number: str, quick: dict[str, list[Cell]]) -> None:
     everything, part = ([cell for cell in some if cell.stored] for some in (cells(number), quick[number]))
