@@ -47,6 +47,7 @@ def cases(elements: int) -> list[Case]:
             lambda: unscale_pair("cuda", shapes),
             UNSCALE_BAR,
         ),
+        Case("check + unscale, ResNet-50's gradients", "its kernel alone", lambda: _kernel_pair(shapes)),
         Case("found_inf, ResNet-50's gradients", "isfinite().all() per tensor", lambda: _found_inf(shapes)),
     ]
     for fused in (True, False):
@@ -57,6 +58,14 @@ def cases(elements: int) -> list[Case]:
             Case(f"scale, step, update, ResNet-50, {kind}", "the same with GradScaler", update),
         ]
     return rows + _cast_cases(elements)
+
+
+def _kernel_pair(shapes: list[tuple[int, ...]]) -> tuple[Sampler, Sampler]:
+    """The floor: torch's kernel, which both scalers call, with everything for it at hand."""
+    ours, _ = unscale_pair("cuda", shapes)
+    grads = [p.grad for p in parameters("cuda", shapes) if p.grad is not None]
+    flag, one = torch.tensor([0.0, 1.0], device="cuda").unbind()
+    return ours, timed(lambda: torch._amp_foreach_non_finite_check_and_unscale_(grads, flag, one))
 
 
 def _found_inf(shapes: list[tuple[int, ...]]) -> tuple[Sampler, Sampler]:
