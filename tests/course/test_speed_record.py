@@ -155,7 +155,7 @@ def test_the_speed_lab_shows_why_it_is_not_faster() -> None:
         seen.add(panel.png())
         times[case] = [bar.ms for bars in groups(panel.record, case).values() for bar in bars]
         for ms in times[case]:
-            assert f" {ms:.3g} " in str(panel)
+            assert f" {ms:#.3g} " in str(panel)
     assert len(seen) == len(CASES)
     ways = ("PyTorch FP32 eager", "torch.amp eager", "fp32 captured", "fp16-mixed captured")
     assert times["launch-bound"] == [small[model][way] for model in ("mlp", "transformer") for way in ways]
@@ -163,7 +163,7 @@ def test_the_speed_lab_shows_why_it_is_not_faster() -> None:
     assert times["sync every step"] == [small[model][way] for model in ("mlp", "transformer") for way in ways]
     least, most = panel.record.spread("mlp", "torch.amp eager")
     panel.case = "launch-bound"
-    assert f"({least:.3g} to {most:.3g}) ms" in str(panel)
+    assert f"({least:#.3g} to {most:#.3g}) ms" in str(panel)
     # 2^26 values of 4 bytes are read once and written once at so many GB/s; a product does 2 n^3 operations.
     added = 2 * 2**26 * 4 / (panel.record.bandwidth["FP32"] * 1e9) * 1e3
     multiplied = 2 * 4096**3 / (panel.record.matmul["FP16"][4096] * 1e12) * 1e3

@@ -25,7 +25,7 @@ class Bar:
     @property
     def words(self) -> str:
         """The time, with least and most behind it."""
-        return f"{self.ms:.3g}" + (" ({:.3g} to {:.3g})".format(*self.spread) if self.spread else "")
+        return f"{self.ms:#.3g}" + (" ({:#.3g} to {:#.3g})".format(*self.spread) if self.spread else "")
 
 
 WAYS = {

@@ -10,8 +10,8 @@ BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2, "FP8": 1}
 RESULT = {"FP8": "BF16"}  # what a product is stored in, where it is not its operands' format
 LAST = 10  # a run's end is the mean loss of so many last steps
 ONCE = 0.15  # eager times of small models swing by so much around the median, where no range tells
-# Ways whose energy is not shown until it is recorded anew: their momentum began as uninitialized memory (`peers_step` has
-# been mended since). Steps on NaN draw less power, and the first two drew 100 W less than the same kernels in this kit.
+# Ways whose energy is not shown until it is recorded anew: their momentum began as uninitialized memory (`peers_step`
+# has been mended since). Steps on NaN draw less power, and two of them drew 100 W less than such kernels in this kit.
 NO_ENERGY = frozenset({"torch.amp", "torch.amp compiled", "torch.amp compiled, reduce-overhead"})
 
 
