@@ -188,7 +188,7 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         after(write("learning rate", "0.002", "0.003"), "Start", shown=MESSAGE),
     ),
     Shown("07", "speed lab", "SpeedLabPanel(", "matrix size", "lines", 1, 470): (
-        push("presets", "tensor cores idle", "too small", "launch-bound", "memory-bound", "sync every step",
+        push("presets", "misaligned", "too small", "launch-bound", "memory-bound", "sync every step",
              "at its best"),
         slide("matrix size", 9),
     ),

@@ -79,6 +79,20 @@ def test_a_mark_sits_on_its_point(plain: tuple[Canvas, Axes]) -> None:
     assert 55 <= right - left <= 65
 
 
+def test_shapes_find_their_place_on_logarithmic_axes() -> None:
+    canvas = Canvas((200, 100), [RED, GREEN])
+    axes = canvas.figure.add_axes((0, 0, 1, 1), xlim=(1, 100), ylim=(1, 100), xscale="log", yscale="log")
+    axes.set_axis_off()
+    canvas.freeze()
+    frame = canvas.frame()
+    frame.marks(axes, [(10, 10)], "s", RED, size=10, edge=RED)
+    left, right, top, bottom = where(pixels(frame), RED)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((100, 50), abs=2)
+    frame = canvas.frame()
+    frame.line(axes, [(1, 10), (100, 10)], GREEN, width=4)
+    assert where(pixels(frame), GREEN) == (0, 199, 48, 51)
+
+
 def test_words_can_be_placed_by_pixel_or_by_data(plain: tuple[Canvas, Axes]) -> None:
     canvas, axes = plain
     by_pixel, by_data = canvas.frame(), canvas.frame()

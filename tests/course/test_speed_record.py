@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,13 @@ from PIL import Image
 from mpkit.course.lesson_07.memory import KINDS, ledger, saved_bytes
 from mpkit.course.lesson_07.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
 from mpkit.course.lesson_07.memory_ledger_picture import headline as ledger_headline
-from mpkit.course.lesson_07.speed_bars import CASES, case_headline, groups
+from mpkit.course.lesson_07.speed_bars import CASES, WAITING, case_headline, groups
 from mpkit.course.lesson_07.speed_lab import PRESETS, SpeedLabPanel
 from mpkit.course.lesson_07.speed_lab_picture import headline
+from mpkit.course.record.losses import ARMS, MARGIN, STEPS, best_rate
+from mpkit.course.recorded.sheets import sheet
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
+from mpkit.course.runs.resnet_rows import WAYS
 
 
 def test_amdahls_law_by_hand() -> None:
@@ -30,24 +35,65 @@ def test_amdahls_law_by_hand() -> None:
 def test_the_intensity_by_hand() -> None:
     assert intensity(3, "FP32") == 54 / 108
     assert intensity(4096, "FP16") == 2 * intensity(4096, "FP32")
+    assert intensity(3, "FP8") == 54 / (9 + 9 + 18)  # its result is in BF16
 
 
 def test_the_record_agrees_with_itself_and_names_its_command() -> None:
     record = SpeedRecord.load()
     assert record.command.startswith("python -m mpkit record-speed")
+    assert all((record.cuda, record.cudnn, record.triton, record.python, record.driver))
+    assert (record.processes, record.gpus) == (3, 4)
+    assert list(record.resnet50) == list(WAYS)
     for row in record.resnet50.values():
         assert row["images_per_s"] == pytest.approx(1000 * record.batch / row["ms"])
         assert row["joules_per_image"] * record.batch / row["ms"] * 1000 == pytest.approx(row["watts"], rel=0.1)
     for policy in ("fp32", "tf32", "article", "fp16-mixed", "bf16-mixed"):
         assert record.resnet50[policy]["weights_MiB"] == pytest.approx(25_557_032 * 4 / 2**20, rel=0.06)
-    assert all(len(curves) == 5 for curves in record.losses.values())
+    assert list(record.losses) == list(record.skipped) == list(ARMS)
+    assert {(len(curves), *map(len, curves)) for curves in record.losses.values()} == {(5, *[STEPS] * 5)}
+    assert (record.margin, record.rate) == (MARGIN, best_rate(record.tuning))
+    assert record.sheet == sheet(record.gpu)
     both = record.parts["fp32 forward"] + record.parts["fp32 backward"] + record.parts["update"]
     assert both == pytest.approx(record.resnet50["fp32"]["ms"], rel=0.05)
     assert "/" not in record.command
 
 
+def test_every_figure_lies_within_its_range() -> None:
+    record = SpeedRecord.load()
+
+    def inside(figures: Any, ranges: Any) -> int:
+        if isinstance(figures, dict):
+            assert figures.keys() == ranges.keys() or set(map(str, figures)) == ranges.keys()
+            return sum(inside(value, ranges[str(key)]) for key, value in figures.items())
+        least, most = ranges
+        assert least <= figures <= most
+        return 1
+
+    parts = ("resnet50", "parts", "matmul", "small")
+    assert sum(inside(getattr(record, part), record.range[part]) for part in parts) > 150
+
+
+def test_no_energy_where_momentum_began_as_rubbish() -> None:
+    record = SpeedRecord.load()
+    shown = {way for way in record.resnet50 if record.joules(way) is not None}
+    assert set(record.resnet50) - shown == {way for way in record.resnet50 if way.startswith("torch.amp")}
+    assert record.joules("fp32") == record.resnet50["fp32"]["joules_per_image"]
+
+
+def test_ways_are_apart_where_their_ranges_are() -> None:
+    ranges = {"small": {"mlp": {"a": [1.0, 2.0], "b": [1.9, 3.0], "c": [3.1, 4.0]}}}
+    times = {"a": 1.5, "b": 2.5, "c": 3.2}
+    record = dataclasses.replace(SpeedRecord.load(), small={"mlp": times}, range=ranges)
+    assert [record.apart("mlp", *pair) for pair in ("ab", "bc", "cb", "ca", "aa")] == [False, True, True, True, False]
+    once = dataclasses.replace(record, range={})
+    assert once.spread("mlp", "a") == pytest.approx((1.275, 1.725))
+    assert [once.apart("mlp", *pair) for pair in ("ab", "bc")] == [True, False]
+
+
 def test_a_record_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no record 'mine'; known: .*speed_nvidia_h200.* record-speed"):
+    with pytest.raises(
+        ValueError, match=r"there is no record 'mine'; known: speed_nvidia_h100_80gb_hbm3\. .* record-speed"
+    ):
         SpeedRecord.load("mine")
     with pytest.raises(ValueError, match="known: none"):
         SpeedRecord.load("mine", tmp_path)
@@ -90,6 +136,11 @@ def test_every_size_and_preset_of_the_speed_lab() -> None:
     assert Image.open(io.BytesIO(panel.png())).size == (1040, 470)
     assert "no multiple of 8" in headline(panel.record, 4095)
     assert "too small to keep the GPU busy" in headline(panel.record, 64)
+    # The ranges of FP16 and FP32 overlap at 64, and not at 4,096.
+    assert headline(panel.record, 64).startswith("64 x 64: FP16 is as fast as FP32, ")
+    gain = panel.record.matmul["FP16"][4096] / panel.record.matmul["FP32"][4096]
+    assert headline(panel.record, 4096).startswith(f"4096 x 4096: FP16 is {gain:.1f} times as fast as FP32, ")
+    assert ("FP8" in str(panel)) == (panel.size % 16 == 0)
     with pytest.raises(ValueError, match="size 100 is not in this panel; use one of 64, 128, 256"):
         panel.size = 100
 
@@ -104,12 +155,15 @@ def test_the_speed_lab_shows_why_it_is_not_faster() -> None:
         seen.add(panel.png())
         times[case] = [bar.ms for bars in groups(panel.record, case).values() for bar in bars]
         for ms in times[case]:
-            assert f"{ms:.3g} ms" in str(panel)
+            assert f" {ms:#.3g} " in str(panel)
     assert len(seen) == len(CASES)
-    ways = ("fp32 eager", "fp16-mixed eager", "fp32 captured", "fp16-mixed captured")
+    ways = ("PyTorch FP32 eager", "torch.amp eager", "fp32 captured", "fp16-mixed captured")
     assert times["launch-bound"] == [small[model][way] for model in ("mlp", "transformer") for way in ways]
     ways = ("fp16-mixed eager", "fp16-mixed eager, loss.item() every step")
     assert times["sync every step"] == [small[model][way] for model in ("mlp", "transformer") for way in ways]
+    least, most = panel.record.spread("mlp", "torch.amp eager")
+    panel.case = "launch-bound"
+    assert f"({least:#.3g} to {most:#.3g}) ms" in str(panel)
     # 2^26 values of 4 bytes are read once and written once at so many GB/s; a product does 2 n^3 operations.
     added = 2 * 2**26 * 4 / (panel.record.bandwidth["FP32"] * 1e9) * 1e3
     multiplied = 2 * 4096**3 / (panel.record.matmul["FP16"][4096] * 1e12) * 1e3
@@ -138,6 +192,24 @@ def test_every_control_of_the_memory_ledger() -> None:
         panel.optimizer = "Lion"
     with pytest.raises(ValueError, match="activations 3 is not in this panel"):
         panel.activations = 3
+
+
+def swung(mlp: float) -> SpeedRecord:
+    """The record, but for a second way of the MLP that takes so many times as long as the first, and no ranges."""
+    record = SpeedRecord.load()
+    ways = {"PyTorch FP32 eager": 1.0, "torch.amp eager": mlp, "fp32 captured": 0.1, "fp16-mixed captured": 0.1}
+    ways |= {"fp16-mixed eager": 1.0, WAITING: mlp}
+    return dataclasses.replace(record, small={"mlp": ways, "transformer": ways | {WAITING: 1.0}}, range={})
+
+
+def test_what_lies_within_the_swing_is_not_told_as_a_difference() -> None:
+    both = "Launch-bound: torch.amp takes {0} (MLP) and {0} (transformer) times as long as plain FP32"
+    assert case_headline(swung(1.5), "launch-bound") == both.format(1.5)
+    assert case_headline(swung(1.1), "launch-bound") == both.format("about 1")
+    alike = "A wait in every step costs neither model more than its times swing"
+    assert case_headline(swung(1.1), "sync every step") == alike
+    apart = "A wait in every step costs the MLP 50%, the transformer no more than its times swing"
+    assert case_headline(swung(1.5), "sync every step") == apart
 
 
 def test_a_card_without_tf32_keeps_the_record(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from mpkit.course.lesson_07.memory import WAYS, Way, ledger, saved_bytes
 from mpkit.course.nets.resnet import ResNet, resnet50
 from mpkit.course.recorded import speed as speed_record
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
+from mpkit.course.runs.equivalence import equivalence
 
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)
@@ -36,7 +37,7 @@ def amdahl_speeds_up_the_other_part(patch: Patch) -> None:
 @fault
 def the_speedup_is_upside_down(patch: Patch) -> None:
     honest = SpeedRecord.speedup
-    patch.setattr(SpeedRecord, "speedup", lambda self, policy: 1 / honest(self, policy))
+    patch.setattr(SpeedRecord, "speedup", lambda self, *ways: 1 / honest(self, *ways))
 
 
 @fault
@@ -59,6 +60,21 @@ def the_record_mixes_up_two_rows(patch: Patch) -> None:
         return dataclasses.replace(record, resnet50=rows)
 
     patch.setattr(SpeedRecord, "load", classmethod(load))
+
+
+@fault
+def a_losing_run_is_called_equal(patch: Patch) -> None:
+    swap(patch, equivalence, lambda scores, reference, margin: equivalence(reference, reference, margin))
+
+
+@fault
+def every_range_is_a_point(patch: Patch) -> None:
+    patch.setattr(SpeedRecord, "spread", lambda self, model, way: (self.small[model][way],) * 2)
+
+
+@fault
+def energy_on_nan_is_shown(patch: Patch) -> None:
+    patch.setattr(speed_record, "NO_ENERGY", frozenset())
 
 
 @fault
@@ -93,7 +109,8 @@ def resnet_has_a_block_too_few(patch: Patch) -> None:
 
 @fault
 def a_step_that_waits_is_shown_as_one_that_does_not(patch: Patch) -> None:
-    patch.setattr(speed_bars, "WAITING", "fp16-mixed eager")
+    eager, (_, *waiting) = speed_bars.WAYS["sync every step"]
+    patch.setitem(speed_bars.WAYS, "sync every step", (eager, (eager[0], *waiting)))
 
 
 @fault

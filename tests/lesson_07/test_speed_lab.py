@@ -22,6 +22,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(speed_lab, "in_hardware", lambda *_: True)
     monkeypatch.setattr(speed_lab.torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(speed_lab, "matmuls", measured("products", record.matmul))
+    monkeypatch.setattr(speed_lab, "fp8_products", dict)
     monkeypatch.setattr(speed_lab, "bandwidth", measured("bandwidth", record.bandwidth))
     monkeypatch.setattr(speed_lab, "small", measured("small", record.small["mlp"]))
     return told
@@ -32,8 +33,10 @@ def test_the_bar_is_seen_before_anything_is_measured_and_moves_to_its_end(told: 
     panel.progress.observe(lambda change: told.append(change["new"]), names="value")
     panel.progress.layout.observe(lambda change: told.append(change["new"]), names="visibility")
     panel.measure()
+    amp = panel.record.small["mlp"]["torch.amp eager"]
     assert told == ["visible", "products", 1, "bandwidth", 2, "small", 3, "small", 4, "hidden"]
-    assert panel.record.gpu == "a card"
+    assert (panel.record.gpu, panel.record.range) == ("a card", {})
+    assert panel.record.spread("mlp", "torch.amp eager") == pytest.approx((0.85 * amp, 1.15 * amp))
     told.clear()
     panel.measure()
     assert told[:3] == [0, "visible", "products"], "from the start again"

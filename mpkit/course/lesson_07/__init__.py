@@ -4,8 +4,7 @@ from mpkit.course.exercises import check, predict, quiz, score_card, verdict
 from mpkit.course.lesson_07.memory import ledger, saved_bytes
 from mpkit.course.lesson_07.memory_ledger import MemoryLedgerPanel
 from mpkit.course.lesson_07.speed_lab import SpeedLabPanel
-from mpkit.course.nets.digits import digits
 from mpkit.course.nets.resnet import ResNet, resnet50
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
-from mpkit.course.runs.experiments import Variant, compare
-from mpkit.course.runs.resnet_rows import resnet_row
+from mpkit.course.runs.equivalence import equivalence
+from mpkit.course.runs.resnet_rows import DEFAULTS, resnet_row

@@ -129,7 +129,7 @@ QUIZ = (
         feedback=(
             "Yes. Its time is launches, and a graph starts them all at once.",
             "The scale has nothing to do with the speed.",
-            "BF16 adds the same casts, and so the same launches.",
+            "BF16 spares the scaler's launches, but its casts are as many.",
         ),
     ),
 )

@@ -15,13 +15,26 @@ WAITING = "fp16-mixed eager, loss.item() every step"
 
 @dataclass(frozen=True)
 class Bar:
-    """One row: what took so long, in which format, and how long, in milliseconds."""
+    """One row: what took so long, in which format, how long, in milliseconds, and its range, where there is one."""
 
     label: str
     format: str
     ms: float
+    spread: tuple[float, float] | None = None
+
+    @property
+    def words(self) -> str:
+        """The time, with least and most behind it."""
+        return f"{self.ms:#.3g}" + (" ({:#.3g} to {:#.3g})".format(*self.spread) if self.spread else "")
 
 
+WAYS = {
+    "launch-bound": (
+        ("PyTorch FP32 eager", "FP32, PyTorch", "FP32"), ("torch.amp eager", "FP16, torch.amp", "FP16"),
+        ("fp32 captured", "FP32, captured", "FP32"), ("fp16-mixed captured", "FP16, captured", "FP16"),
+    ),
+    "sync every step": (("fp16-mixed eager", "FP16", "FP16"), (WAITING, "FP16, loss.item()", "FP16")),
+}  # fmt: skip
 Groups = dict[str, list[Bar]]  # each group has an axis of its own, from 0 to its longest bar
 
 
@@ -36,15 +49,10 @@ def groups(record: SpeedRecord, case: str) -> Groups:
                 Bar(fmt, fmt, ms) for fmt, ms in worked.items()
             ],
         }
-    ways: tuple[tuple[str, str, str], ...] = (
-        ("fp32 eager", "FP32", "FP32"), ("fp16-mixed eager", "FP16", "FP16"),
-        ("fp32 captured", "FP32, captured", "FP32"), ("fp16-mixed captured", "FP16, captured", "FP16"),
-    )  # fmt: skip
-    if case == "sync every step":
-        ways = (ways[1], (WAITING, "FP16, loss.item()", "FP16"))
     names = {"mlp": "a step of a small MLP", "transformer": "a step of a small transformer"}
     return {
-        names[model]: [Bar(label, fmt, times[way]) for way, label, fmt in ways] for model, times in record.small.items()
+        names[model]: [Bar(label, fmt, times[way], record.spread(model, way)) for way, label, fmt in WAYS[case]]
+        for model, times in record.small.items()
     }
 
 
@@ -53,9 +61,14 @@ def case_headline(record: SpeedRecord, case: str) -> str:
     ratios = [bars[1].ms / bars[0].ms for bars in groups(record, case).values()]
     if case == "memory-bound":
         return f"Memory-bound: FP16 adds {1 / ratios[0]:.1f} times as fast, and multiplies {1 / ratios[1]:.1f} times"
+    (first, _, _), (second, _, _) = WAYS[case][:2]
+    apart = [record.apart(model, first, second) for model in record.small]
     if case == "launch-bound":
-        return "Launch-bound: FP16 takes {:.2f} times as long as FP32 (MLP), {:.2f} times (transformer)".format(*ratios)
-    costs = (f"{ratio - 1:.0%}" if ratio > 1.02 else "nothing that shows" for ratio in ratios)
+        words = [f"{r:.1f}" if a else "about 1" for r, a in zip(ratios, apart, strict=True)]
+        return "Launch-bound: torch.amp takes {} (MLP) and {} (transformer) times as long as plain FP32".format(*words)
+    if not any(apart):
+        return "A wait in every step costs neither model more than its times swing"
+    costs = (f"{r - 1:.0%}" if a else "no more than its times swing" for r, a in zip(ratios, apart, strict=True))
     return "A wait in every step costs the MLP {}, the transformer {}".format(*costs)
 
 
@@ -89,5 +102,5 @@ class SpeedBars:
                 corners = [(0, row - 0.36), (right, row - 0.36), (right, row + 0.36), (0, row + 0.36)]
                 frame.polygon(axes, corners, color, edge="#FFFFFF")
                 frame.text((-0.015, row), bar.label, size=14, anchor="rm", axes=axes)
-                frame.text((right + 0.01, row), f"{bar.ms:.3g}", size=14, bold=True, anchor="lm", axes=axes)
+                frame.text((right + 0.01, row), bar.words, size=14, bold=True, anchor="lm", axes=axes)
         return frame

@@ -1,4 +1,4 @@
-"""The speed lab of lesson 07: a slider over sizes, four formats at once, and buttons for what goes wrong."""
+"""The speed lab of lesson 07: a slider over sizes, five formats at once, and buttons for what goes wrong."""
 
 import dataclasses
 from typing import Any, ClassVar, TypeVar
@@ -8,7 +8,7 @@ import torch
 
 from mpkit import BF16, FP16, TF32
 from mpkit.course.lesson_07.speed_bars import CASES, VALUES, SpeedBars, case_headline, groups
-from mpkit.course.lesson_07.speed_lab_picture import FORMATS, SpeedFigure, headline
+from mpkit.course.lesson_07.speed_lab_picture import FORMATS, SpeedFigure, headline, in_digits
 from mpkit.course.nets.workloads import mlp, transformer
 from mpkit.course.panels.controls import Unseen, button, slider
 from mpkit.course.panels.panel import BadInput, guarded
@@ -16,7 +16,7 @@ from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import Setting
 from mpkit.course.recorded.sheets import sheet
 from mpkit.course.recorded.speed import SpeedRecord
-from mpkit.course.runs.timing import bandwidth, matmuls, small
+from mpkit.course.runs.timing import bandwidth, fp8_products, matmuls, small
 from mpkit.policy.hardware import in_hardware
 
 PRESETS = {"at its best": 4096, "misaligned": 4095, "too small": 64}
@@ -31,7 +31,7 @@ class _Size(Setting[int]):
 
 
 class SpeedLabPanel(PicturePanel):
-    """Products of square matrices in four formats, or why FP16 is not faster. `record`: whose figures are shown.
+    """Products of square matrices in five formats, or why FP16 is not faster. `record`: whose figures are shown.
 
     With device="cuda" a button measures all of it on this machine's GPU.
     """
@@ -63,11 +63,12 @@ class SpeedLabPanel(PicturePanel):
             )
         self.progress.value, self.progress.layout.visibility = 0, "visible"  # seen before anything is measured
         try:
-            speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in self._done(matmuls()).items()}
+            products = self._done({**matmuls(), **fp8_products()})
+            speeds = {fmt: {int(n): v for n, v in row.items()} for fmt, row in products.items()}
             self._use(dataclasses.replace(
                 self.record, gpu=torch.cuda.get_device_name(), torch=torch.__version__, date="now",
                 command="this panel", matmul=speeds, bandwidth=self._done(bandwidth(VALUES)),
-                sheet=sheet(torch.cuda.get_device_name()),
+                sheet=sheet(torch.cuda.get_device_name()), range={},
                 small={"mlp": self._done(small(mlp)), "transformer": self._done(small(transformer))},
             ))  # fmt: skip
         finally:
@@ -98,11 +99,12 @@ class SpeedLabPanel(PicturePanel):
         """The picture in words."""
         if self.case != PRODUCTS:
             rows = (
-                f"{name}: " + ", ".join(f"{bar.label} {bar.ms:.3g} ms" for bar in bars)
+                f"{name}: " + ", ".join(f"{bar.label} {bar.words} ms" for bar in bars)
                 for name, bars in groups(self.record, self.case).items()
             )
             return f"{self.headline()}. {'; '.join(rows)}."
-        speeds = ", ".join(f"{fmt} {self.record.matmul[fmt][self.size]:.3g}" for fmt in FORMATS)
+        there = [fmt for fmt in FORMATS if self.size in self.record.matmul.get(fmt, {})]
+        speeds = ", ".join(f"{fmt} {in_digits(self.record.matmul[fmt][self.size])}" for fmt in there)
         return f"{self.headline()}. TFLOP/s: {speeds}."
 
     def _use(self, record: SpeedRecord) -> None:

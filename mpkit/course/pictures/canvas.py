@@ -85,8 +85,8 @@ class Frame:
         shape = style.get_transform() + Affine2D().scale(size)
         gc = self._pen(axes, 1.0, edge)
         face = _rgb(color) if style.is_filled() else None
-        path = Path(np.asarray(points, dtype=float).reshape(-1, 2))
-        self._renderer.draw_markers(gc, style.get_path(), shape, path, axes.transData, face)
+        path = Path(_pixels(axes, points))
+        self._renderer.draw_markers(gc, style.get_path(), shape, path, IdentityTransform(), face)
         gc.restore()
 
     def ticks(self, axes: Axes, side: str, labels: Mapping[float, str], size: int = 15) -> None:
@@ -137,14 +137,13 @@ class Frame:
         self, axes: Axes | None, points: Points, width: float, color: str, fill: str | None = None, dash: Dash = "-"
     ) -> None:
         """Without axes, the points are pixels from the lower left corner."""
-        points = np.asarray(points, dtype=float).reshape(-1, 2)
+        points = _pixels(axes, points)
         gc = self._pen(axes, width, color)
         if not isinstance(dash, str):
             gc.set_dashes(dash[0] * width * POINTS, [part * width * POINTS for part in dash[1]])
         if fill is not None:
             points = np.vstack([points, points[:1]])
-        place = axes.transData if axes else IdentityTransform()
-        self._renderer.draw_path(gc, Path(points), place, None if fill is None else _rgb(fill))
+        self._renderer.draw_path(gc, Path(points), IdentityTransform(), None if fill is None else _rgb(fill))
         gc.restore()
 
     def _pen(self, axes: Axes | None, width: float, color: str) -> Any:
@@ -155,6 +154,12 @@ class Frame:
         if axes:
             gc.set_clip_rectangle(axes.bbox)
         return gc
+
+
+def _pixels(axes: Axes | None, points: Points) -> np.ndarray:
+    """From data coordinates: the renderer alone knows no logarithmic axes."""
+    points = np.asarray(points, dtype=float).reshape(-1, 2)
+    return np.asarray(axes.transData.transform(points)) if axes else points
 
 
 def _bytes(color: str) -> tuple[int, ...]:

@@ -15,11 +15,6 @@ import torch
 from mpkit.course.runs.energy import driver
 
 FOLDER = Path(__file__).parent
-MACHINE = "nvidia_h200"  # whose figures the lessons show to those who have no GPU
-UNTIL_RECORDED_ANEW: dict[str, Any] = {  # goes away with the files that lack these
-    **dict.fromkeys(("cuda", "cudnn", "triton", "python", "driver"), ""), "processes": 1, "gpus": 1, "range": {},
-    "skipped": {}, "tuning": {}, "rate": 0.01, "margin": 0.1, "sheet": None,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,10 +26,11 @@ class MachineRecord:
     (losses) ran once, and is not in it.
 
     A subclass adds the figures as fields, and `KIND`: its command is `python -m mpkit record-KIND`, its files are
-    KIND_*.json.
+    KIND_*.json. `MACHINE`: whose figures the lessons show to those who have no GPU.
     """
 
     KIND: ClassVar[str]
+    MACHINE: ClassVar[str]
     gpu: str
     torch: str
     cuda: str
@@ -51,12 +47,11 @@ class MachineRecord:
     @classmethod
     def load(cls, name: str | None = None, folder: Path = FOLDER) -> Self:
         """Read a record; None is the one that comes with the course. ValueError: no such record; it lists the known."""
-        return cls(**cls.figures(read(cls.KIND, name or f"{cls.KIND}_{MACHINE}", folder)))
+        return cls(**cls.figures(read(cls.KIND, name or f"{cls.KIND}_{cls.MACHINE}", folder)))
 
     @classmethod
     def figures(cls, data: dict[str, Any]) -> dict[str, Any]:
         """The fields out of what a file holds; KeyError: one is missing."""
-        data = {**UNTIL_RECORDED_ANEW, **data}
         return {field.name: data[field.name] for field in fields(cls)}
 
     @property

@@ -6,8 +6,13 @@ from typing import Any, ClassVar
 
 from mpkit.course.recorded.machine import MachineRecord
 
-BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2}
+BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2, "FP8": 1}
+RESULT = {"FP8": "BF16"}  # what a product is stored in, where it is not its operands' format
 LAST = 10  # a run's end is the mean loss of so many last steps
+ONCE = 0.15  # eager times of small models swing by so much around the median, where no range tells
+# Ways whose energy is not shown until it is recorded anew: their momentum began as uninitialized memory (`peers_step`
+# has been mended since). Steps on NaN draw less power, and two of them drew 100 W less than such kernels in this kit.
+NO_ENERGY = frozenset({"torch.amp", "torch.amp compiled", "torch.amp compiled, reduce-overhead"})
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class SpeedRecord(MachineRecord):
     """
 
     KIND: ClassVar[str] = "speed"
+    MACHINE: ClassVar[str] = "nvidia_h100_80gb_hbm3"
     batch: int
     resnet50: dict[str, dict[str, Any]]
     parts: dict[str, float]
@@ -47,6 +53,21 @@ class SpeedRecord(MachineRecord):
     def speedup(self, way: str, over: str = "fp32") -> float:
         """How many times as many images a second as another way."""
         return float(self.resnet50[over]["ms"] / self.resnet50[way]["ms"])
+
+    def joules(self, way: str) -> float | None:
+        """Energy of an image; None where it was not counted, and for the ways in NO_ENERGY."""
+        return None if way in NO_ENERGY else self.resnet50[way]["joules_per_image"]
+
+    def spread(self, model: str, way: str) -> tuple[float, float]:
+        """Least and most milliseconds of a small model's step; measured once, the median and what such times swing."""
+        ms = self.small[model][way]
+        least, most = self.range.get("small", {}).get(model, {}).get(way, (ms * (1 - ONCE), ms * (1 + ONCE)))
+        return least, most
+
+    def apart(self, model: str, way: str, other: str) -> bool:
+        """Whether the ranges of two ways do not overlap: only then is one called faster than the other."""
+        (least, most), (its_least, its_most) = self.spread(model, way), self.spread(model, other)
+        return most < its_least or its_most < least
 
     def best(self, fmt: str) -> float:
         """The fastest product that was measured, TFLOP/s."""
@@ -80,5 +101,5 @@ def amdahl(faster: float, rest: float, speedup: float) -> float:
 
 
 def intensity(n: int, fmt: str) -> float:
-    """Operations a byte of an n x n product: 2 n^3 of them, for three matrices moved once."""
-    return 2 * n**3 / (3 * n * n * BYTES[fmt])
+    """Operations a byte of an n x n product: 2 n^3 of them, for three matrices moved once. FP8's result is in BF16."""
+    return 2 * n**3 / (n * n * (2 * BYTES[fmt] + BYTES[RESULT.get(fmt, fmt)]))

@@ -1,0 +1,126 @@
+"""Every figure in the prose of lesson 07 that claims to be measured is what the record says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mpkit.course.lesson_07 import DEFAULTS, SpeedRecord, equivalence
+from mpkit.course.record.losses import MARGIN, PLANTED, SEEDS, STEPS
+from mpkit.course.recorded.speed import LAST
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_measure_the_speedup.ipynb"
+RECORD = SpeedRecord.load()
+ROWS, SMALL, PARTS, SPEEDS, GB = RECORD.resnet50, RECORD.small, RECORD.parts, RECORD.matmul, RECORD.bandwidth
+WHOLE = sum(PARTS[part] for part in ("fp32 forward", "fp32 backward", "update"))
+FP16, BEST, REDUCED = SPEEDS["FP16"], "fp16-mixed compiled, captured", "torch.amp compiled, reduce-overhead"
+COMPILED = "torch.amp compiled"
+PEAKS = {fmt: RECORD.peak(fmt.split(",")[0]) or 0 for fmt in SPEEDS}
+ENDS = {arm: equivalence(RECORD.ends(arm), RECORD.ends("fp32"), MARGIN) for arm in RECORD.losses if arm != "fp32"}
+TF32 = [SPEEDS["TF32"][n] / SPEEDS["FP32"][n] for n in (2048, 4096, 8192)]
+
+
+def rounded(value: float, *, to: float, digits: int = 0) -> bool:
+    return round(value, digits) == to
+
+
+def gain(model: str, way: str, than: str) -> float:
+    """How many times as fast; 1 where the ranges overlap."""
+    return SMALL[model][than] / SMALL[model][way] if RECORD.apart(model, way, than) else 1.0
+
+
+def spread(arm: str) -> float:
+    paired = [a - b for a, b in zip(RECORD.ends(arm), RECORD.ends("fp32"), strict=True)]
+    return max(paired) - min(paired)
+
+
+SAID = {
+    "almost five times as long": 4.5 < FP16[4096] / FP16[4095] * (4095 / 4096) ** 3 < 5,
+    "NVIDIA H100. The model is ResNet-50, 256 images": RECORD.gpu.startswith("NVIDIA H100") and RECORD.batch == 256,
+    "about a fifth of its speed": 0.18 < FP16[4095] / FP16[4096] < 0.22,
+    "It pays from about 1,024 on": FP16[1024] > 2 * SPEEDS["FP32"][1024]
+    and RECORD.range["matmul"]["FP16"]["512"][0] < RECORD.range["matmul"]["FP32"]["512"][1],
+    "From 2,048 on it is six to seven times as fast": rounded(min(TF32), to=6) and rounded(max(TF32), to=7),
+    "a factor of two, because it moves half the bytes": abs(GB["FP16"] / GB["FP32"] - 1) < 0.02,
+    "stays below each of them": all(RECORD.best(fmt) < peak for fmt, peak in PEAKS.items()),
+    "about twice as fast as the peak without": 1.8 < SPEEDS["TF32"][4095] / PEAKS["FP32"] < 2.2,
+    "in eleven ways": len(ROWS) == 11,
+    "**five times** as fast as FP32": rounded(RECORD.speedup("fp16-mixed"), to=5),
+    "**2.6 times** as fast as PyTorch's defaults": rounded(RECORD.speedup("fp16-mixed", DEFAULTS), to=2.6, digits=1),
+    "against that row FP16 is 4.8 times": rounded(RECORD.speedup("fp16-mixed", "fp32, NCHW"), to=4.8, digits=1),
+    "BF16 takes over a fifth longer": 1.2 < RECORD.speedup("fp16-mixed", "bf16-mixed") < 1.25,
+    "Products are as fast in both": abs(RECORD.best("BF16") / RECORD.best("FP16") - 1) < 0.05,
+    "Where do the five times come from": rounded(RECORD.speedup("fp16-mixed"), to=5),
+    "about an eighth of the peak": 0.11 < 24.3e9 * ROWS["fp16-mixed"]["images_per_s"] / 1e12 / PEAKS["FP16"] < 0.14,
+    "**A little faster.**": 1 < RECORD.speedup("article") < 1.25,
+    "two thirds of the step": abs(PARTS["fp32 backward"] / WHOLE - 2 / 3) < 0.02,
+    "PyTorch's defaults, which change nothing in the script, are faster": RECORD.speedup("article", DEFAULTS) < 1,
+    "five seeds, 60 steps": (len(SEEDS), STEPS) == (5, 60),
+    "before the run: 0.1 nats": RECORD.margin == MARGIN == 0.1,
+    "its last ten steps": LAST == 10,
+    "spread over tenths of a nat": all(0.1 < spread(arm) < 1 for arm in ENDS if arm != PLANTED),
+    "No precision is shown to be worse than FP32": not any(t.low > 0 for arm, t in ENDS.items() if arm != PLANTED),
+    "none is shown to be equal": not any(test.equivalent for test in ENDS.values()),
+    "The planted run is caught": ENDS[PLANTED].low > MARGIN,
+    "least and the most of three processes": RECORD.processes == 3,
+    "**slower than plain FP32**": all(gain(m, "torch.amp eager", "PyTorch FP32 eager") < 1 for m in SMALL),
+    "alone shows no gain over eager `torch.amp`": all(gain(m, COMPILED, "torch.amp eager") == 1 for m in SMALL),
+    "the MLP is as fast as in plain FP32": gain("mlp", REDUCED, "PyTorch FP32 eager") == 1,
+    "the transformer more than twice as fast": 2 < gain("transformer", REDUCED, "PyTorch FP32 eager") < 3,
+    "A wait in every step does not show": all(
+        gain(m, "fp16-mixed eager", "fp16-mixed eager, loss.item() every step") == 1 for m in SMALL
+    ),
+    "more than eleven times as fast as plain FP32 for the MLP": 11 < gain("mlp", BEST, "PyTorch FP32 eager") < 12,
+    "five times for the transformer": rounded(gain("transformer", BEST, "PyTorch FP32 eager"), to=5),
+    "twice as fast as `reduce-overhead` there": 1.9 < gain("transformer", BEST, REDUCED) < 2.1,
+    "FP16 mixed is five times as fast as in FP32": rounded(RECORD.speedup("fp16-mixed"), to=5),
+    "2.6 times as fast as with PyTorch's defaults": rounded(RECORD.speedup("fp16-mixed", DEFAULTS), to=2.6, digits=1),
+    "less than a fifth of FP32's energy": ROWS["fp16-mixed"]["joules_per_image"] < ROWS["fp32"]["joules_per_image"] / 5,
+    "tensor cores 2.6, 16 bits 1.9": rounded(RECORD.speedup("tf32"), to=2.6, digits=1)
+    and rounded(RECORD.speedup("fp16-mixed", "tf32"), to=1.9, digits=1),
+    "bounds the gain at about 1.5": rounded(WHOLE / (WHOLE - PARTS["fp32 forward"]), to=1.5, digits=1),
+    "Measured, it is 1.15": rounded(RECORD.speedup("article"), to=1.15, digits=2),
+    "five times as fast, or 2.6 times": rounded(RECORD.speedup("fp16-mixed"), to=5),
+}  # fmt: skip
+# What the learner is told to set, and what learners say.
+COUNTED = ("1. 7 B parameters, Adam, 0.5 activations", '"Half the bits, so twice the speed"')
+NUMBER = r"(?:\d[\d.,]*|one|two|three|four|five|six|seven|eight|nine|ten|eleven)"
+PART = r"(?:half|thirds?|quarters?|fifths?|eighths?|tenths?)"
+FIGURE = re.compile(  # 2.6, five times, two thirds, a fifth of, twice as, 3 ms
+    rf"\b\d+\.\d+\b|\b{NUMBER}\*{{0,2}} times\b|\b{NUMBER} {PART}\b|\ban? {PART}\b|\btenths\b|\btwice\b"
+    rf"|\b{NUMBER} (?:ms|nats|TFLOP/s|GB/s|GiB|MiB|watts|joules|GFLOP|percent|%)"
+)
+NO_EXERCISE = re.compile(r"lesson07-(?:3[6-9]|4[0-4]|51)")  # made-up cases, and further reading
+
+
+@pytest.fixture(scope="module")
+def prose() -> str:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    told = [cell for cell in cells if cell["cell_type"] == "markdown" and not NO_EXERCISE.match(cell["id"])]
+    words = " | ".join(" ".join("".join(cell["source"]).split()) for cell in told)
+    return re.sub(r"\(exercise \d\d\.\d\)|\(\d\d\.\d at home|\$[^$]*\$", "", words)
+
+
+@pytest.mark.parametrize("phrase", SAID)
+def test_what_is_said_is_what_was_recorded(phrase: str, prose: str) -> None:
+    assert phrase in prose, "take it out of SAID"
+    assert SAID[phrase], f"the record says otherwise: {phrase}"
+
+
+def test_no_figure_is_said_that_is_not_checked_here(prose: str) -> None:
+    checked = [match.span() for phrase in (*SAID, *COUNTED) for match in re.finditer(re.escape(phrase), prose)]
+    free = [
+        prose[max(0, found.start() - 30) : found.end() + 30]
+        for found in FIGURE.finditer(prose)
+        if not any(start <= found.start() and found.end() <= end for start, end in checked)
+    ]
+    assert not free, "\n".join(free)
+
+
+def test_a_figure_is_noticed() -> None:
+    figures = "2.6 times; five times; **five times**; two thirds; a fifth; twice; 234 ms; 0.1 nats; 5 %".split("; ")
+    assert all(FIGURE.search(figure) for figure in figures)
+    assert not any(FIGURE.search(words) for words in ("five seeds", "16 bits", "4,096 x 4,096", "C04"))
