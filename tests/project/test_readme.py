@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from mpkit.course import table
+from mpkit.course.recorded.speed import SpeedRecord
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,3 +55,21 @@ def test_the_first_screen_names_both_commands_and_shows_the_widget() -> None:
     assert "make lab" in first_screen
     assert "make test" in first_screen
     assert re.search(r"!\[.{40,}\]\(docs/", first_screen)
+
+
+def test_its_times_are_those_of_the_record() -> None:
+    record = SpeedRecord.load()
+    ways = ("torch.amp", "torch.amp compiled, reduce-overhead", "fp16-mixed compiled, captured")
+    eager = ("torch.amp eager", *ways[1:])
+    measured = [
+        [record.small["mlp"][way] for way in eager],
+        [record.small["transformer"][way] for way in eager],
+        [record.resnet50[way]["ms"] for way in ways],
+    ]
+    section = TEXT.split("## How fast is it?")[1].split("##")[0]
+    said = [
+        re.findall(r"\| ([\d.]+)(?= \|)", line) for line in section.splitlines() if re.search(r"\| [\d.]+ \|", line)
+    ]
+    assert said == [[f"{ms:.3g}" for ms in row] for row in measured]
+    assert record.date in section
+    assert record.processes == 3
