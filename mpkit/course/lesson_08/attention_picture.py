@@ -60,7 +60,7 @@ class AttentionFigure:
     def __init__(self) -> None:
         with look():
             colors = [str(PRECISION[name]["color"]) for name in ("FP16", "BF16")]
-            self.canvas = Canvas(SIZE, [INK, FAINT, GRADIENT, GRADIENT_EDGE, *colors, *ZONE.values()])
+            self.canvas = Canvas(SIZE, [FAINT, GRADIENT, GRADIENT_EDGE, *colors, *ZONE.values(), *ZONE_TEXT.values()])
             figure = self.canvas.figure
             self.scores = figure.add_axes((0.06, 0.13, 0.46, 0.62), xlim=(LOW, HIGH), ylim=(0, 1.3))
             self.scores.set_yticks([])

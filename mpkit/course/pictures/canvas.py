@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, IdentityTransform
 from PIL import Image, ImageDraw, ImageFont
 
+from mpkit.course.pictures.palette import levels, palette
 from mpkit.course.pictures.style import EDGE, INK
 
 Points = Sequence[tuple[float, float]] | np.ndarray
@@ -37,7 +38,7 @@ class Canvas:
 
     Args:
         size: width and height in pixels.
-        colors: hex colours that frames use exactly. Others are taken from the first frame: those that cover most of it.
+        colors: hex colours that frames use. They come out exactly, all others as the nearest of a palette.
     """
 
     def __init__(self, size: tuple[int, int], colors: Sequence[str] = ()) -> None:
@@ -51,6 +52,11 @@ class Canvas:
         """Draw the still part; call it once, under `look()`, when axes, labels and zones are complete."""
         self.agg.draw()
         self._still = self.agg.copy_from_bbox(self.figure.bbox)
+        self.palette = palette(self.image(), self.colors)
+
+    def image(self) -> Image.Image:
+        """What is drawn now, in true colour."""
+        return Image.frombytes("RGB", self.size, bytes(self.agg.buffer_rgba()), "raw", "RGBX")
 
     def frame(self) -> Frame:
         """A fresh copy of the still part to draw on. It takes the place of the last frame.
@@ -117,7 +123,7 @@ class Frame:
 
     def image(self) -> Image.Image:
         """The frame in true colour."""
-        image = Image.frombytes("RGB", self._canvas.size, bytes(self._canvas.agg.buffer_rgba()), "raw", "RGBX")
+        image = self._canvas.image()
         for (x, y), words, color, size, bold, anchor in self._words:
             left, top = math.floor(x), math.floor(y)
             shape, at = _stencil(words, size, bold, anchor, round(x - left, 2), round(y - top, 2))
@@ -127,8 +133,6 @@ class Frame:
     def png(self) -> bytes:
         """The frame as PNG, in 256 colours: that is four times as fast to encode as true colour."""
         image = self.image()
-        if self._canvas.palette is None:
-            self._canvas.palette = palette(image, self._canvas.colors)
         out = io.BytesIO()
         image.quantize(palette=self._canvas.palette, dither=Image.Dither.NONE).save(out, "PNG", compress_level=1)
         return out.getvalue()
@@ -162,14 +166,9 @@ def _pixels(axes: Axes | None, points: Points) -> np.ndarray:
     return np.asarray(axes.transData.transform(points)) if axes else points
 
 
-def _bytes(color: str) -> tuple[int, ...]:
-    """Hex colour to three numbers from 0 to 255."""
-    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
-
-
 def _rgb(color: str) -> tuple[float, ...]:
     """Hex colour to three numbers from 0 to 1."""
-    return tuple(value / 255 for value in _bytes(color))
+    return tuple(value / 255 for value in levels(color))
 
 
 def counts(most: int) -> list[float]:
@@ -188,19 +187,7 @@ def _stencil(words: str, size: int, bold: bool, anchor: str, x: float, y: float)
     """Words that start at a fraction of a pixel, as coverage, and where their corner lies. Most stay between frames."""
     how: dict[str, Any] = {"font": font(size, bold), "anchor": anchor, "align": "center", "spacing": 0}
     left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((x, y), words, **how)
-    corner = math.floor(left) - 1, math.floor(top) - 1
+    corner = min(math.floor(left) - 1, 0), min(math.floor(top) - 1, 0)  # PIL cuts what it places below 0
     shape = Image.new("L", (math.ceil(right) + 1 - corner[0], math.ceil(bottom) + 1 - corner[1]))
     ImageDraw.Draw(shape).text((x - corner[0], y - corner[1]), words, 255, **how)
     return shape, corner
-
-
-def palette(image: Image.Image, colors: Sequence[str] = ()) -> Image.Image:
-    """`colors`, then the most frequent ones of a picture, no two of those close, so that areas keep their colour."""
-    counted = image.getcolors(image.width * image.height) or []  # np.unique takes a hundred times as long
-    chosen = np.array([_bytes(color) for color in colors], dtype=np.int64).reshape(-1, 3)
-    for color in np.array([color for _, color in sorted(counted, reverse=True)], dtype=np.int64):
-        if len(chosen) < 200 and np.all(np.abs(chosen - color).max(axis=1) > 9):
-            chosen = np.vstack([chosen, color])
-    table = Image.new("P", (1, 1))
-    table.putpalette(chosen.flatten().tolist())
-    return table
