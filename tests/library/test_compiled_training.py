@@ -7,12 +7,14 @@ kernels, and captured, it is tested in tests/gpu/test_compiled_cuda.py.
 from __future__ import annotations
 
 import gc
+import importlib
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -105,6 +107,50 @@ def test_flushed_gradients_are_counted_by_emulation_all_the_same(counter: Any) -
     batch = DATA.batch(0)
     assert torch.equal(flushed_counts(plain.work, *batch), flushed_counts(ours.work, *batch))
     assert counter.frame_count == 0
+
+
+def test_torchs_cache_of_training_graphs_is_used_only_where_it_knows_the_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before torch 2.13 it takes a program that was made under FP16 for one under BF16."""
+    from torch._functorch import config
+    from torch._inductor import compile_fx
+
+    seen: list[bool] = []
+    monkeypatch.setattr(compile_fx, "compile_fx", lambda *_: seen.append(config.enable_autograd_cache))
+    for knows in (False, True):
+        monkeypatch.setattr(compiling, "KNOWS_AUTOCAST", knows)
+        with config.patch(enable_autograd_cache=True):
+            compiling._inductor(None, None)
+    assert seen == [False, True]
+    assert compiling.KNOWS_AUTOCAST or torch.__version__ < "2.13"
+
+
+@pytest.mark.parametrize(("version", "knows"), [("2.9.1", False), ("2.11.0+cu130", False), ("2.13.0+cpu", True)])
+def test_versions_are_compared_as_versions(version: str, knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+    assert knows == importlib.reload(compiling).KNOWS_AUTOCAST
+    monkeypatch.undo()
+    importlib.reload(compiling)
+
+
+def test_the_backward_pass_is_outside_of_autocast() -> None:
+    """As torch's documentation has it: inside, sums of gradients would be cast to FP32 and back."""
+    model = nn.Sequential(nn.Linear(64, 8), Watch(), nn.Linear(8, 10))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    TrainStep(model, sgd, Policy.preset("bf16-mixed"), LossScaler(), F.cross_entropy, "native")(*DATA.batch(0))
+    assert Watch.seen == {"forward": True, "backward": False}
+
+
+class Watch(nn.Module):
+    """Notes whether autocast is on where it computes."""
+
+    seen: dict[str, bool] = {}  # noqa: RUF012
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen["forward"] = torch.is_autocast_enabled("cpu")
+        x.register_hook(lambda _: self.seen.update(backward=torch.is_autocast_enabled("cpu")))
+        return x * 1
 
 
 def test_what_cannot_be_compiled() -> None:

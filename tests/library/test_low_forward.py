@@ -40,6 +40,7 @@ ONCE: dict[str, Kind] = {
     "conv1d": (F.conv1d, (rand(2, 3, 9), rand(4, 3, 3), rand(4)), {}),
     "conv2d, strided, padded": (F.conv2d, (image, rand(4, 4, 3, 3), rand(4)), strided),
     "conv2d, dilated, grouped": (F.conv2d, (image, rand(6, 2, 3, 3)), {"dilation": 2, "groups": 2}),
+    "conv2d, dilated in one direction": (F.conv2d, (image, rand(3, 4, 3, 3)), {"dilation": (1, 2)}),
     "conv2d, same": (F.conv2d, (image, rand(4, 4, 2, 3)), {"padding": "same"}),
     "conv2d of one sample": (F.conv2d, (rand(3, 9, 8), rand(4, 3, 3, 3)), {}),
     "conv3d": (F.conv3d, (volume, rand(3, 2, 2, 3, 2)), {}),
