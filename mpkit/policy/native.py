@@ -80,9 +80,9 @@ def _stored(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     own, forward = model.__dict__.get("forward"), model.forward
 
     def low_forward(*args: Any, **kwargs: Any) -> Any:
-        for module, name in owners:  # an attribute hides the parameter of the same name
-            module.__dict__[name] = module._parameters[name].to(dtype)  # type: ignore[union-attr]
         try:
+            for module, name in owners:  # an attribute hides the parameter of the same name
+                module.__dict__[name] = module._parameters[name].to(dtype)  # type: ignore[union-attr]
             return forward(*cast_floating(args, dtype), **cast_floating(kwargs, dtype))
         finally:
             for module, name in owners:

@@ -71,7 +71,7 @@ class GradientPlan:
 
     def fits(self) -> bool:
         """Tell whether the parameters still have the device and the dtype by which they were sorted."""
-        return all(b.params[0].device == b.device and b.params[0].dtype == b.dtype for b in self.buckets)
+        return all(p.dtype == b.dtype and p.device == b.device for b in self.buckets for p in b.params)
 
     def first_float16(self) -> Tensor | None:
         """Return a float16 parameter that has a gradient, if there is one."""
