@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image, ImageDraw
 
-from mpkit.course.pictures.canvas import Canvas, Frame, counts, font, palette
+from mpkit.course.pictures.canvas import SMALLEST, Canvas, Frame, counts, font, palette
 from mpkit.course.pictures.style import EDGE, INK, look
 
 RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
@@ -196,3 +196,14 @@ def test_counts_are_whole_round_and_end_with_the_axis() -> None:
     assert counts(20) == [0, 5, 10, 15, 20]
     assert counts(7) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert counts(1999)[-1] == 1750
+
+
+def test_words_that_would_be_cut_are_written_smaller(plain: tuple[Canvas, Axes]) -> None:
+    canvas, _ = plain
+    frame = canvas.frame()
+    for x, words in ((10, "short"), (10, "as wide as the picture"), (150, "too long to fit " * 3)):
+        frame.text((x, 10), words, size=20)
+    sizes = [size for _, _, _, size, *_ in frame._words]
+    assert sizes[0] == 20
+    assert font(sizes[1]).getlength(frame._words[1][1]) <= 190 < font(sizes[1] + 1).getlength(frame._words[1][1])
+    assert sizes[2] == SMALLEST, "smaller than that it could not be read"

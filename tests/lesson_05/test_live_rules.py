@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,3 +184,17 @@ def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_tr
         panel.stop()
 
     asyncio.run(check())
+
+
+def test_a_headline_too_long_for_the_picture_counts_who_is_off() -> None:
+    """Losses as they came on "bad start": the names alone were wider than the picture."""
+
+    def learner(first: float, last: float) -> SimpleNamespace:
+        return SimpleNamespace(records=[SimpleNamespace(loss=first)], loss=last, weight=lambda _: 1.0)
+
+    ends = {"static 2¹⁰": 8000.0, "apex-amp": 290.0, "megatron": 420.0, "torch": 220.0}
+    race: Any = SimpleNamespace(over=True, steps=80, reference=learner(8000.0, 220.0))
+    race.learners = {name: learner(8000.0, end) for name, end in ends.items()}
+    assert live_headline(race) == "static 2¹⁰ learns nothing; 2 end further off; 1 of 4 within 5% of FP32's 2.2e+02"
+    del race.learners["static 2¹⁰"], race.learners["apex-amp"]
+    assert live_headline(race) == "megatron ends at loss 4.2e+02; 1 of 2 within 5% of FP32's 2.2e+02"

@@ -96,15 +96,9 @@ class OneUpdate:
         self.frame.marks(self.axes, [(0.0, 0.0)], "o", INK, 11)
         self.frame.marks(self.axes, [(tip, 0.0)], "d", "#FFFFFF", 11)
         self.frame.text((0.0, 0.68), "weight", INK, 13, False, "rb", self.axes)
-        self.frame.text(
-            (tip + 0.03, 0.62),
-            f"update {self.at.update:.3g}: {spacings(self.at.share)}",
-            INK,
-            13,
-            False,
-            "lm",
-            self.axes,
-        )
+        words, near = f"update {self.at.update:.3g}: {spacings(self.at.share)}", tip < AHEAD / 2
+        place, anchor = ((tip + 0.03, 0.62), "lm") if near else ((tip, 0.76), "rb")  # no room on the right
+        self.frame.text(place, words, INK, 13, False, anchor, self.axes)
 
     def _round(self) -> None:
         """From the target to the value that is stored; and what is kept of the rest."""

@@ -15,7 +15,7 @@ from mpkit.course.recorded.history import GradientHistory
 SIZE = (1040, 560)  # pixels
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
 
-_COLUMNS = {"steps lost": 226, "flushed": 296, "end": 346}  # right edges, in pixels
+_COLUMNS = {"steps lost": 222, "flushed": 288, "end": 348}  # right edges, in pixels
 LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the steps that were taken. Doing well:",
           "at most 1% of the steps lost, 5% flushed, no Inf.")  # fmt: skip
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
@@ -98,7 +98,7 @@ class ScalerRaceFigure:
     def _table(self, frame: Frame, laps: Mapping[str, Lap]) -> None:
         left, top = 0.662 * SIZE[0], 0.155 * SIZE[1]
         trained = any(lap.loss is not None for lap in laps.values())
-        columns = {"lost": 180, "flushed": 240, "end": 294, "loss": 350} if trained else _COLUMNS
+        columns = {"lost": 184, "flushed": 240, "end": 298, "loss": 350} if trained else _COLUMNS
         frame.text((left, top), "rule", size=13, color=FAINT)
         for head, x in columns.items():
             frame.text((left + x, top), head, size=13, color=FAINT, anchor="ra")

@@ -105,7 +105,11 @@ def live_headline(race: LiveScales) -> str:
     good = len(race.learners) - len(stuck) - len(apart)
     if not parts:
         return f"{'All end' if good > 1 else 'It ends'} within 5% of FP32's loss, {reference:.2g}"
-    return "; ".join([*parts, f"{good} of {len(race.learners)} within 5% of FP32's {reference:.2g}"])
+    rest = f"{good} of {len(race.learners)} within 5% of FP32's {reference:.2g}"
+    title = "; ".join([*parts, rest])
+    if len(title) > LONGEST and apart:
+        title = "; ".join([*parts[: bool(stuck)], f"{len(apart)} end{'s' * (len(apart) == 1)} further off", rest])
+    return title
 
 
 def _lost_so_far(race: LiveScales) -> str:

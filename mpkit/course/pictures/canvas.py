@@ -28,6 +28,7 @@ from mpkit.course.pictures.style import EDGE, INK
 
 Points = Sequence[tuple[float, float]] | np.ndarray
 TICK = 5  # pixels: as long as matplotlib's own, and as far from the label
+SMALLEST = 10  # pixels: words are not made smaller than that to fit
 POINTS = 72 / 100  # of a pixel: the renderer counts widths in points, at 100 pixels an inch
 _ROUND = MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10], integer=True)
 Dash = str | tuple[float, tuple[float, ...]]
@@ -114,11 +115,13 @@ class Frame:
         """Words at `place`: pixels from the upper left corner or, with `axes`, data coordinates.
 
         `size` in pixels; `anchor` in PIL's letters, such as "la" (left, top), "mm" (middle), "rs" (right, baseline).
-        Lines of one text are centred.
+        Lines of one text are centred. Words that would be cut at the right edge are written smaller.
         """
         if axes is not None:
             x, y = axes.transData.transform(place)
             place = (float(x), self._canvas.size[1] - float(y))
+        if anchor[0] == "l":
+            size = _fitting(words, size, bold, self._canvas.size[0] - place[0])
         self._words.append((place, words, color, size, bold, anchor))
 
     def image(self) -> Image.Image:
@@ -180,6 +183,14 @@ def counts(most: int) -> list[float]:
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The figure's own typeface for the words that PIL writes; matplotlib brings the file along."""
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
+
+
+@lru_cache(maxsize=2000)
+def _fitting(words: str, size: int, bold: bool, room: float) -> int:
+    """`size`, or the largest below it in which the words are at most `room` pixels wide; `SMALLEST` if none is."""
+    while size > SMALLEST and max(map(font(size, bold).getlength, words.split("\n"))) > room:
+        size -= 1
+    return size
 
 
 @lru_cache(maxsize=2000)
