@@ -41,9 +41,14 @@ def record_transformer(argv: Sequence[str]) -> int:
     return int(importlib.import_module("mpkit.course.record.transformer").main(list(argv)))
 
 
+def robustness(argv: Sequence[str]) -> int:
+    """Turn the knobs of a lesson; mpkit.course.robustness.command knows its own options."""
+    return int(importlib.import_module("mpkit.course.robustness.command").main(list(argv)))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor, "bench": bench, "record": record, "record-speed": record_speed,
-    "record-transformer": record_transformer,
+    "record-transformer": record_transformer, "robustness": robustness,
 }  # fmt: skip
 SUMMARY = {
     "doctor": "what this machine can do, and what is missing",
@@ -51,6 +56,7 @@ SUMMARY = {
     "record": "record the gradients of real runs for the scaler race",
     "record-speed": "record the speed, memory and energy of training on this GPU",
     "record-transformer": "record transformers on this GPU: speed, memory, energy, final losses",
+    "robustness": "turn a lesson's knobs three times up and down, and see what its verdicts do",
 }
 
 

@@ -17,6 +17,16 @@ def test_a_verdict_holds_only_if_all_of_its_evidence_does() -> None:
     assert "it helps" not in open_._repr_html_()
 
 
+def test_a_control_that_passes_leaves_the_claim_open() -> None:
+    held = verdict("C08", "equal", {"FP16: within a point": True}, {"E4M3": True})
+    assert held.holds
+    assert repr(held).endswith("✓ FP16: within a point\n  ✓ control, must fail and does: E4M3")
+    blind = verdict("C08", "equal", {"FP16: within a point": True}, {"E4M3": False})
+    assert not blind.holds
+    assert repr(blind).startswith("C08: this run does not decide it")
+    assert repr(blind).endswith("✗ control, must fail and does not: E4M3")
+
+
 def test_a_verdict_without_evidence_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a verdict on C05 needs evidence: pass what was measured"):
         verdict("C05", "it helps", {})

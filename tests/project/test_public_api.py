@@ -33,7 +33,8 @@ LIBRARY = frozenset(
     "scaling policy optim tracing training".split()
 )
 SHARED = frozenset(
-    "start device gpu table markup read_number arithmetic nets runs recorded doctor pictures panels exercises".split()
+    "start device gpu table markup read_number arithmetic nets runs recorded robustness doctor pictures panels "
+    "exercises".split()
 )
 HEAVY = ("matplotlib", "ipywidgets", "IPython", "sklearn", "PIL")
 

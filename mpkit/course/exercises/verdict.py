@@ -1,23 +1,28 @@
 """A verdict on one of the article's claims, drawn from what the lesson's cells measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpkit.course import markup
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, the sentence that is concluded if all of the evidence came out as expected, and the evidence."""
+    """A claim, what is concluded if all of the evidence came out as expected, the evidence, and its controls.
+
+    A control is a run that was made bad on purpose and must fail the test that the evidence passed: else the test could
+    not have found anything, and the claim stays open.
+    """
 
     claim: str
     conclusion: str
     evidence: Mapping[str, bool]
+    controls: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
-        """True if every piece of evidence came out as the conclusion needs it."""
-        return bool(self.evidence) and all(self.evidence.values())
+        """True if every piece of evidence came out as the conclusion needs it, and every control failed its test."""
+        return bool(self.evidence) and all(self.evidence.values()) and all(self.controls.values())
 
     def __repr__(self) -> str:
         return "\n  ".join([self._headline(), *self._rows()])
@@ -28,23 +33,30 @@ class Verdict:
         return markup.card(inner, "good" if self.holds else "bad")
 
     def _rows(self) -> list[str]:
-        return [f"{'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
+        evidence = [f"{'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
+        said = {True: "✓ control, must fail and does", False: "✗ control, must fail and does not"}
+        return evidence + [f"{said[failed]}: {what}" for what, failed in self.controls.items()]
 
     def _headline(self) -> str:
         return f"{self.claim}: {self.conclusion if self.holds else 'this run does not decide it'}"
 
 
-def verdict(claim: str, conclusion: str, evidence: Mapping[str, bool]) -> Verdict:
+def verdict(
+    claim: str, conclusion: str, evidence: Mapping[str, bool], controls: Mapping[str, bool] | None = None
+) -> Verdict:
     """Judge a claim such as "C05".
 
     Args:
         claim: the claim's id.
         conclusion: what is concluded if every piece of evidence is True.
         evidence: sentence → whether it was measured to be so.
+        controls: a bad run and the test that it must fail → whether it failed. "Equal", "within" and "as good as" need
+            one.
 
     Raises:
         ValueError: there is no evidence.
     """
     if not evidence:
         raise ValueError(f"a verdict on {claim} needs evidence: pass what was measured, sentence → True or False.")
-    return Verdict(claim, conclusion, {what: bool(found) for what, found in evidence.items()})
+    plain = [{what: bool(found) for what, found in rows.items()} for rows in (evidence, controls or {})]
+    return Verdict(claim, conclusion, *plain)
