@@ -1,29 +1,20 @@
-"""Measure every row in several fresh processes, and merge what they found.
-
-One process is one draw: in each, cuDNN chooses its algorithms anew and memory lies elsewhere. So what is told as a fact
-is a median over processes, and the row says how far they lie apart.
-"""
+"""Measure every row in several fresh processes, and merge what they found: medians, and how far they lie apart."""
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
+from mpkit import processes
 from mpkit.bench.measure import Case, Row
 
 COMMAND = (sys.executable, "-m", "mpkit", "bench")
 FIGURES = ("ours_ms", "peer_ms", "ratio", "ratio_quartiles", "note")
-Place = dict[str, str]  # what a process finds in its environment
+PATIENCE = 3600  # seconds that a process may take for all of its rows; some minutes are usual
 
 
 @dataclass(frozen=True)
@@ -77,42 +68,22 @@ def _failures(found: Sequence[Row]) -> list[str]:
     return [f"process {number} of {len(found)}: {note}" for number, note in failed.items()]
 
 
-def places(gpus: int) -> list[Place]:
-    """Where processes may run at the same time: with one GPU, one after the other where this process would.
-
-    Raises:
-        ValueError: there are not so many GPUs.
-    """
-    if gpus == 1:
-        return [{}]
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = seen.split(",") if seen else [str(number) for number in range(torch.cuda.device_count())]
-    if gpus > len(names):
-        raise ValueError(f"--gpus {gpus} asks for more GPUs than there are ({len(names)}).")
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:gpus]]
-
-
-def run(options: Sequence[str], processes: int, at: Sequence[Place]) -> list[Ended]:
+def run(options: Sequence[str], count: int, at: Sequence[str | None]) -> list[Ended]:
     """Start `python -m mpkit bench` with these options so often, never two at one place, and wait for all of them."""
-    free: SimpleQueue[Place] = SimpleQueue()
-    for place in at:
-        free.put(place)
-    with TemporaryDirectory(prefix="mpkit-bench-") as folder, ThreadPoolExecutor(len(at)) as pool:
-        return list(pool.map(lambda number: _child(options, number, Path(folder), free), range(processes)))
+    with TemporaryDirectory(prefix="mpkit-bench-") as name:
+        folder = Path(name)
+        files = [folder / f"{number}.json" for number in range(count)]
+        alone = ("--processes", "1", "--gpus", "1", "--json")
+        commands = [[*COMMAND, *options, *alone, str(file)] for file in files]
+        ended = processes.in_turn(commands, at, folder / "compiled", PATIENCE)
+        return [_rows(*pair) for pair in zip(files, ended, strict=True)]
 
 
-def _child(options: Sequence[str], number: int, folder: Path, free: "SimpleQueue[Place]") -> Ended:
-    file = folder / f"{number}.json"
-    command = [*COMMAND, *options, "--processes", "1", "--gpus", "1", "--json", str(file)]
-    place = free.get()
-    try:
-        # What torch.compile has made is shared, so that only the first process waits for it. The child's table is
-        # progress: it goes to this one's standard error (2), and its own errors are kept for its last words.
-        around = {**os.environ, **place, "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
-        done = subprocess.run(command, env=around, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
-    finally:
-        free.put(place)
+def _rows(file: Path, ended: processes.Ended) -> Ended:
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
-    said = done.stderr.strip().splitlines() or ["it said nothing"]
-    last_words = f"the process ended with status {done.returncode} before it had this row: {said[-1]}"
-    return Ended({(row["name"], row["peer"]): Row(**row) for row in rows}, last_words)
+    said = ended.last_words.splitlines() or ["it said nothing"]
+    how = ended.trouble if ended.status is None else f"ended with status {ended.status}"
+    return Ended(
+        {(row["name"], row["peer"]): Row(**row) for row in rows},
+        f"the process {'was ' if ended.status is None else ''}{how} before it had this row: {said[-1]}",
+    )

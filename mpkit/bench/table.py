@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from mpkit import processes
 from mpkit.bench import browser as bench_browser
 from mpkit.bench import cpu as bench_cpu
 from mpkit.bench import gpu as bench_gpu
@@ -61,7 +62,7 @@ def _here(options: argparse.Namespace, argv: list[str]) -> int:
 def _in_processes(options: argparse.Namespace, argv: list[str]) -> int:
     """Measure in fresh processes. This one looks at the device only when they have ended."""
     try:
-        at = bench_processes.places(options.gpus)
+        at: list[str | None] = [None] if options.gpus == 1 else [*processes.gpus(options.gpus)]
     except ValueError as error:
         _parser().error(str(error))
     chosen = _chosen(_cases(options, ExitStack()), options.only)

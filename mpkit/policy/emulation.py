@@ -6,8 +6,7 @@ format follows torch's autocast: matrix work in the low format, reductions, expo
 else in the widest format among its inputs.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -160,22 +159,6 @@ def is_low(x: Tensor, fmt: FloatFormat | None = None) -> bool:
 def _mark(x: Tensor, fmt: FloatFormat) -> Tensor:
     x._mpkit_low = fmt  # type: ignore[attr-defined]
     return x
-
-
-ACTIVE: list[Emulation] = []
-
-
-@contextmanager
-def shadowed() -> Iterator[None]:
-    """What is active now pauses inside this block; FP32 too replaces it."""
-    outer = [mode for mode in ACTIVE if not mode.shadowed]
-    for mode in outer:
-        mode.shadowed = True
-    try:
-        yield
-    finally:
-        for mode in outer:
-            mode.shadowed = False
 
 
 def _backward(tensor: Tensor, retain_graph: bool | None = None, create_graph: bool = False) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -17,24 +18,31 @@ class LowForward(TorchFunctionMode):
     """Inside, matrix work runs forward in `dtype`, and its gradients in FP32.
 
     autograd gives a gradient the dtype of its tensor, so results are handed on as float32 tensors (with 16-bit values).
+    As under torch.autocast, what has no float32 operand or writes into `out=` is left alone. A gradient of a gradient
+    is refused: it would pass by the rounding.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
+        self.shadowed = False  # while another policy is active inside this one
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Replace matrix operations."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if self.shadowed:
+            return func(*args, **kwargs)
         if name in OPAQUE:
             raise NotImplementedError(
                 f"{name} hides its matrix products; write the layer with torch.nn.Linear, matmul or "
                 "scaled_dot_product_attention."
             )
-        if name not in MATRIX:
+        if name not in MATRIX or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))
+        if not any(isinstance(leaf, Tensor) and leaf.dtype == torch.float32 for leaf in leaves):
+            return func(*args, **kwargs)
         return _LowMatrix.apply(func, spec, self.dtype, *leaves)  # type: ignore[no-untyped-call]
 
 
@@ -52,6 +60,7 @@ class _LowMatrix(torch.autograd.Function):
         return func(*args, **kwargs).float()  # type: ignore[no-any-return]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         leaves, wanted = list(ctx.others), []
         for place, low in zip(ctx.places, ctx.saved_tensors, strict=True):
@@ -61,10 +70,11 @@ class _LowMatrix(torch.autograd.Function):
                 wanted.append(place)
         # Autograd knows how to differentiate the operation, so it runs again, but for the product, which nobody needs.
         light: Any = Unmultiplied() if getattr(ctx.func, "__name__", "") in ONCE else nullcontext()  # type: ignore[no-untyped-call]
-        with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False), light:
-            args, kwargs = tree_unflatten(leaves, ctx.spec)
-            out = ctx.func(*args, **kwargs)
-        found = torch.autograd.grad(out, [leaves[place] for place in wanted], grads[0])
+        with torch.autocast(grads[0].device.type, enabled=False):  # the caller's, which may be on in a backward pass
+            with torch.enable_grad(), light:
+                args, kwargs = tree_unflatten(leaves, ctx.spec)
+                out = ctx.func(*args, **kwargs)
+            found = torch.autograd.grad(out, [leaves[place] for place in wanted], grads[0])
         by_place = dict(zip(wanted, found, strict=True))
         return (None, None, None, *(by_place.get(place) for place in range(len(leaves))))
 

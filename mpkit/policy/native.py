@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from mpkit.casting import cast_floating
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
 from mpkit.policy.hardware import in_hardware
 from mpkit.policy.low_forward import LowForward
+from mpkit.policy.low_weights import low_weights
+from mpkit.policy.nesting import active
 from mpkit.policy.tf32 import tf32
 
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
@@ -56,42 +56,11 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
         if kind in ("fp32", "tf32", "low forward"):  # else left alone: cuDNN would choose its algorithms a second time
             stack.enter_context(tf32(kind == "tf32"))
         if kind == "stored":
-            stack.enter_context(_stored(model, DTYPES[forward]))
+            stack.enter_context(low_weights(model, DTYPES[forward]))
         if kind == "autocast" or (kind == "stored" and loss == FP32):
             stack.enter_context(torch.autocast(device, dtype=DTYPES[forward]))
         if kind == "low forward":
-            stack.enter_context(LowForward(DTYPES[forward]))
+            mode = LowForward(DTYPES[forward])
+            stack.enter_context(active(mode))
+            stack.enter_context(mode)
         yield
-
-
-@contextmanager
-def _stored(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """During the model's forward pass its modules see low copies of their weights; gradients reach the FP32 ones.
-
-    The model's `forward` is replaced, not hooked: to torch.compile every new hook is a new program.
-    """
-    owners = [
-        (module, name)
-        for module in model.modules()
-        if not isinstance(module, _NormBase)
-        for name, p in module._parameters.items()
-        if p is not None
-    ]
-    own, forward = model.__dict__.get("forward"), model.forward
-
-    def low_forward(*args: Any, **kwargs: Any) -> Any:
-        try:
-            for module, name in owners:  # an attribute hides the parameter of the same name
-                module.__dict__[name] = module._parameters[name].to(dtype)  # type: ignore[union-attr]
-            return forward(*cast_floating(args, dtype), **cast_floating(kwargs, dtype))
-        finally:
-            for module, name in owners:
-                module.__dict__.pop(name, None)
-
-    model.forward = low_forward
-    try:
-        yield
-    finally:
-        del model.forward
-        if own is not None:
-            model.forward = own

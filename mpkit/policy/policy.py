@@ -14,10 +14,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.policy.application import Application
-from mpkit.policy.emulation import ACTIVE, Emulation, shadowed
+from mpkit.policy.emulation import Emulation
 from mpkit.policy.hardware import in_hardware
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import Kind, kind_of, natively
+from mpkit.policy.nesting import active, replacing
 from mpkit.policy.tf32 import tf32
 
 
@@ -88,7 +89,8 @@ class Policy:
         """Run `model` under this policy inside the with block.
 
         Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it. With
-        activation checkpointing the backward pass belongs inside too. An apply inside another one replaces it there.
+        activation checkpointing the backward pass belongs inside too; natively that works for FP32 and what autocast
+        does (fp16-mixed, bf16-mixed). An apply inside another one, or inside torch.autocast, replaces it there.
         Buffers and optimizer state stay FP32, gradients are unscaled in FP32, and other threads are not emulated.
         Parameters and data stay float32 tensors. If `update` is a 16-bit format, the parameters are rounded to it
         on entry and after every optimizer step inside the block, as after `model.half()`.
@@ -118,7 +120,6 @@ class Policy:
             if meter is not None:
                 raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
             self.kind()  # or its error
-        _ = engine == "native" and self.kind
         return engine
 
     def running(self, model: nn.Module, engine: str, meter: Meter | None = None) -> AbstractContextManager[nn.Module]:
@@ -132,26 +133,22 @@ class Policy:
             if self.update != FP32:  # a hook costs every optimizer's every step
                 hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
                 stack.callback(hook.remove)
-            stack.enter_context(shadowed())
+            stack.enter_context(replacing(_device_of(model)))
             stack.enter_context(natively(self.kind(), self.forward, self.loss, model))
             yield model
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
-        first = next(model.parameters(), None)
-        exact = tf32(False) if first is not None and first.is_cuda else nullcontext()
-        with shadowed(), exact:  # emulated is what FP32 arithmetic gives
+        device = _device_of(model)
+        exact = tf32(False) if device == "cuda" else nullcontext()
+        with replacing(device), exact:  # emulated is what FP32 arithmetic gives
             if self == Policy():
                 yield model
                 return
             mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
             self.store_(model.parameters())
-            ACTIVE.append(mode)  # modes nest, and only the innermost may round: the others are told to rest
-            try:
-                with mode, self._round_after_steps(model, mode):
-                    yield model
-            finally:
-                ACTIVE.remove(mode)
+            with active(mode), mode, self._round_after_steps(model, mode):
+                yield model
 
     def store_(self, params: Iterable[Tensor]) -> None:
         """Round weights in place to the format of `update`. Inside `apply` this happens after every optimizer step."""
@@ -188,6 +185,12 @@ class Policy:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _device_of(model: nn.Module) -> str:
+    """The kind of device that its first parameter is on, such as "cuda"; a CPU if it has none."""
+    first = next(model.parameters(), None)
+    return "cpu" if first is None else first.device.type
 
 
 def _require_plain_float32(model: nn.Module) -> None:

@@ -195,7 +195,7 @@ class LossScaler:
         if plan is None or not plan.fits():
             old, plan = plan, GradientPlan(params, self._state.scale.device)
             if old is not None:
-                plan.stage, plan.found_inf = old.stage, old.found_inf
+                plan.stage, plan.found_inf, plan.captured = old.stage, old.found_inf, old.captured
             self._plans = [plan, *(one for one in self._plans if one is not old)]
         return self._state.scale, plan
 

@@ -15,12 +15,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """`function`, compiled when it is first called, for the shapes that it sees.
 
-    Torch keeps what it compiled with the function's code, and gives up, in silence, at the eighth version of one code
-    (torch._dynamo.config.recompile_limit). A loop that trains nine models would train the ninth one slowly. So each
-    call of this function makes a code of its own, which ends with what it returns.
+    Torch keeps what it compiled with the function's code, and after eight versions of one code
+    (torch._dynamo.config.recompile_limit) it runs the function as it is, with one line in its log. A loop that trains
+    nine models would train the ninth one slowly. So each call of this function makes a code of its own, which ends with
+    what it returns. A model with graph breaks is compiled in pieces, which have the codes of its own functions, and
+    share those.
 
-    `function`: a Python function; what it closes over is looked at, not copied. Shapes are taken as fixed: each new
-    shape compiles once more, and is then as fast as the first.
+    `function`: a Python function; what it closes over is looked at, not copied. Shapes are taken as fixed: up to eight
+    of them are compiled, each as fast as the first; the ninth runs eagerly.
     """
     assert isinstance(function, FunctionType)
     code: CodeType = function.__code__.replace()

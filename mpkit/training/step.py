@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -43,6 +43,11 @@ class StepTensors(NamedTuple):
 class TrainStep:
     """The description of a run, and its step: call it with a batch. The parts are those of `mpkit.fit`.
 
+    What the model is made of is looked at once, at the first step: layers that join later are not.
+
+    `micro_batches`: the batch is cut into so many equal parts, whose losses count equally. That is the whole batch's
+    gradient if the loss is a mean over its examples. Where it is a sum, or leaves targets out (`ignore_index`), it is
+    not; have the loss divide by what the whole batch counts.
     `measure_norm`: False leaves the gradient's norm out. If nothing is clipped either, a fused optimizer divides by the
     scale inside its step, and `.grad` stays scaled.
     """
@@ -62,10 +67,15 @@ class TrainStep:
     def __post_init__(self) -> None:
         if self.compile and (why := why_not(self.policy, self._engine)):
             raise ValueError(why)
-        if self.max_norm is not None and not 0 < self.max_norm < math.inf:
+        norm = self.max_norm
+        if norm is not None and (type(norm) not in (int, float) or not 0 < norm < math.inf):
             raise ValueError(f"max_norm={self.max_norm!r}; use a finite number above 0, or None for no clipping.")
-        if not isinstance(self.micro_batches, int) or self.micro_batches < 1:
+        if type(self.micro_batches) is not int or self.micro_batches < 1:  # True is an int too
             raise ValueError(f"micro_batches={self.micro_batches!r}; use a whole number from 1 on.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy or a pickle: the description, without what was found and compiled at the first step."""
+        return {field.name: self.__dict__[field.name] for field in fields(self)}
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> StepTensors:
         """Train on one batch."""
@@ -92,13 +102,13 @@ class TrainStep:
 
         ValueError: the batch cannot be divided into so many equal parts.
         """
+        if self.micro_batches == 1:
+            return self._part(inputs, targets)
         if len(inputs) % self.micro_batches:
             raise ValueError(
                 f"a batch of {len(inputs)} cannot be divided into {self.micro_batches} equal micro-batches; use a "
                 "number that divides it."
             )
-        if self.micro_batches == 1:
-            return self._part(inputs, targets)
         parts = zip(inputs.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True)
         return torch.stack([self._part(*part).detach() for part in parts]).mean(0)
 

@@ -29,10 +29,16 @@ for name in ("--part", "--into", "--seconds"):
 chosen = parser.parse_args()
 if chosen.part == "bad":
     sys.exit("the GPU fell off")
+if chosen.part == "silent":
+    sys.exit()
+with open(os.path.join(os.path.dirname(chosen.into), "order"), "a") as order:
+    order.write(chosen.part + " ")
 gpu = "another" if chosen.part == "elsewhere" else "one"
 seen = {key: os.environ[key] for key in ("CUDA_VISIBLE_DEVICES", "TORCHINDUCTOR_CACHE_DIR")}
 seen = {"pid": os.getpid(), "seconds": float(chosen.seconds), "seen": [seen]}
 json.dump({"machine": {"gpu": gpu}, "figures": {"rows": {chosen.part: seen}}}, open(chosen.into, "w"))
+if chosen.part == "late":
+    sys.exit("it broke at the very end")
 """
 NOTHING = Part(lambda _: {})
 MACHINE = {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2", "cuda": "13", "cudnn": "9", "triton": "3", "python": "3.12",
@@ -76,6 +82,28 @@ def test_a_run_that_was_broken_off_measures_only_the_rest(recorder: Recorder) ->
     assert len(before) == 3
     recorder.gather({"good": NOTHING, "other": NOTHING}, ["--seconds", "1"])
     assert all(path.read_text() == words for path, words in before.items())
+
+
+def test_another_option_is_measured_anew(recorder: Recorder) -> None:
+    for seconds in (1.0, 2.0):
+        found = recorder.gather({"a": NOTHING}, ["--seconds", str(seconds)])
+        assert found.figures["rows"]["a"]["seconds"] == seconds
+
+
+@pytest.mark.parametrize(("part", "said"), [("late", "it broke at the very end"), ("silent", "it wrote nothing")])
+def test_a_process_that_fails_at_its_end_has_failed(recorder: Recorder, part: str, said: str) -> None:
+    with pytest.raises(RuntimeError, match="3 of 3 processes failed") as told:
+        recorder.gather({part: NOTHING}, ["--seconds", "1"])
+    assert f"{part}, process 1: {said}" in str(told.value)
+
+
+def test_long_parts_start_first_and_second_processes_last(recorder: Recorder) -> None:
+    recorder.gpus = ["0"]
+    parts = {"short": NOTHING, "long": Part(NOTHING.measure, long=True), "once": Part(NOTHING.measure, once=True)}
+    recorder.gather(parts, ["--seconds", "1"])
+    assert (recorder.folder / "order").read_text().split() == [
+        "long", "short", "once", "long", "short", "long", "short",
+    ]  # fmt: skip
 
 
 def test_two_machines_make_no_record(recorder: Recorder) -> None:
@@ -128,6 +156,7 @@ def in_this_process(self: Recorder, parts: Mapping[str, Part], options: Sequence
     parser, found = argparse.ArgumentParser(), {}
     for name, kind in (("--batch", int), ("--seconds", float), ("--rate", float), ("--steps", int)):
         parser.add_argument(name, type=kind)
+    self.options = options
     for name in parts:
         chosen = parser.parse_args(options)
         chosen.part, chosen.into = name, self._file((name, 0))

@@ -6,10 +6,13 @@ kernels, and captured, it is tested in tests/gpu/test_compiled_cuda.py.
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
+import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,6 +222,9 @@ def test_emulation_counts_what_each_micro_batch_flushes() -> None:
     [
         ({"max_norm": 0.0}, "max_norm=0.0; use a finite number above 0, or None for no clipping"),
         ({"max_norm": float("nan")}, "max_norm=nan; use a finite number above 0"),
+        ({"max_norm": "1"}, "max_norm='1'; use a finite number above 0"),
+        ({"max_norm": True}, "max_norm=True; use a finite number above 0"),
+        ({"micro_batches": True}, "micro_batches=True; use a whole number from 1 on"),
         ({"micro_batches": 0}, "micro_batches=0; use a whole number from 1 on"),
         ({"micro_batches": 2.0}, "micro_batches=2.0; use a whole number from 1 on"),
     ],
@@ -244,3 +250,57 @@ def test_parameters_that_the_optimizer_does_not_step_start_at_zero_too() -> None
     assert first is not None
     next(training)
     assert model[0].weight.grad is not first
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))], ids=["copy", "pickle"])
+def test_a_step_that_was_used_can_be_copied(twin: Any) -> None:
+    """What it has compiled and cached belongs to the model that it was made for."""
+    first = TrainStep(
+        nn.Linear(64, 2),
+        None,
+        Policy(),
+        LossScaler(StaticScale(1.0)),
+        F.cross_entropy,  # type: ignore[arg-type]
+    )
+    step = replace(first, optimizer=torch.optim.SGD(first.model.parameters(), lr=0.1))
+    inputs, targets = DATA.inputs[:8], torch.zeros(8, dtype=torch.int64)
+    step(inputs, targets)
+    before = [p.clone() for p in step.model.parameters()]
+    other = twin(step)
+    other(inputs, targets)
+    assert all(map(torch.equal, before, step.model.parameters())), "the original is not trained"
+    assert not torch.equal(before[0], next(other.model.parameters()))
+
+
+def test_one_batch_may_be_whatever_the_model_takes() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 2)
+
+        def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+            out: Tensor = self.layer(inputs["a"] + inputs["b"])
+            return out
+
+    model, none = Pair(), torch.zeros(0)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.001)
+    step = TrainStep(model, sgd, Policy(), LossScaler(StaticScale(1.0)), lambda out, _: out.square().mean())
+    losses = [float(step({"a": DATA.inputs[:8], "b": DATA.inputs[:8]}, none).losses.detach()) for _ in range(3)]  # type: ignore[arg-type]
+    assert losses[2] < losses[0]
+
+
+def test_a_sum_over_micro_batches_is_their_mean_as_is_said() -> None:
+    def gradient(loss: Any, parts: int) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(64, 2)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+        step = TrainStep(model, sgd, Policy(), LossScaler(StaticScale(1.0)), loss, micro_batches=parts)
+        step(DATA.inputs[:8], torch.zeros(8, dtype=torch.int64))
+        assert model.weight.grad is not None
+        return model.weight.grad
+
+    def summed(out: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(out, targets, reduction="sum")
+
+    torch.testing.assert_close(gradient(F.cross_entropy, 4), gradient(F.cross_entropy, 1))
+    torch.testing.assert_close(4 * gradient(summed, 4), gradient(summed, 1))

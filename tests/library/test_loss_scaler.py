@@ -159,6 +159,34 @@ def test_parameters_added_or_converted_later_are_seen() -> None:
     assert (b.item(), b.dtype) == (-2.0, torch.float64)
 
 
+def test_one_parameter_that_is_converted_later_is_seen() -> None:
+    """The first one stays as it was: every one has to be looked at."""
+    a, b, scaler = parameter(0.0), parameter(0.0), LossScaler()
+    optimizer = sgd(a, b)
+    b.grad = torch.zeros_like(b)
+    one_step(scaler, a, optimizer, 1.0)
+    b.data, b.grad = b.data.half(), None
+    b.grad = torch.ones_like(b)
+    give(scaler, a, 1.0)
+    with pytest.raises(ValueError, match="float16"):
+        scaler.unscale_(optimizer)
+
+
+def test_a_plan_that_is_sorted_anew_keeps_its_flag() -> None:
+    """A step that was captured in a graph writes into that tensor."""
+    a, scaler = parameter(0.0), LossScaler()
+    optimizer = sgd(a)
+    one_step(scaler, a, optimizer, 1.0)
+    (plan,) = scaler._plans
+    flag, plan.captured = plan.found_inf, True
+    a.data, a.grad = a.data.double(), None
+    one_step(scaler, a, optimizer, 1.0)
+    (again,) = scaler._plans
+    assert again is not plan
+    assert again.found_inf is flag
+    assert again.captured
+
+
 def test_a_constant_rule_skips_and_keeps_its_scale() -> None:
     for rule, scale in ((NoScaling(), 1.0), (StaticScale(128.0), 128.0)):
         p, scaler = parameter(3.0), LossScaler(rule)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from mpkit.course.record.processes import Gathered, Part, Recorder
 from mpkit.course.recorded.machine import header, write
+from mpkit.processes import gpus
 
 
 def arguments(kind: str, about: str, seconds: float) -> argparse.ArgumentParser:
@@ -32,15 +32,15 @@ def recorder(parser: argparse.ArgumentParser, chosen: argparse.Namespace, module
     """What runs the parts of `module`. Ends the program with a message if there are not so many GPUs."""
     if not torch.cuda.is_available():
         parser.error("this needs a CUDA device, and there is none here.")
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    seen = named if named != [""] else [str(number) for number in range(torch.cuda.device_count())]
-    if not 1 <= chosen.gpus <= len(seen):
-        parser.error(f"--gpus {chosen.gpus}: torch sees {len(seen)} here; use a number from 1 to that.")
+    try:
+        names = gpus(chosen.gpus)
+    except ValueError as error:
+        parser.error(str(error))
     if chosen.processes < 1:
         parser.error(f"--processes {chosen.processes}: at least 1 is needed, and 3 or more say how far they differ.")
     folder = chosen.work or Path(tempfile.mkdtemp(prefix="mpkit-record-"))
     folder.mkdir(parents=True, exist_ok=True)
-    return Recorder(module, chosen.processes, seen[: chosen.gpus], folder)
+    return Recorder(module, chosen.processes, names, folder)
 
 
 def measure_only(recorder: Recorder, parts: Mapping[str, Part], only: str, options: Sequence[str]) -> int:

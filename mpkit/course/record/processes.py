@@ -1,26 +1,22 @@
 """Each figure in fresh processes: a command starts itself again for every part, several times, spread over the GPUs.
 
-cuDNN's choice of algorithms, the clock of the GPU and the host's Python differ from process to process more than within
-one. So what is recorded is the median of several processes, and their range.
+What is recorded is the median of several processes, and their range.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import queue
 import statistics
-import subprocess
 import sys
-import threading
-import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpkit.course.recorded.machine import machine
+from mpkit.processes import Ended, in_turn
 
 Figures = dict[str, Any]  # nested; the leaves are numbers, lists, or None where there is none
 Job = tuple[str, int]  # a part, and which of its processes, from 0 on
@@ -55,29 +51,38 @@ class Recorder:
         module: its `PARTS` maps names to `Part`, and its `main` hands `--part` to `measure_here`.
         processes: how often each part is repeated.
         gpus: values for CUDA_VISIBLE_DEVICES. Each GPU runs one process at a time.
-        folder: where the processes leave their figures, and torch.compile its cache. What lies there already is not
-            measured again, so a run that was broken off goes on.
+        folder: where the processes leave their figures, and torch.compile its cache. What lies there already
+            with the same options is not measured again, so a run that was broken off goes on.
     """
 
     def __init__(self, module: str, processes: int, gpus: Sequence[str], folder: Path) -> None:
         self.module, self.processes, self.gpus, self.folder = module, processes, gpus, folder
         self.failures: list[str] = []
+        self.options: Sequence[str] = ()
 
     def gather(self, parts: Mapping[str, Part], options: Sequence[str]) -> Gathered:
         """Measure all parts, in this order. RuntimeError: a process failed, or they ran on different machines."""
         self.failures.clear()
+        self.options = options
         turns = {name: 1 if part.once else self.processes for name, part in parts.items()}
         jobs = [(name, turn) for name in parts for turn in range(turns[name])]
-        waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
         # A part's second process comes after all first ones, so that it finds what torch.compile has stored.
-        for job in sorted(jobs, key=lambda job: (job[1], not parts[job[0]].long)):
-            if not self._file(job).exists():
-                waiting.put(job)
-        threads = [threading.Thread(target=self._work, args=(gpu, waiting, options)) for gpu in self.gpus]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        jobs.sort(key=lambda job: (job[1], not parts[job[0]].long))
+        todo = [job for job in jobs if not self._file(job).exists()]
+        commands = [
+            [sys.executable, "-m", self.module, "--part", job[0], "--into", str(self._file(job)), *options]
+            for job in todo
+        ]
+
+        def told(number: int, ended: Ended) -> None:
+            name, turn = todo[number]
+            trouble = ended.trouble or ("" if self._file(todo[number]).exists() else "it wrote nothing")
+            said = f"{name}, process {turn + 1}: {trouble or f'{ended.seconds:.0f} s'}"
+            print(f"GPU {ended.place}: {said}", flush=True)  # noqa: T201
+            if trouble:
+                self.failures.append(said)
+
+        in_turn(commands, self.gpus, self.folder / "compiled", PATIENCE, told)
         if self.failures:
             raise RuntimeError("\n".join([
                 f"{len(self.failures)} of {len(jobs)} processes failed. What the others found is kept: the same "
@@ -89,36 +94,8 @@ class Recorder:
 
     def _file(self, job: Job) -> Path:
         plain = "".join(letter if letter.isalnum() else "_" for letter in job[0])
-        return self.folder / f"{plain}.{job[1]}.json"
-
-    def _work(self, gpu: str, waiting: queue.SimpleQueue[Job], options: Sequence[str]) -> None:
-        while True:
-            try:
-                job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            start, trouble = time.perf_counter(), self._process(gpu, job, options)
-            told = f"{job[0]}, process {job[1] + 1}: {trouble or f'{time.perf_counter() - start:.0f} s'}"
-            print(f"GPU {gpu}: {told}", flush=True)  # noqa: T201
-            if trouble:
-                self.failures.append(told)
-
-    def _process(self, gpu: str, job: Job, options: Sequence[str]) -> str:
-        """Start one process and wait for it; returns the end of what it said if it failed, else ""."""
-        file = self._file(job)
-        command = [sys.executable, "-m", self.module, "--part", job[0], "--into", str(file), *options]
-        threads = max(1, min(8, (os.cpu_count() or 1) // len(self.gpus)))  # of the compiler, beside the other GPUs
-        environment = {
-            **os.environ, "CUDA_VISIBLE_DEVICES": gpu, "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled"),
-            "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
-        }  # fmt: skip
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            return f"not done after {PATIENCE} s"
-        if done.returncode == 0 and file.exists():
-            return ""
-        return "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:]) or f"status {done.returncode}"
+        asked = zlib.crc32(" ".join(self.options).encode())  # another option measures something else
+        return self.folder / f"{plain}.{asked:08x}.{job[1]}.json"
 
 
 def measure_here(parts: Mapping[str, Part], chosen: argparse.Namespace) -> int:

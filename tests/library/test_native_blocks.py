@@ -1,0 +1,214 @@
+"""Native policies inside each other, copied models, and blocks that end in another order."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles.reference_models import classifier, images, labels
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
+
+from mpkit import Policy
+
+SINGLE = ["fp32", "fp16-true", "bf16-true", "fp16-master", "fp16-mixed", "bf16-mixed", "article"]
+
+
+def outputs(model: nn.Module) -> Tensor:
+    return model(images()).detach().float()
+
+
+def alone(policy: str, engine: str = "native") -> Tensor:
+    model = classifier()
+    with Policy.preset(policy).apply(model, engine=engine):
+        return outputs(model)
+
+
+@pytest.mark.parametrize("inner", SINGLE)
+@pytest.mark.parametrize("outer", ["fp16-true", "bf16-mixed", "article"])
+def test_the_inner_policy_replaces_the_outer_one(outer: str, inner: str) -> None:
+    if inner.endswith("true"):
+        pytest.skip("it rounds the weights for good, so that the outer result is another")
+    model = classifier()
+    with Policy.preset(outer).apply(model, engine="native"):
+        before = outputs(model)
+        with Policy.preset(inner).apply(model, engine="native"):
+            inside = outputs(model)
+        assert torch.equal(outputs(model), before)
+    if outer != "fp16-true":  # which rounded the weights
+        assert torch.equal(inside, alone(inner))
+    if inner == "fp32":
+        assert torch.equal(inside, model(images()))
+
+
+@pytest.mark.parametrize("engine", ["native", "emulated"])
+def test_a_policy_replaces_torch_autocast(engine: str) -> None:
+    model = classifier()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(images())
+        with Policy().apply(model, engine=engine):
+            assert torch.equal(model(images()), alone("fp32"))
+        with Policy.preset("fp16-mixed").apply(model, engine=engine):
+            assert torch.equal(outputs(model), alone("fp16-mixed", engine))
+        assert torch.equal(model(images()), low)
+
+
+def test_emulation_inside_of_a_native_policy_is_emulation() -> None:
+    model = classifier()
+    with (
+        Policy.preset("article").apply(model, engine="native"),
+        Policy.preset("bf16-mixed").apply(model, engine="emulated"),
+    ):
+        assert torch.equal(outputs(model), alone("bf16-mixed", "emulated"))
+
+
+def changed(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    return model
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+def test_a_copy_made_inside_the_block_is_a_plain_model_of_its_own(twin: Callable[[nn.Module], nn.Module]) -> None:
+    model = classifier()
+    with Policy.preset("bf16-true").apply(model, engine="native"):
+        low, other = model(images()), twin(model)
+        assert low.dtype == torch.bfloat16
+        assert other(images()).dtype == torch.float32
+        assert changed(other)(images()).abs().max() == 0  # it reads weights of its own
+        assert torch.equal(model(images()), low)
+    assert model(images()).dtype == torch.float32
+    assert "forward" not in model.__dict__
+
+
+def test_a_running_average_made_inside_the_block_is_of_fp32_weights() -> None:
+    model = classifier()
+    with Policy.preset("fp16-master").apply(model, engine="native"):
+        average = AveragedModel(model)
+        average.update_parameters(model)
+    changed(model)
+    assert average(images()).abs().max() > 0
+
+
+def doubled(self: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda x: 2 * nn.Sequential.forward(self, x)  # type: ignore[arg-type]
+
+
+def test_a_forward_of_the_models_own_comes_back() -> None:
+    model = classifier()
+    model.forward = own = doubled(model)
+    plain = model(images())
+    with Policy.preset("fp16-true").apply(model, engine="native"):
+        assert model(images()).dtype == torch.float16
+        assert copy.deepcopy(model).forward is own  # a function is not copied: what any copy of this model has
+    assert model.__dict__["forward"] is own
+    with pytest.raises(ValueError, match="in it"), Policy.preset("fp16-true").apply(model, engine="native"):
+        raise ValueError("in it")
+    assert model.__dict__["forward"] is own
+    assert torch.allclose(model(images()), plain, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_blocks_may_end_in_another_order(own: bool) -> None:
+    model = classifier()
+    if own:
+        model.forward = doubled(model)
+    before = model.__dict__.get("forward")
+    first = Policy.preset("fp16-true").apply(model, engine="native")
+    second = Policy.preset("bf16-true").apply(model, engine="native")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert model(images()).dtype == torch.bfloat16
+    second.__exit__(None, None, None)
+    assert model(images()).dtype == torch.float32
+    assert model.__dict__.get("forward") is before
+
+
+def test_a_forward_that_the_user_takes_away_or_puts_there_stays_so() -> None:
+    model = classifier()
+    with Policy.preset("fp16-true").apply(model, engine="native"):
+        del model.forward
+        assert model(images()).dtype == torch.float32
+    with Policy.preset("fp16-true").apply(model, engine="native"):
+        model.forward = own = doubled(model)
+    assert model.__dict__["forward"] is own
+
+
+def test_the_signature_stays() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, pixels: Tensor, flip: bool = False) -> Tensor:
+            out: Tensor = self.layer(pixels.flip(0) if flip else pixels)
+            return out
+
+    model = Named()
+    plain = inspect.signature(model.forward)
+    with Policy.preset("fp16-true").apply(model, engine="native"):
+        assert inspect.signature(model.forward) == plain
+        assert model(pixels=torch.ones(2, 8), flip=True).dtype == torch.float16
+
+
+def test_the_native_hook_rounds_weights_after_a_step() -> None:
+    model = classifier()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    with Policy.preset("bf16-true").apply(model, engine="native"):
+        F.cross_entropy(model(images()).float(), labels()).backward()
+        optimizer.step()
+        assert all(torch.equal(p, p.bfloat16().float()) for p in model.parameters())
+    optimizer.step()
+    assert not all(torch.equal(p, p.bfloat16().float()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("policy", ["fp32", "fp16-mixed", "bf16-mixed"])
+def test_checkpointing_inside_the_block(policy: str) -> None:
+    def gradients(through: bool) -> Tensor:
+        model = classifier()
+        with Policy.preset(policy).apply(model, engine="native"):
+            out = checkpoint(model, images(), use_reentrant=False) if through else model(images())
+            F.cross_entropy(out, labels()).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    assert torch.equal(gradients(True), gradients(False))
+
+
+def test_the_article_leaves_alone_what_is_no_float32() -> None:
+    whole = torch.arange(4).reshape(2, 2)
+    number = torch.complex(torch.rand(2, 2), torch.rand(2, 2))
+    out, x = torch.empty(2, 2), torch.full((2, 2), 1 + 2.0**-12)
+    with Policy.preset("article").apply(nn.Linear(2, 2), engine="native"):
+        assert (whole @ whole).dtype == torch.int64
+        assert torch.equal(whole @ whole, torch.mm(whole, whole))
+        assert (number @ number).dtype == torch.complex64
+        assert (x.double() @ x.double()).dtype == torch.float64
+        torch.mm(x, x, out=out)
+    assert torch.equal(out, x @ x)
+
+
+def test_a_second_derivative_through_the_article_is_refused() -> None:
+    layer = nn.Linear(4, 1)
+    with Policy.preset("article").apply(layer, engine="native"):
+        x = torch.rand(3, 4, requires_grad=True)
+        (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
+
+
+def test_the_articles_backward_pass_is_not_autocasts() -> None:
+    layer, x = nn.Linear(64, 64, bias=False), torch.rand(64, 64)
+    with Policy.preset("article").apply(layer, engine="native"):
+        out = layer(x).sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out.backward()
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.ones(64, 64) @ x.half().float())
