@@ -121,9 +121,13 @@ def test_a_control_ends_the_sweep_before(monkeypatch: pytest.MonkeyPatch) -> Non
         panel.backoff = 0.75
         raced = len(first.laps)
         assert (runner.state, panel.runner.state) == ("stopped", "running")
+        monkeypatch.setattr(settings_sweep, "AT_ONCE", 1e9)
+        runner = panel.runner
+        panel.backoff = 0.9
+        assert (runner.state, panel.runner.state) == ("stopped", "idle"), "one that is ready at once ends it too"
         await nothing_goes_on()
         assert (len(first.laps), panel.sweep.over) == (raced, True)
-        assert {lap.rule.backoff_factor for lap in panel.laps.values()} == {0.75}
+        assert {lap.rule.backoff_factor for lap in panel.laps.values()} == {0.9}
 
     asyncio.run(check())
 
