@@ -107,6 +107,11 @@ def after(row: Row, *before: str, shown: str = "", within_ms: float | None = Non
     return replace(row, turns=turns, shown=shown, within_ms=within_ms)
 
 
+def swept(row: Row) -> Row:
+    """The row where each press starts a sweep: its first picture has a bar of its own, the next press comes after."""
+    return replace(row, turns=tuple(replace(turn, idle=SWEPT) for turn in row.turns), within_ms=FIRST_MS)
+
+
 def live(start: str, *before: str) -> tuple[Row, ...]:
     """The buttons of a training: its first picture, its bar, and how soon it pauses, goes on and stops."""
     pressed, running = toggle(start, start), (*before, start)
@@ -122,6 +127,7 @@ def live(start: str, *before: str) -> tuple[Row, ...]:
 
 FIRST_MS = 100.0  # of what answers a press that starts long work
 COUNT = ".widget-hbox:has(> button:text-is('Stop')) > .widget-label"
+SWEPT = ".widget-label:text-is('30 of 30 settings')"
 MESSAGE = ".widget-html-content >> nth=-1"
 TABLE = ".widget-html-content:has(table)"
 BITS = ("sign bit", *(f"exponent bit {n}" for n in range(5)), *(f"mantissa bit {n + 1}" for n in range(10)))
@@ -177,9 +183,9 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         *live("Train live", "bad start"),
     ),
     Shown("05", "settings sweep", "SettingsSweepPanel(", "recorded", "grid", 1, 420): (
-        slide("at overflow", 3),
-        slide("growth", 3),
-        pick("recorded", "autoencoder", "bad start", "falling loss", "made up: drifts", "classifier"),
+        swept(slide("at overflow", 3)),
+        swept(slide("growth", 3)),
+        swept(pick("recorded", "autoencoder", "bad start", "falling loss", "made up: drifts", "classifier")),
     ),
     Shown("06", "precision race", "PrecisionRacePanel(", "against FP32", "lines", 3, 560): (
         *live("Start"),

@@ -337,6 +337,15 @@ def test_every_seed_s_score_and_the_mean_are_drawn() -> None:
     assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["FP32", "FP16\n2"]
 
 
+def test_names_of_many_runs_stand_beside_each_other() -> None:
+    names = ["FP32", "2¹⁰", "2²⁰", "2²⁴", "dynamic 2²⁴", "dynamic 2⁴⁰"]
+    for some in (names, names[-2:]):
+        labels = draw([outcome(name, FALLING, (90.0, 91.0)) for name in some]).axes[1].get_xticklabels()
+        assert (labels[0].get_size() == 10.5) is (len(some) == 2)
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(left.x1 + 3 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_run_that_diverged_is_drawn_and_named(bad: float) -> None:
     healthy = [outcome("FP32", FALLING, (0.05, 0.06)), outcome("FP16", FALLING, (0.05, 0.06))]

@@ -98,7 +98,7 @@ def test_popart_skips_nothing_and_deepspeed_gives_up() -> None:
 
 
 def test_a_sweep_is_one_lap_a_pair(drifting: GradientHistory) -> None:
-    laps = sweep(drifting, [1.0, 2.0**40], [10, 200], backoff_factor=0.25)
+    laps = dict(sweep(drifting, [1.0, 2.0**40], [10, 200], backoff_factor=0.25))
     assert set(laps) == {(1.0, 10), (1.0, 200), (2.0**40, 10), (2.0**40, 200)}
     one = race(DynamicScale(init_scale=2.0**40, growth_interval=10, backoff_factor=0.25), drifting)
     assert np.array_equal(laps[2.0**40, 10].scales, one.scales)

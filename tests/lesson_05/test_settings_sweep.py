@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from harness.turns import nothing_goes_on, until
 from PIL import Image
 
 from mpkit.course import markup
+from mpkit.course.lesson_05 import settings_sweep
 from mpkit.course.lesson_05.rule_choice import RUNS
 from mpkit.course.lesson_05.rule_race import Lap, race
-from mpkit.course.lesson_05.settings_sweep import INITS, INTERVALS, SettingsSweepPanel
+from mpkit.course.lesson_05.settings_sweep import INITS, INTERVALS, PAIRS, SettingsSweepPanel, Sweep
 from mpkit.course.lesson_05.settings_sweep_picture import SIZE, does_well, headline
 from mpkit.course.recorded.history import GradientHistory
 from mpkit.scaling import DynamicScale, NoScaling
@@ -63,3 +66,100 @@ def test_what_it_does_not_offer() -> None:
         panel.backoff = 1.5
     with pytest.raises(ValueError, match=r"growth 0.5 is not in this panel; use one of 1.5, 2.0, 4.0, 16.0"):
         panel.growth = 0.5
+
+
+# ---- a picture before the end ----
+
+
+def told(panel: SettingsSweepPanel) -> list[str]:
+    """What the panel shows from now on, as it comes: its counts, and the titles of its pictures."""
+    out: list[str] = []
+    panel.count.observe(lambda change: out.append(change["new"]), names="value")
+    panel.picture.observe(lambda change: out.append(change["new"]), names="tooltip")
+    return out
+
+
+def test_an_empty_grid_comes_first_and_the_whole_one_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_sweep, "AT_ONCE", 0.0)
+    panel = SettingsSweepPanel()
+
+    async def check() -> None:
+        seen = told(panel)
+        panel.gradients = "falling loss"
+        assert seen == ["0 of 30 settings", "0 of 30 settings are raced, the others follow"]
+        assert (panel.bar.value, panel.bar.max, panel.sweep.about) == (0, PAIRS, ""), "nothing was read or raced"
+        assert "falling loss: 0 of 30 settings are raced, the others follow" in panel.words.value
+        empty = bytes(panel.picture.value)
+        await until(lambda: panel.sweep.over)
+        await nothing_goes_on()
+        assert (panel.bar.value, seen[-1]) == (PAIRS, panel.headline())
+        assert bytes(panel.picture.value) == SettingsSweepPanel(gradients="falling loss").png() != empty
+
+    asyncio.run(check())
+
+
+def test_a_sweep_that_is_ready_at_once_shows_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = SettingsSweepPanel()
+    monkeypatch.setattr(settings_sweep, "AT_ONCE", 1e9)
+
+    async def check() -> None:
+        seen = told(panel)
+        panel.growth = 4.0
+        assert seen == [panel.headline()], "one picture, and the bar stays full"
+        assert panel.sweep.over
+
+    asyncio.run(check())
+
+
+def test_a_control_ends_the_sweep_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_sweep, "AT_ONCE", 0.0)
+    panel = SettingsSweepPanel()
+
+    async def check() -> None:
+        panel.backoff = 0.25
+        first, runner = panel.sweep, panel.runner
+        panel.backoff = 0.75
+        raced = len(first.laps)
+        assert (runner.state, panel.runner.state) == ("stopped", "running")
+        monkeypatch.setattr(settings_sweep, "AT_ONCE", 1e9)
+        runner = panel.runner
+        panel.backoff = 0.9
+        assert (runner.state, panel.runner.state) == ("stopped", "idle"), "one that is ready at once ends it too"
+        await nothing_goes_on()
+        assert (len(first.laps), panel.sweep.over) == (raced, True)
+        assert {lap.rule.backoff_factor for lap in panel.laps.values()} == {0.9}
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("ask", ["laps", "png", "summary", "alt"])
+def test_what_code_asks_for_is_of_the_whole_sweep(ask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_sweep, "AT_ONCE", 0.0)
+    panel = SettingsSweepPanel()
+
+    async def check() -> None:
+        panel.growth = 4.0
+        assert not panel.sweep.over
+        asked = getattr(panel, ask)
+        whole = SettingsSweepPanel(growth=4.0)
+        if ask == "laps":
+            assert len(asked) == PAIRS
+        else:
+            assert asked() == getattr(whole, ask)()
+        assert panel.picture.value == whole.picture.value
+
+    asyncio.run(check())
+
+
+def test_an_error_in_a_race_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPKIT_STRICT", raising=False)
+    monkeypatch.setattr(settings_sweep, "AT_ONCE", 0.0)
+    panel = SettingsSweepPanel()
+
+    async def check() -> None:
+        panel.growth = 4.0
+        monkeypatch.setattr(Sweep, "take_turn", lambda sweep: 1 / 0)
+        await until(lambda: panel.runner.state == "failed")
+        assert "ZeroDivisionError: division by zero" in panel.message.value
+
+    asyncio.run(check())

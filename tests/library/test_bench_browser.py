@@ -160,6 +160,18 @@ def test_what_starts_long_work_has_a_bar_of_its_own(lab: FakeLab, monkeypatch: p
     assert (late.ratio, late.met) == (0.101, False)
 
 
+def test_a_sweep_is_over_before_the_next_press(lab: FakeLab) -> None:
+    """Else what is left of it would slow the peer."""
+    _, late = measure(case_of("settings sweep: growth"), 1)
+    place, wait = f"focus {keyrows.labelled('growth', '.noUi-handle')}", f"wait for {keyrows.SWEPT}"
+    peer = SLIDER, "ArrowRight"
+    assert lab.done[2:] == [place, "Home", place, "ArrowRight", wait, *peer, place, "ArrowRight", wait, *peer[:1],
+                            "ArrowLeft"]  # fmt: skip
+    assert late.note == "within 100 ms"
+    panel = MAKERS["lesson 05, settings sweep"]()
+    assert f"text-is({panel.count.value!r})" in keyrows.SWEPT
+
+
 def test_a_lesson_that_fails_gives_a_row_that_says_so(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "run_all", lambda page: 1 / 0)
     [row] = measure(keybench.cases(ExitStack())[0], 4)

@@ -1,8 +1,10 @@
 """Run scaling rules over a history of gradients, without training: every rule sees the same gradients."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -127,11 +129,9 @@ def _seen(history: GradientHistory) -> list[GradientStats]:
 
 
 def sweep(
-    history: GradientHistory, inits: list[float], intervals: list[int], **options: Any
-) -> dict[tuple[float, int], Lap]:
-    """Race DynamicScale(init_scale, growth_interval, **options) for every pair of the two lists."""
-    return {
-        (init, interval): race(DynamicScale(init_scale=init, growth_interval=interval, **options), history)
-        for init in inits
-        for interval in intervals
-    }
+    history: GradientHistory, inits: Iterable[float], intervals: Sequence[int], **options: Any
+) -> Iterator[tuple[tuple[float, int], Lap]]:
+    """Race DynamicScale(init_scale, growth_interval, **options) for every pair of the two; yields each pair's lap."""
+    for init, interval in product(inits, intervals):
+        rule = DynamicScale(init_scale=init, growth_interval=interval, **options)
+        yield (init, interval), race(rule, history)

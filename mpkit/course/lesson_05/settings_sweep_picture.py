@@ -12,6 +12,7 @@ from mpkit.course.pictures.style import FAINT, INK, look, percent, power
 
 SIZE = (1040, 420)  # pixels
 SHADES = ("#FFFFFF", "#E9F1FA", "#D3E4F5", "#BDD6EF", "#A7C9EA", "#91BBE4")  # one hue: also read in print
+NOT_YET = "#EEEEEE"  # of what is not raced: white would say that it does well
 TORCH = (2.0**16, 2000)
 
 Laps = Mapping[tuple[float, int], Lap]
@@ -40,7 +41,7 @@ class SweepFigure:
             self.canvas.freeze()
 
     def show(self, laps: Laps, title: str, about: str) -> Frame:
-        """The picture for these laps, by (first scale, interval)."""
+        """The picture for these laps, by (first scale, interval); the other squares of the grid stay grey."""
         frame = self.canvas.frame()
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), about, size=13, color=FAINT)
@@ -66,6 +67,9 @@ class SweepFigure:
         axes.set_ylabel("grows after (clean steps)", fontsize=12)
         axes.tick_params(labelsize=11, length=0)
         axes.grid(False)
+        axes.set_facecolor(NOT_YET)
+        axes.vlines([x + 0.5 for x in range(wide - 1)], -0.5, high - 0.5, "white", linewidth=1)
+        axes.hlines([y + 0.5 for y in range(high - 1)], -0.5, wide - 0.5, "white", linewidth=1)
         return axes
 
     def _cell(self, frame: Frame, axes: Axes, x: int, y: int, lap: Lap, lost: bool) -> None:
@@ -76,7 +80,7 @@ class SweepFigure:
         shade = 0 if share == 0 else min(max(math.ceil(math.log2(share / limit)) + 2, 1), len(SHADES) - 1)
         frame.polygon(axes, _square(x, y, 0.5), SHADES[shade], edge="#FFFFFF")
         words = ("all" if lap.lost_steps == steps else str(lap.lost_steps)) if lost else percent(share)
-        frame.text((x, y), words + (" ✓" if does_well(lap) else ""), size=14, anchor="mm", axes=axes)
+        frame.text((x, y), words + (" ✓" if does_well(lap) else ""), size=13, anchor="mm", axes=axes)
 
 
 def _square(x: int, y: int, half: float, closed: bool = False) -> list[tuple[float, float]]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from mpkit.course.pictures.canvas import font
 from mpkit.course.pictures.style import INK, look
 from mpkit.course.runs.experiments import Outcome
 
@@ -112,8 +113,15 @@ def _scores(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_yticks(_ticks(min(scores), max(scores)))
     ax.set_xticks(range(len(done)), [name.replace(" ", "\n") for name in done])
-    ax.tick_params(axis="x", labelsize=10.5)
+    ax.tick_params(axis="x", labelsize=_fitting(ax, list(done)))
     ax.set_title(label, fontsize=12, weight="normal")
+
+
+def _fitting(ax: Axes, names: Sequence[str], size: float = 10.5) -> float:
+    """`size` in points, or less where a word of the names is wider than nine tenths of its column."""
+    column = ax.bbox.width / float(np.ptp(ax.get_xlim()))
+    widest = max((font(100).getlength(word) for name in names for word in name.split()), default=1.0)  # at 72 points
+    return min(size, 72 * 0.9 * column / widest)
 
 
 def _ticks(low: float, high: float) -> list[float]:
