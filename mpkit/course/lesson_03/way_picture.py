@@ -13,7 +13,7 @@ from mpkit.course.pictures.style import INK, look
 from mpkit.course.robustness.table import Table
 
 TICKS = (0, 1, 3, 10, 30)
-LABELS = (((-8, 4), "right"), ((9, -5), "left"), ((0, -19), "center"))  # where a rate stands, an optimizer each
+LABELS = (((-3, 8), "right"), ((0, -19), "center"), ((9, -3), "left"))  # where a rate stands, an optimizer each
 
 
 def points_lost(table: Table, value: float) -> float:
@@ -59,6 +59,6 @@ def _marks(axes: Axes, table: Table, share: str, label: tuple[tuple[int, int], s
     offset, side = label
     for value, ways in table.scores.items():
         place = (fmean(ways[share]), points_lost(table, value))
-        axes.annotate(f"{value:g}", place, offset, textcoords="offset points", ha=side, fontsize=10, color=INK)
+        axes.annotate(f"{value:g}", place, offset, textcoords="offset points", ha=side, fontsize=9, color=INK)
     x, y = zip(*((fmean(ways[share]), points_lost(table, value)) for value, ways in table.scores.items()), strict=True)
     axes.plot(x, y, linestyle="none", markersize=9, clip_on=False)
