@@ -44,8 +44,9 @@ def without_echo(key: str, feedback: Feedback) -> str:
 def test_every_lesson_has_its_exercises() -> None:
     assert set(BANKS) == {entry.number for entry in LESSONS if entry.ready}
     for number in BANKS:
-        count = 1 if number == "00" else 3
-        assert list(exercises(number)) == [f"{number}.{k}" for k in range(1, count + 1)]
+        keys = list(exercises(number))
+        assert len(keys) >= (1 if number == "00" else 3)
+        assert keys == [f"{number}.{k}" for k in range(1, len(keys) + 1)]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
