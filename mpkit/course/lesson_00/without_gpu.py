@@ -40,5 +40,5 @@ def trained_without_gpu(way: str, seeds: Sequence[int] = range(5), rate: float =
         grads = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             for parameter, grad in zip(parameters, grads, strict=True):
-                parameter -= rate * grad
+                parameter.sub_(rate * grad)
     return [100 * float(x) for x in model.accuracy(images.test_images, images.test_labels)]
