@@ -170,10 +170,10 @@ def test_the_options_of_each_question_do_not_tell_by_their_length() -> None:
     assert max(lengths) - min(lengths) < 8
 
 
-def test_the_five_jobs_have_one_answer_each() -> None:
+def test_the_six_jobs_have_one_answer_each() -> None:
     """A format fits if it has the bits, the range, and no rival of the same width is more precise."""
-    spans = {"A": (1e-3, 1e5), "B": (1e-3, 1e3), "D": (0.02, 4.0), "E": (1e-4, 1e4)}
-    width = {"A": 16, "B": 16, "D": 8, "E": 8}
+    spans = {"A": (1e-3, 1e5), "B": (1e-3, 1e3), "D": (0.02, 4.0), "E": (1e-4, 1e4), "F": (1e-6, 1e3)}
+    width = {"A": 16, "B": 16, "D": 8, "E": 8, "F": 16}
     for job, (low, high) in spans.items():
         fitting = [f for f in FORMATS.values()
                    if f.bits == width[job] and f.smallest_normal <= low and high <= f.max]  # fmt: skip

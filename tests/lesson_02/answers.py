@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from mpkit.course.lesson_02.exercises import LISTS, OPERATIONS
+from mpkit.course.lesson_02.places import LISTS, OPERATIONS
 
-FOUR = '"A": "FP16", "B": "either: never rounds", "C": "FP32: leaves the range", "D": "FP32: adds many terms"'
+SIX = (
+    '"A": "FP16", "B": "either: never rounds", "C": "FP32: leaves the range", "D": "FP32: adds many terms", '
+    '"E": "FP32: loses a small part", "F": "FP32: leaves the range"'
+)
 
 
 def sums(*lines: str) -> str:
@@ -17,9 +20,9 @@ def loss(*lines: str) -> str:
     return "def loss(logits, label):\n" + "\n".join(f"    {line}" for line in lines) + "\n"
 
 
-def four(**changes: str) -> str:
+def six(**changes: str) -> str:
     """A learner's places: the right ones, with some changes."""
-    return f"places = {{**{{{FOUR}}}, **{changes!r}}}\n"
+    return f"places = {{**{{{SIX}}}, **{changes!r}}}\n"
 
 
 ONE_BY_ONE = ("total = 0.0", "for value in values:", "    total = add(total, value)")
@@ -66,12 +69,13 @@ WRONG = [
     ("02.2", loss(*EXP, "return -p[label].log().nan_to_num(0.0)"),
      "With logits 12, 0, 11.5 and class 0 your loss is 0"),
     ("02.2", loss("torch.nn.functional.cross_entropy(logits, label)"), "stopped with TypeError"),
-    *(("02.3", four(**{name: place}), why) for name, (_, said) in OPERATIONS.items() for place, why in said.items()),
+    *(("02.3", six(**{name: place}), why) for name, (_, said) in OPERATIONS.items() for place, why in said.items()),
     ("02.2", loss("return logits.log_softmax(0)"), "should return one number, the loss"),
     ("02.2", "loss = 0.46\n", "without parentheses"),
-    ("02.3", four(A="FP64"), "is not one of the places"),
-    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16'}", "B, D still wait"),
-    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16', 'D': 'FP16'}", "operation B still waits"),
+    ("02.3", six(A="FP64"), "is not one of the places"),
+    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16'}", "B, D, E, F still wait"),
+    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16', 'D': 'FP16', 'E': 'FP16', 'F': 'FP16'}",
+     "operation B still waits"),
     ("02.3", "places = 'FP32'", "The answer is a dict"),
 ]  # fmt: skip
 # The same misconceptions in another form.
@@ -120,14 +124,14 @@ RIGHT = [
     ("02.2", loss("rest = (logits - logits[label]).double()", "rest[label] = -torch.inf",
                   "return torch.nn.functional.softplus(rest.logsumexp(0))")),
     ("02.2", loss("shifted = (logits - logits.max()).float()", "return shifted.exp().sum().log() - shifted[label]")),
-    ("02.3", four()),
-    ("02.3", four(B="Either: never rounds ", C="FP32 leaves the range", D="fp32: adds many terms.")),
+    ("02.3", six()),
+    ("02.3", six(B="Either: never rounds ", C="FP32 leaves the range", D="fp32: adds many terms.")),
 ]  # fmt: skip
 
 STUBS = {
     "02.1": ("wrong", "For 4096 ones your total is 2,048, and the true one is 4,096. That is where a running total"),
     "02.2": ("wrong", "your loss is nan. Print every line's result: which is the first that is Inf?"),
-    "02.3": ("not yet", "Not yet: A, B, C, D still wait"),
+    "02.3": ("not yet", "Not yet: A, B, C, D, E, F still wait"),
 }
 # The heart of each solution, which no message may say.
 SECRETS = {

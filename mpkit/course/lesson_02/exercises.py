@@ -10,6 +10,7 @@ from mpkit.course.arithmetic.accumulate import rounder, running_totals
 from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
+from mpkit.course.lesson_02.places import LISTS, OPERATIONS
 
 ROUND = rounder(FP16)
 NEAR = 0.005  # relative error that a sum may have
@@ -133,35 +134,10 @@ def _wrong_loss(logits: tuple[float, ...], label: int, value: float, true: float
     return f"{where} It is finite now, but not the loss, which is {true:.4g}: the cure changed the formula."
 
 
-LISTS = ("FP16", "FP32: leaves the range", "FP32: adds many terms", "either: never rounds")
-OPERATIONS = {
-    "A": ("FP16", {
-        "FP32: leaves the range": "A's inputs and outputs are below 30. What is there that could leave the range?",
-        "FP32: adds many terms": "A does add many terms, but read again where it adds them.",
-        "either: never rounds": "A multiplies, and a product of two 11-bit numbers has 22 bits. So it rounds.",
-    }),
-    "B": ("either: never rounds", {
-        "FP16": "B works there, but what would be lost elsewhere? Think of what comes out, compared with what goes in.",
-        "FP32: leaves the range": "B's result is one of its inputs. How could that be too large?",
-        "FP32: adds many terms": "B compares. It adds nothing.",
-    }),
-    "C": ("FP32: leaves the range", {
-        "FP16": "C has logits of up to 15. What is the exponential of 15, and where does the format end?",
-        "FP32: adds many terms": "C's trouble comes earlier, before anything is added.",
-        "either: never rounds": "C computes exponentials, and hardly any of them is a value of the format.",
-    }),
-    "D": ("FP32: adds many terms", {
-        "FP16": "D's running total reaches 10,000. How far apart are neighbours there, compared with 1?",
-        "FP32: leaves the range": "D's total stays below 65504. Its range is not the trouble.",
-        "either: never rounds": "D adds, and every addition rounds.",
-    }),
-}  # fmt: skip
-
-
 @checker("02.3")
 def two_lists(answer: Any) -> Feedback:
-    """Put four operations on a list, with the reason."""
-    done = "Matrix work, comparisons, range, and long sums: you can tell the four kinds apart."
+    """Put six operations on a list, with the reason."""
+    done = "Matrix work, comparisons, range, long sums, and a small part beside 1: you can tell them apart."
     return matching(
         answer, OPERATIONS, LISTS, each="operation", choice="place", passes=done, waiting="{names} still wait"
     )
