@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from harness.lesson_cells import cells
 
 from mpkit import BF16, E4M3, E5M2, FP16, FloatFormat, Policy, cast, fit
+from mpkit.course import table
 from mpkit.course.arithmetic.accumulate import total
 from mpkit.course.lesson_02.dot_errors import dot_errors
 from mpkit.course.lesson_02.kernel_survey import by_hand, survey
@@ -140,3 +143,35 @@ def test_fp32_between_two_steps_saves_the_second() -> None:
         between = net(logits)
     assert net(logits.half())[0] == -torch.inf
     assert float(between[0]) == pytest.approx(-20.0, abs=1e-5)
+
+
+PROSE = "\n".join(cell.source for cell in cells("02") if cell.kind == "markdown")
+
+
+def test_the_minutes_add_up() -> None:
+    assert f"About {table.find('02').minutes} minutes." in PROSE
+    timing = PROSE[PROSE.index("**Timing:**") :].split(". ")[0]
+    assert sum(map(int, re.findall(r"\d+", timing))) == table.find("02").minutes
+    cards = re.findall(r"^(?:Code|Debug|Explain) · .* (\d+) minutes$", PROSE, re.MULTILINE)
+    assert f"exercises {sum(map(int, cards))}" in timing
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("02.stop", r"\b256\b"),
+        ("02.refused", "is refused|not implemented"),
+        ("02.sure", "rounded to 1|1,407|0\\.000335"),
+    ],
+)
+def test_no_prediction_is_answered_above_it(key: str, answer: str) -> None:
+    here = cells("02")
+    place = next(k for k, cell in enumerate(here) if f'"{key}"' in cell.source)
+    assert not [cell.id for cell in here[:place] if re.search(answer, cell.source + cell.stored)]
+    assert any(key in cell.source for cell in here if "score_card(" in cell.source)
+
+
+def test_the_variance_of_the_first_paragraph_is_real() -> None:
+    x = (100 + torch.randn(1024, generator=torch.Generator().manual_seed(0))).half()
+    assert float((x * x).mean() - x.mean() * x.mean()) == -8
+    assert 0.9 < float(x.double().var(correction=0)) < 1.1
