@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryFile
 
 import torch
 
@@ -32,7 +33,7 @@ class Ended:
     def trouble(self) -> str:
         """What went wrong, "" if nothing did."""
         if self.status is None:
-            return f"not done after {self.seconds:.0f} s"
+            return f"not done after {self.seconds:.0f} s" + (self.last_words and f": {self.last_words}")
         return "" if self.status == 0 else self.last_words or f"status {self.status}"
 
 
@@ -41,10 +42,11 @@ def gpus(count: int) -> list[str]:
 
     ValueError: there are not so many.
     """
-    named = os.environ.get(PLACE)
-    seen = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    named = [name for name in os.environ.get(PLACE, "").split(",") if name.strip()]
+    seen = named or [str(number) for number in range(torch.cuda.device_count())]
     if not 1 <= count <= len(seen):
-        raise ValueError(f"--gpus {count}: torch sees {len(seen)} here; use a number from 1 to that.")
+        what = f"use a number from 1 to {len(seen)}" if seen else "there is none to use"
+        raise ValueError(f"--gpus {count}: torch sees {len(seen)} here; {what}.")
     return seen[:count]
 
 
@@ -83,14 +85,16 @@ def in_turn(
 
 def _run(command: Sequence[str], place: str | None, environment: dict[str, str], patience: float) -> Ended:
     start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command, env=environment, stdout=2, stderr=subprocess.PIPE, text=True, timeout=patience, check=False
-        )
-        status, said = done.returncode, done.stderr
-    except subprocess.TimeoutExpired:
-        status, said = None, ""
-    return Ended(place, status, time.perf_counter() - start, "\n".join(said.strip().splitlines()[-LAST_LINES:]))
+    with TemporaryFile() as said:  # no pipe: what a process started itself could hold it open
+        try:
+            status: int | None = subprocess.run(
+                command, env=environment, stdout=2, stderr=said, timeout=patience, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+        said.seek(0)
+        words = said.read().decode(errors="replace").strip().splitlines()
+    return Ended(place, status, time.perf_counter() - start, "\n".join(words[-LAST_LINES:]))
 
 
 def _environment(place: str | None, cache: Path, beside: int) -> dict[str, str]:

@@ -80,7 +80,10 @@ def run(options: Sequence[str], count: int, at: Sequence[str | None]) -> list[En
 
 
 def _rows(file: Path, ended: processes.Ended) -> Ended:
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    except (OSError, json.JSONDecodeError):  # it ended before it had a row, or while it wrote one
+        rows = []
     said = ended.last_words.splitlines() or ["it said nothing"]
     how = ended.trouble if ended.status is None else f"ended with status {ended.status}"
     return Ended(

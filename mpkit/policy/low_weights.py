@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mpkit.casting import cast_floating
-from mpkit.policy.nesting import active
+from mpkit.policy.nesting import Block, active
 
 
 class LowWeights:
@@ -25,8 +25,9 @@ class LowWeights:
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self.model, self.dtype = model, dtype
         self.shadowed = False  # while another policy is active inside this one
-        self.over = False
-        self.hidden = {name: model.__dict__.get(name) for name in ("forward", "__reduce_ex__")}
+        self.running = False  # while the model computes; it may call itself
+        self.before: dict[str, Any] = {}
+        self.ours: dict[str, Any] = {}
         self.forward: Callable[..., Any] = model.forward
         self.owners = [
             (module, name)
@@ -44,63 +45,84 @@ class LowWeights:
             return self._run(*args, **kwargs)
 
         forward.block = self  # type: ignore[attr-defined]
-        self.model.forward = forward
-        self.model.__dict__["__reduce_ex__"] = self._reduced
+        self.ours = {"forward": forward, "__reduce_ex__": self._reduced}
+        if hasattr(type(self.model), "__deepcopy__"):
+            self.ours["__deepcopy__"] = self._copied
+        self.before = {name: self.model.__dict__[name] for name in self.ours if name in self.model.__dict__}
+        self.model.__dict__.update(self.ours)
 
     def end(self) -> None:
-        """Put everything back. A block that ends before one inside it leaves the place to that one."""
-        self.over = True
-        if block_of(self.model.__dict__.get("forward")) is self:
-            self._put_back(self.model.__dict__, blocks=True)
-        elif block_of(self.model.__dict__.get("forward")) is None:  # somebody else has put something there
-            self.model.__dict__.pop("__reduce_ex__", None)
+        """Put everything back, but for what somebody else has put there since."""
+        attributes = self.model.__dict__
+        for name, value in self.ours.items():
+            if attributes.get(name) is value:
+                del attributes[name]
+                if name in self.before:
+                    attributes[name] = self.before[name]
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        if self.shadowed or self.over:
+        if self.shadowed:
             return self.forward(*args, **kwargs)
+        args, kwargs = cast_floating(args, self.dtype), cast_floating(kwargs, self.dtype)
+        if self.running:
+            return self.forward(*args, **kwargs)
+        self.running = True
         try:
             for module, name in self.owners:  # an attribute hides the parameter of the same name
-                module.__dict__[name] = module._parameters[name].to(self.dtype)  # type: ignore[union-attr]
-            return self.forward(*cast_floating(args, self.dtype), **cast_floating(kwargs, self.dtype))
+                if (p := module._parameters.get(name)) is not None:
+                    module.__dict__[name] = p.to(self.dtype)
+            return self.forward(*args, **kwargs)
         finally:
+            self.running = False
             for module, name in self.owners:
                 module.__dict__.pop(name, None)
 
-    def _reduced(self, protocol: int) -> tuple[Any, ...]:
+    def _reduced(self, protocol: int) -> Any:
         """What `copy` and `pickle` ask for."""
-        reduced: Any = type(self.model).__reduce_ex__(self.model, protocol)
-        make, given, state, *rest = reduced
-        if isinstance(state, dict):
-            state = dict(state)
-            self._put_back(state, blocks=False)
-        return make, given, state, *rest
+        with self._away():
+            made: Any = type(self.model).__reduce_ex__(self.model, protocol)
+            # A state is often the model's own attributes, among which this block is back in a moment.
+            return tuple(dict(piece) if piece is self.model.__dict__ else piece for piece in made)
 
-    def _put_back(self, attributes: dict[str, Any], blocks: bool) -> None:
-        """What was there before: of blocks around this one those that go on, or with `blocks=False` none."""
-        block = self
-        while (outer := block_of(block.hidden["forward"])) and (outer.over or not blocks):
-            block = outer
-        for name, value in block.hidden.items():
-            attributes.pop(name, None)
-            if value is not None:
-                attributes[name] = value
+    def _copied(self, memo: dict[int, Any]) -> Any:
+        """What `copy.deepcopy` asks for, where the model's class has an answer of its own."""
+        with self._away():
+            return type(self.model).__deepcopy__(self.model, memo)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def _away(self) -> Iterator[None]:
+        """This block and those around it have never been there."""
+        now = {name: self.model.__dict__.pop(name) for name in self.ours if name in self.model.__dict__}
+        forward, plain = now.get("forward"), dict(now)
+        while (block := block_of(forward)) is not None:
+            forward, plain = block.before.get("forward"), block.before
+        self.model.__dict__.update(plain)
+        try:
+            yield
+        finally:
+            for name in plain:
+                del self.model.__dict__[name]
+            self.model.__dict__.update(now)
 
 
 def block_of(forward: Any) -> LowWeights | None:
-    """The block that has put this function in a model's place of `forward`; None: no block has."""
-    return getattr(forward, "block", None)
+    """The block that made this function to take a model's place of `forward`; None: no block has."""
+    block = getattr(forward, "block", None)  # what wraps the function may have got a copy of the attribute
+    return block if isinstance(block, LowWeights) and block.ours.get("forward") is forward else None
 
 
 @contextmanager
-def low_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block `model` reads its weights in `dtype` and its inputs are converted to it.
+def low_weights(block: Block, model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block, in `model(...)`, its weights are read in `dtype` and its inputs are converted to it.
 
-    Batch and instance norms keep FP32 weights, as their kernels ask.
+    That is so for the weights that the model has at the start of the block, and for calls of the whole model: a part
+    that is called by itself is FP32. Batch and instance norms keep FP32 weights, as their kernels ask. Buffers stay
+    FP32, too: where one meets low values the result is FP32, and a layer after it says that dtypes differ.
     """
-    block = LowWeights(model, dtype)
-    block.begin()
+    weights = LowWeights(model, dtype)
+    weights.begin()
     try:
-        with active(block):
+        with active(block, weights):
             yield
     finally:
-        block.end()
+        weights.end()

@@ -11,7 +11,7 @@ from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
 from mpkit.policy.hardware import in_hardware
 from mpkit.policy.low_forward import LowForward
 from mpkit.policy.low_weights import low_weights
-from mpkit.policy.nesting import active
+from mpkit.policy.nesting import Block, active
 from mpkit.policy.tf32 import tf32
 
 DTYPES = {FP16: torch.float16, BF16: torch.bfloat16}
@@ -36,8 +36,8 @@ def kind_of(params: FloatFormat, forward: FloatFormat, backward: FloatFormat, lo
 
 
 @contextmanager
-def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Module) -> Iterator[None]:
-    """Inside the block, `model` runs as `kind` says. ValueError: TF32 on a device that has none.
+def natively(block: Block, kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Module) -> Iterator[None]:
+    """Inside `block`, `model` runs as `kind` says. ValueError: TF32 on a device that has none.
 
     "fp32" and "low forward" switch TF32 off for matrix products and convolutions, "tf32" on, until the block ends, so
     the backward pass belongs inside. "autocast" is torch's. "stored": every weight is read in the low format and the
@@ -56,11 +56,12 @@ def natively(kind: Kind, forward: FloatFormat, loss: FloatFormat, model: nn.Modu
         if kind in ("fp32", "tf32", "low forward"):  # else left alone: cuDNN would choose its algorithms a second time
             stack.enter_context(tf32(kind == "tf32"))
         if kind == "stored":
-            stack.enter_context(low_weights(model, DTYPES[forward]))
+            stack.enter_context(low_weights(block, model, DTYPES[forward]))
         if kind == "autocast" or (kind == "stored" and loss == FP32):
-            stack.enter_context(torch.autocast(device, dtype=DTYPES[forward]))
+            # Its cache of low weights lasts until the block ends, and would hide an optimizer's step inside.
+            stack.enter_context(torch.autocast(device, dtype=DTYPES[forward], cache_enabled=False))
         if kind == "low forward":
             mode = LowForward(DTYPES[forward])
-            stack.enter_context(active(mode))
+            stack.enter_context(active(block, mode))
             stack.enter_context(mode)
         yield

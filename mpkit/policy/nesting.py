@@ -1,5 +1,6 @@
 """Policies inside policies: the innermost one holds, and the others rest."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -13,31 +14,54 @@ class Mode(Protocol):
     shadowed: bool  # while another policy is active inside this one
 
 
-ACTIVE: list[Mode] = []
+class Block:
+    """A policy's block that has begun and not ended; `mode` is what it does to operations, if it does so by itself."""
+
+    mode: Mode | None = None
+
+
+class _Blocks(threading.local):
+    """This thread's, the innermost last: torch's modes and autocast are a thread's own, too."""
+
+    def __init__(self) -> None:
+        self.begun: list[Block] = []
+
+    def settle(self) -> None:
+        for block in self.begun:
+            if block.mode is not None:
+                block.mode.shadowed = block is not self.begun[-1]
+
+
+_blocks = _Blocks()
+
+
+def innermost() -> Block | None:
+    """The block that holds in this thread."""
+    return _blocks.begun[-1] if _blocks.begun else None
 
 
 @contextmanager
-def active(mode: Mode) -> Iterator[None]:
-    """`mode` can be told to rest from now on, until the block ends."""
-    ACTIVE.append(mode)
+def replacing(device: str) -> Iterator[Block]:
+    """A block in which all others of this thread rest, torch.autocast for this kind of device included."""
+    block = Block()
+    _blocks.begun.append(block)
+    _blocks.settle()
+    try:
+        with _without_autocast(device):
+            yield block
+    finally:
+        _blocks.begun.remove(block)
+        _blocks.settle()
+
+
+@contextmanager
+def active(block: Block, mode: Mode) -> Iterator[None]:
+    """`mode` is what `block` does."""
+    block.mode = mode
     try:
         yield
     finally:
-        ACTIVE.remove(mode)
-
-
-@contextmanager
-def replacing(device: str) -> Iterator[None]:
-    """What is active now rests inside this block, torch.autocast for this kind of device included."""
-    outer = [mode for mode in ACTIVE if not mode.shadowed]
-    for mode in outer:
-        mode.shadowed = True
-    try:
-        with _without_autocast(device):
-            yield
-    finally:
-        for mode in outer:
-            mode.shadowed = False
+        block.mode = None
 
 
 @contextmanager

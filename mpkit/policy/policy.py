@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
@@ -19,6 +18,7 @@ from mpkit.policy.hardware import in_hardware
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import Kind, kind_of, natively
 from mpkit.policy.nesting import active, replacing
+from mpkit.policy.stepping import emulated_around_steps
 from mpkit.policy.tf32 import tf32
 
 
@@ -133,21 +133,21 @@ class Policy:
             if self.update != FP32:  # a hook costs every optimizer's every step
                 hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
                 stack.callback(hook.remove)
-            stack.enter_context(replacing(_device_of(model)))
-            stack.enter_context(natively(self.kind(), self.forward, self.loss, model))
+            block = stack.enter_context(replacing(_device_of(model)))
+            stack.enter_context(natively(block, self.kind(), self.forward, self.loss, model))
             yield model
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
         device = _device_of(model)
         exact = tf32(False) if device == "cuda" else nullcontext()
-        with replacing(device), exact:  # emulated is what FP32 arithmetic gives
+        with replacing(device) as block, exact:  # emulated is what FP32 arithmetic gives
             if self == Policy():
                 yield model
                 return
             mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
             self.store_(model.parameters())
-            with active(mode), mode, self._round_after_steps(model, mode):
+            with active(block, mode), mode, emulated_around_steps(model, mode, self.store_):
                 yield model
 
     def store_(self, params: Iterable[Tensor]) -> None:
@@ -157,34 +157,6 @@ class Policy:
         with torch.no_grad(), torch._C.DisableTorchFunction():
             for p in params:
                 p.copy_(cast(p, self.update))
-
-    @contextmanager
-    def _round_after_steps(self, model: nn.Module, mode: Emulation) -> Iterator[None]:
-        """Switch emulation off while an optimizer works, and round the model's weights when it is done."""
-
-        own = {id(p) for p in model.parameters()}
-
-        def before(*_: Any) -> None:
-            mode.paused = True  # Adam's square roots and averages are FP32 in every policy
-
-        def forward(*_: Any) -> None:
-            mode.in_forward = True
-            mode.paused = False  # a closure runs the model again, and a failed step never came to its end
-
-        def forward_done(*_: Any) -> None:
-            mode.in_forward = False
-
-        def after(optimizer: Any, *_: Any) -> None:
-            mode.paused = False
-            self.store_(p for group in optimizer.param_groups for p in group["params"] if id(p) in own)
-
-        hooks: list[Any] = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
-        hooks += [model.register_forward_pre_hook(forward), model.register_forward_hook(forward_done, always_call=True)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 def _device_of(model: nn.Module) -> str:

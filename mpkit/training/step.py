@@ -32,11 +32,12 @@ class StepTensors(NamedTuple):
 
         float32, or float64 if one of them is. A norm that was not measured is NaN.
         """
-        losses = self.losses.detach().reshape(-1)
-        losses = losses if losses.dtype == torch.float64 else losses.float()
-        norm = losses.new_full((), math.nan) if self.grad_norm is None else self.grad_norm
-        others = (self.result.outcome, norm.reshape(1))  # perhaps elsewhere, if the model is on two devices
-        return torch.cat([losses, *(other.to(losses.device) for other in others)])
+        with torch._C.DisableTorchFunction():  # a policy around it rounds none of this
+            losses = self.losses.detach().reshape(-1)
+            losses = losses if losses.dtype == torch.float64 else losses.float()
+            norm = losses.new_full((), math.nan) if self.grad_norm is None else self.grad_norm
+            others = (self.result.outcome, norm.reshape(1))  # perhaps elsewhere, if the model is on two devices
+            return torch.cat([losses, *(other.to(losses.device) for other in others)])
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,30 @@ class TrainStep:
             raise ValueError(f"micro_batches={self.micro_batches!r}; use a whole number from 1 on.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a copy or a pickle: the description, without what was found and compiled at the first step."""
+        """For a copy or a pickle: the description, without what was found and compiled at the first step.
+
+        A copied step trains the copied model, if `loss_fn` does not hold on to the first one (`model.loss` is copied
+        with it, a lambda that reads the model's weights is not).
+        """
         return {field.name: self.__dict__[field.name] for field in fields(self)}
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> StepTensors:
-        """Train on one batch."""
+        """Train on one batch. A step that ends in an error has not begun, for the scaler."""
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         for p in (*params, *self._others):
             p.grad = None
-        with self.policy.running(self.model, self._engine, self.meter):
-            losses = self.backward(inputs, targets)
+        try:
+            with self.policy.running(self.model, self._engine, self.meter):
+                losses = self.backward(inputs, targets)
+            with torch._C.DisableTorchFunction():  # a policy around this step has no say in what follows
+                norm, result = self._update(params)
+        except BaseException:
+            self.scaler.abandon()
+            raise
+        return StepTensors(losses, norm, result)
+
+    def _update(self, params: list[Tensor]) -> tuple[Tensor | None, StepResult]:
+        """Check, unscale, clip, step, adapt the scale."""
         norm = None
         if self.measure_norm or self.max_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -93,7 +108,7 @@ class TrainStep:
         result = self.scaler.step(self.optimizer)
         self.scaler.update()
         self.policy.store_(self.model.parameters())  # the optimizer stepped behind the block, where apply does it
-        return StepTensors(losses, norm, result)
+        return norm, result
 
     def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of the scaled loss to every `.grad`, and return the losses: () or (seeds,).
@@ -116,7 +131,10 @@ class TrainStep:
         losses = self._losses(inputs, targets)
         # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
         loss = losses.sum() if losses.ndim else losses
-        loss = self.scaler.scale(loss if self.micro_batches == 1 else loss / self.micro_batches)
+        if self.micro_batches > 1:
+            with torch._C.DisableTorchFunction():  # the mean over the parts is FP32, as the loss is
+                loss = loss / self.micro_batches
+        loss = self.scaler.scale(loss)
         with torch.autocast(loss.device.type, enabled=False):  # which would cast in the backward pass as well
             loss.backward()
         return losses

@@ -72,6 +72,7 @@ def test_the_table_names_the_lessons_value_and_shows_what_is_not_tested(stored: 
         ([one + 5 + wiggle for one, wiggle in zip(BASE, (0.1, 0, 0, 0, -0.1), strict=True)], "low", "worse"),
         ([90.0, 95.0, 88.0, 97.0, 92.0], "high", "undecided"),
         ([math.nan, *BASE[1:]], "high", "diverged"),
+        ([math.inf, *BASE[1:]], "high", "diverged"),
     ],
 )
 def test_outcomes(scores: list[float], better: str, outcome: str) -> None:
@@ -80,6 +81,31 @@ def test_outcomes(scores: list[float], better: str, outcome: str) -> None:
 
 def test_nothing_is_decided_where_the_reference_diverges() -> None:
     assert judge(BASE, [math.inf, *BASE[1:]], 1.0, "high").outcome == "undecided"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"better": "hihg"}, {"expected": {}}, {"expected": {"same": "equvalent"}}, {"margin": 0.0}, {"chosen": -1.0}],
+)
+def test_a_sweep_that_could_not_be_judged_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"sweep 03\.test: expected needs at least one way with an outcome of equivalent, w"
+    ):
+        replace(SWEEP, **wrong)
+
+
+def test_small_scores_keep_their_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(
+        SWEEP, measure=lambda value: {way: [1e-9 * s for s in some] for way, some in shifted(value).items()}
+    )
+    monkeypatch.setattr(command, "sweeps_of", lambda _: (replace(small, margin=1e-9),))
+    command.main(["03", "--out", str(tmp_path / "new")])
+    assert Table.load("03.test", tmp_path / "new").holds_for == [1.0, 3.0]
+
+
+def test_a_way_that_was_not_measured_is_named() -> None:
+    with pytest.raises(ValueError, match=r"sweep 03\.test: measure gave no scores of loses, same"):
+        command.measured(replace(SWEEP, measure=lambda _: {"FP32": BASE}), "x")
 
 
 def test_three_times_a_tenth_is_three_tenths() -> None:

@@ -45,3 +45,10 @@ def test_evidence_may_come_as_torch_or_numpy_bools() -> None:
 
     assert verdict("C05", "it helps", {"a": np.True_, "b": torch.tensor(True)}).holds  # type: ignore[dict-item]
     assert not verdict("C05", "it helps", {"a": np.False_}).holds  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("found", ["no", 0.3, float("nan"), 1, None])
+def test_evidence_is_true_or_false(found: object) -> None:
+    for rows in ({"evidence": {"a": found}}, {"evidence": {"a": True}, "controls": {"a": found}}):
+        with pytest.raises(TypeError, match=r"a verdict on C05 needs True or False, but .* came for: a"):
+            verdict("C05", "it helps", **rows)  # type: ignore[arg-type]

@@ -194,4 +194,4 @@ def test_more_gpus_than_there_are_is_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SystemExit):
         table.main(["--device", "cuda", "--gpus", "3"])
-    assert "--gpus 3: torch sees 2 here; use a number from 1 to that." in capsys.readouterr().err
+    assert "--gpus 3: torch sees 2 here; use a number from 1 to 2." in capsys.readouterr().err

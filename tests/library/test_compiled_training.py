@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import importlib
+import math
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
@@ -304,3 +305,75 @@ def test_a_sum_over_micro_batches_is_their_mean_as_is_said() -> None:
 
     torch.testing.assert_close(gradient(F.cross_entropy, 4), gradient(F.cross_entropy, 1))
     torch.testing.assert_close(4 * gradient(summed, 4), gradient(summed, 1))
+
+
+def linear_step(policy: str = "fp32", scale: float = 1.0, **settings: Any) -> TrainStep:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = LossScaler(DynamicScale(scale))
+    return TrainStep(model, sgd, Policy.preset(policy), scaler, F.cross_entropy, **settings)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("policy", ["fp16-master", "fp16-mixed", "bf16-true"])
+def test_the_mean_over_micro_batches_is_not_rounded(policy: str, parts: int) -> None:
+    """A loss in FP32 stays in FP32 when it is divided, and its gradient too, which is the scale."""
+    step = linear_step(policy, scale=2.0**17, micro_batches=parts)
+    whole = linear_step(policy, scale=2.0**17)
+    left, right = step(*DATA.batch(0)), whole(*DATA.batch(0))
+    assert float(left.result.outcome[1]) == float(right.result.outcome[1])
+    assert float(left.losses.detach()) == pytest.approx(float(right.losses.detach()), rel=1e-3)
+
+
+def test_a_step_that_was_interrupted_can_be_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = linear_step()
+    with monkeypatch.context() as patch:
+        patch.setattr(step.optimizer, "step", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            step(*DATA.batch(0))
+    assert math.isfinite(float(step(*DATA.batch(0)).losses.detach()))
+
+
+def test_a_policy_around_a_step_has_no_say_in_it() -> None:
+    alone, inside = linear_step("bf16-mixed", 2.0**16, max_norm=0.1), linear_step("bf16-mixed", 2.0**16, max_norm=0.1)
+    batches = [DATA.batch(k) for k in range(3)]
+    numbers = [alone(*batch).numbers for batch in batches]
+    with Policy.preset("fp16-master").apply(nn.Linear(2, 2)):
+        again = [inside(*batch).numbers for batch in batches]
+    assert torch.equal(torch.stack(numbers), torch.stack(again))
+
+
+@pytest.mark.parametrize("policy", ["fp16-true", "fp16-master", "bf16-mixed"])
+@pytest.mark.parametrize("keyword", [False, True])
+def test_an_optimizer_with_a_closure_steps_as_one_without(policy: str, keyword: bool) -> None:
+    def trained(closed: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+        adam = torch.optim.Adam(model.parameters(), lr=0.01)
+
+        def closure() -> Tensor:
+            adam.zero_grad()
+            loss = F.cross_entropy(model(DATA.inputs[:32]), DATA.targets[:32])
+            loss.backward()
+            return loss
+
+        with Policy.preset(policy).apply(model):
+            for _ in range(3):
+                if not closed:
+                    closure()
+                if not closed:
+                    adam.step()
+                elif keyword:
+                    adam.step(closure=closure)
+                else:
+                    adam.step(closure)
+        return list(model.parameters())
+
+    assert all(map(torch.equal, trained(True), trained(False)))
+
+
+def test_weights_are_stored_low_after_a_step_behind_the_block() -> None:
+    step = linear_step("bf16-true")
+    step(*DATA.batch(0))
+    assert all(torch.equal(p, p.bfloat16().float()) for p in step.model.parameters())

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import pickle
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +79,76 @@ def changed(model: nn.Module) -> nn.Module:
     return model
 
 
+class OwnCopy(nn.Sequential):
+    """A model that copies its attributes by itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OwnCopy:
+        twin = OwnCopy.__new__(OwnCopy)
+        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return twin
+
+
+class OwnState(nn.Sequential):
+    """A model whose state is not its attributes."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"attributes": dict(self.__dict__)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["attributes"])
+
+
+class Rebuilt(nn.Sequential):
+    """A model that is made anew from its parts, without a state."""
+
+    def __reduce__(self) -> Any:
+        return Rebuilt, tuple(self)
+
+
+@pytest.mark.parametrize("make", [OwnCopy, OwnState, Rebuilt])
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+def test_models_that_know_how_they_are_copied(make: type[nn.Module], twin: Callable[[nn.Module], nn.Module]) -> None:
+    model = make(*classifier())  # type: ignore[misc]
+    with (
+        Policy.preset("fp16-true").apply(model, engine="native"),
+        Policy.preset("bf16-true").apply(model, engine="native"),
+    ):
+        low, other = model(images()), twin(model)
+        assert other(images()).dtype == torch.float32
+        assert changed(other)(images()).abs().max() == 0
+        assert torch.equal(model(images()), low)
+    assert model(images()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("policy", ["bf16-true", "bf16-mixed", "article"])
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+def test_a_copy_made_inside_an_emulated_block(twin: Callable[[nn.Module], nn.Module], policy: str) -> None:
+    model = classifier()
+    with Policy.preset(policy).apply(model):
+        before, other = outputs(model), twin(model)
+        other(images())
+        assert torch.equal(outputs(model), before)
+    assert torch.equal(other(images()), model(images()))
+
+
+def test_a_model_that_calls_itself() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 10)
+
+        def forward(self, x: Tensor, deep: bool = True) -> Tensor:
+            out: Tensor = self.a(x)
+            return self.b(out + self(x, deep=False)) if deep else out
+
+    model = Twice()
+    with Policy.preset("bf16-true").apply(model, engine="native"):
+        assert model(images()).dtype == torch.bfloat16
+        model.b.bias = None
+        assert model(images()).dtype == torch.bfloat16
+    assert "weight" not in model.a.__dict__
+
+
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
 def test_a_copy_made_inside_the_block_is_a_plain_model_of_its_own(twin: Callable[[nn.Module], nn.Module]) -> None:
     model = classifier()
@@ -115,21 +189,92 @@ def test_a_forward_of_the_models_own_comes_back() -> None:
     assert torch.allclose(model(images()), plain, rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("own", [False, True])
-def test_blocks_may_end_in_another_order(own: bool) -> None:
+@pytest.mark.parametrize("engine", ["native", "emulated"])
+@pytest.mark.parametrize("kind", ["fp32", "fp16-true", "fp16-mixed", "article"])
+def test_a_block_cannot_end_before_one_inside_it(kind: str, engine: str) -> None:
     model = classifier()
-    if own:
-        model.forward = doubled(model)
-    before = model.__dict__.get("forward")
-    first = Policy.preset("fp16-true").apply(model, engine="native")
-    second = Policy.preset("bf16-true").apply(model, engine="native")
+    first = Policy.preset(kind).apply(model, engine=engine)
+    second = Policy.preset("bf16-true").apply(model, engine=engine)
     first.__enter__()
     second.__enter__()
-    first.__exit__(None, None, None)
-    assert model(images()).dtype == torch.bfloat16
+    inside = model(images())
+    with pytest.raises(RuntimeError, match="ends while one that began inside it goes on; end that one first"):
+        first.__exit__(None, None, None)
+    assert torch.equal(model(images()), inside), "nothing has ended"
     second.__exit__(None, None, None)
+    first.__exit__(None, None, None)
     assert model(images()).dtype == torch.float32
-    assert model.__dict__.get("forward") is before
+    assert not torch.is_autocast_enabled("cpu")
+    assert "forward" not in model.__dict__
+
+
+def test_an_application_is_entered_once() -> None:
+    block = Policy().apply(classifier())
+    with block:
+        pass
+    with pytest.raises(RuntimeError, match="this block was entered before; begin another: with policy"):
+        block.__enter__()
+
+
+def test_of_three_blocks_the_innermost_holds() -> None:
+    model, other = classifier(), classifier()
+    with Policy.preset("fp16-true").apply(model, engine="native"):
+        with Policy.preset("bf16-true").apply(other, engine="native"):
+            with Policy().apply(model, engine="native"):
+                assert model(images()).dtype == torch.float32
+            assert other(images()).dtype == torch.bfloat16
+            assert model(images()).dtype == torch.float32, "the block around is of the other model, and holds"
+        assert model(images()).dtype == torch.float16
+
+
+def test_a_block_in_another_thread_changes_nothing_here() -> None:
+    ready, done = threading.Event(), threading.Event()
+
+    def elsewhere() -> None:
+        with Policy.preset("fp16-mixed").apply(classifier()):
+            ready.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=elsewhere)
+    model = classifier()
+    with Policy.preset("bf16-mixed").apply(model):
+        before = outputs(model)
+        thread.start()
+        assert ready.wait(60)
+        try:
+            assert torch.equal(outputs(model), before)
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("engine", ["native", "emulated"])
+@pytest.mark.parametrize("policy", SINGLE)
+def test_a_loop_inside_one_block_trains_as_with_a_block_a_step(policy: str, engine: str) -> None:
+    """What was cast of the weights in one step must not be read in the next."""
+
+    def losses(once: bool) -> list[float]:
+        model, found = classifier(), []
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+        def block() -> Any:
+            return Policy.preset(policy).apply(model, engine=engine)
+
+        with block() if once else nullcontext():
+            for _ in range(4):
+                with nullcontext() if once else block():
+                    optimizer.zero_grad()
+                    loss = F.cross_entropy(model(images()).float(), labels())
+                    loss.backward()
+                    optimizer.step()
+                found.append(loss.item())
+            if once:
+                model.load_state_dict({name: torch.zeros_like(p) for name, p in model.state_dict().items()})
+                assert outputs(model).abs().max() == 0
+        return found
+
+    assert losses(True) == losses(False)
+    assert losses(True)[-1] < losses(True)[0]
 
 
 def test_a_forward_that_the_user_takes_away_or_puts_there_stays_so() -> None:
@@ -140,6 +285,12 @@ def test_a_forward_that_the_user_takes_away_or_puts_there_stays_so() -> None:
     with Policy.preset("fp16-true").apply(model, engine="native"):
         model.forward = own = doubled(model)
     assert model.__dict__["forward"] is own
+    with Policy.preset("fp16-true").apply(model, engine="native"):
+        low = model.forward
+        model.forward = wrapped = functools.wraps(low)(lambda x: low(x))  # with the attributes of what it wraps
+    assert model.__dict__["forward"] is wrapped
+    assert "__reduce_ex__" not in model.__dict__
+    copy.deepcopy(model)
 
 
 def test_the_signature_stays() -> None:

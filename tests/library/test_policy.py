@@ -33,6 +33,7 @@ from mpkit import BF16, E4M3, E5M2, FP16, FP32, TF32, FloatFormat, Policy
 from mpkit.policy.emulation import is_low
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import natively
+from mpkit.policy.nesting import Block
 from mpkit.policy.policy import PRESETS
 
 NAMES = ["fp32", "tf32", "fp16-true", "fp16-master", "fp16-mixed", "bf16-true", "bf16-mixed", "article"]
@@ -527,6 +528,6 @@ def test_a_card_without_tf32_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(device=torch.device("cuda"))]))
     with (
         pytest.raises(ValueError, match=r"TF32 is a mode .* this model is on a Tesla T4, which has none; move it"),
-        natively("tf32", TF32, FP32, model),
+        natively(Block(), "tf32", TF32, FP32, model),
     ):
         pass

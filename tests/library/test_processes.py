@@ -22,8 +22,9 @@ def test_gpus_are_chosen_among_those_that_are_seen(monkeypatch: pytest.MonkeyPat
     assert gpus(2) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-1")
     assert gpus(2) == ["5", "GPU-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-1,")
     for count in (0, 3):
-        with pytest.raises(ValueError, match=f"--gpus {count}: torch sees 2 here; use a number from 1 to that."):
+        with pytest.raises(ValueError, match=f"--gpus {count}: torch sees 2 here; use a number from 1 to 2."):
             gpus(count)
 
 
@@ -52,6 +53,24 @@ def test_graphs_that_mix_up_formats_are_not_shared(
         [python("import os, sys; sys.exit(str(os.environ.get('TORCHINDUCTOR_AUTOGRAD_CACHE')))")], [None], tmp_path, 60
     )
     assert ended.last_words == expected
+
+
+def test_words_that_are_no_text_and_a_child_of_a_child(tmp_path: Path) -> None:
+    sleeper = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'])"
+    code = f"import os, subprocess, sys; os.write(2, b'caf\\xe9'); {sleeper}"
+    [ended] = in_turn([python(code)], [None], tmp_path, 15)
+    assert (ended.status, ended.last_words) == (0, "caf\ufffd"), "what it started itself is not waited for"
+
+
+def test_one_place_has_one_process_at_a_time(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, time; taken = pathlib.Path(os.environ['CUDA_VISIBLE_DEVICES']);"
+        "taken.touch(exist_ok=False); time.sleep(0.2); taken.unlink()"
+    )
+    places = [str(tmp_path / name) for name in "ab"]
+    ended = in_turn([python(code)] * 6, places, tmp_path, 60)
+    assert [one.trouble for one in ended] == [""] * 6
+    assert {one.place for one in ended} == set(places)
 
 
 def test_the_last_words_are_short(tmp_path: Path) -> None:

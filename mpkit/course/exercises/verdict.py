@@ -55,8 +55,12 @@ def verdict(
 
     Raises:
         ValueError: there is no evidence.
+        TypeError: something is neither True nor False.
     """
     if not evidence:
         raise ValueError(f"a verdict on {claim} needs evidence: pass what was measured, sentence → True or False.")
+    for what, found in [*evidence.items(), *(controls or {}).items()]:
+        if "bool" not in str(getattr(found, "dtype", type(found).__name__)):
+            raise TypeError(f"a verdict on {claim} needs True or False, but {found!r} came for: {what}.")
     plain = [{what: bool(found) for what, found in rows.items()} for rows in (evidence, controls or {})]
     return Verdict(claim, conclusion, *plain)

@@ -37,7 +37,9 @@ def measured(sweep: Sweep, command: str) -> dict[str, Any]:
     """Run a sweep. ValueError: too few seeds, or ways that have not the same number of them."""
     start, scores = time.perf_counter(), {}
     for value in sweep.values:
-        found = {way: [round(float(one), 5) for one in some] for way, some in sweep.measure(value).items()}
+        found = {way: [float(f"{one:.6g}") for one in some] for way, some in sweep.measure(value).items()}
+        if lost := {sweep.reference, *sweep.expected} - found.keys():
+            raise ValueError(f"sweep {sweep.key}: measure gave no scores of {', '.join(sorted(lost))}.")
         lengths = {len(found[way]) for way in (sweep.reference, *sweep.expected)}
         if len(lengths) > 1 or min(lengths) < SEEDS:
             raise ValueError(
@@ -69,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         known = ", ".join(sweep.key for sweep in every) or "none"
         parser.error(f"lesson {chosen.lesson} has no such sweep; known: {known}")
     torch.set_num_threads(1)
+    chosen.out.mkdir(parents=True, exist_ok=True)
     path = chosen.out / f"robustness_{chosen.lesson}.json"
     stored = json.loads(path.read_text(encoding="utf-8"))["sweeps"] if path.exists() else {}
     for sweep in some:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from mpkit.course.runs.equivalence import equivalence
 
@@ -44,9 +44,21 @@ class Sweep:
     expected: Mapping[str, Outcome]
 
     def __post_init__(self) -> None:
+        wrong = [out for out in self.expected.values() if out not in get_args(Outcome)]
+        if wrong or not self.expected or self.better not in ("high", "low") or min(self.margin, self.chosen) <= 0:
+            raise ValueError(
+                f"sweep {self.key}: expected needs at least one way with an outcome of {', '.join(get_args(Outcome))}, "
+                f'better "high" or "low", margin and chosen a number above 0; {dict(self.expected)}, {self.better!r}, '
+                f"{self.margin!r} and {self.chosen!r} came."
+            )
         low, high = self.chosen / WIDE, self.chosen * WIDE
         near = 1 + 1e-9  # 3 * 0.1 is a little more than 0.3
-        if self.chosen not in self.values or min(self.values) > low * near or max(self.values) * near < high:
+        if (
+            not self.chosen > 0
+            or self.chosen not in self.values
+            or min(self.values) > low * near
+            or max(self.values) * near < high
+        ):
             raise ValueError(
                 f"sweep {self.key}: {self.knob} is {self.chosen:g} in the lesson, so values from {low:g} or less to "
                 f"{high:g} or more, with that one, are asked for; {self.values} came."
