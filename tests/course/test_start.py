@@ -46,7 +46,7 @@ def switches_back() -> Iterator[None]:
         setattr(place, switch, value)
 
 
-FIRST = "Lesson 04 · Scale the loss · about 45 minutes · seed 0 · one CPU thread\n"
+FIRST = "Lesson 04 · Scale the loss · about 60 minutes · seed 0 · one CPU thread\n"
 ROUNDED = "FP16 and friends are emulated: FP32 arithmetic, every operand, result and gradient rounded.\n"
 CURE = "FP16 and friends are emulated in FP32 and rounded. How to use the GPU: ask the doctor in lesson 00.\n"
 NO_KERNEL = RuntimeError("CUDA error: no kernel image is available for execution on the device")
