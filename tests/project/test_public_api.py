@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import inspect
 import json
 import subprocess
@@ -97,6 +98,26 @@ def heavy_modules_after(code: str) -> list[str]:
     assert done.returncode == 0, done.stderr
     found: list[str] = json.loads(done.stdout)
     return found
+
+
+def shadowed(package: str, files: set[str]) -> set[str]:
+    """Names that a package exports and one of its files has too: once that file is imported, it is what the name means.
+
+    A package may export a function from the file of its name: importing that file again changes nothing.
+    """
+    exported = vars(importlib.import_module(package))
+    own = {name for name in files & exported.keys() if not inspect.ismodule(exported[name])}
+    return {name for name in own if getattr(exported[name], "__module__", "") != f"{package}.{name}"}
+
+
+@pytest.mark.parametrize("package", sorted({name.rpartition(".")[0] for name in MODULES} - {""}))
+def test_no_file_takes_the_place_of_a_name(package: str) -> None:
+    files = {name.rpartition(".")[2] for name in MODULES if name.rpartition(".")[0] == package}
+    assert shadowed(package, files) == set()
+
+
+def test_that_a_shadow_is_seen() -> None:
+    assert shadowed("mpkit.course.lesson_04", {"quiz", "deep"}) == {"quiz"}
 
 
 def test_importing_mpkit_and_its_library_is_light() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from mpkit.course.exercises.checker import Feedback, checker, not_yet, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
-from mpkit.course.lesson_03.quiz import QUIZ as QUIZ
+from mpkit.course.lesson_03.questions import QUIZ as QUIZ
 
 # x and spacing. Not 1, so that a forgotten spacing shows; one negative, one on the grid.
 NUMBERS = ((0.4, 0.25), (1.6, 0.5), (-0.3, 0.25), (0.75, 0.25))

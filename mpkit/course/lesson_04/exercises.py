@@ -8,7 +8,7 @@ import torch
 
 from mpkit.course.exercises.checker import Feedback, checker, is_open, not_yet, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
-from mpkit.course.lesson_04.quiz import QUIZ as QUIZ
+from mpkit.course.lesson_04.questions import QUIZ as QUIZ
 
 # Exercise 04.1: histograms of layers, each {e: values from 2^e up to 2^(e+1)}, and the scales that they allow.
 TOP, FLUSHED = 14, -26  # the last column wholly below 65504, and the last that is flushed as a whole
