@@ -180,7 +180,7 @@ QUIZ = (
         right=0,
         feedback=(
             "Yes. After a growth, at every clean step, or after every shrink: three meanings of one word.",
-            "The table above shows the same nine steps with three different ends.",
+            "The table above shows the same nine steps, and a different end for each kind of patience.",
             "The factor says how far the scale falls, not at which step.",
         ),
     ),
