@@ -31,13 +31,13 @@ class Entry:
 
 
 LESSONS = (
-    Entry("00", "Start here", "What can my machine do, and how do these lessons work?", 15),
-    Entry("01", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 60),
-    Entry("02", "Round and lose", "What does a cast lose, and which operations must stay in FP32?", 60),
+    Entry("00", "Start here", "What can my machine do, and how do these lessons work?", 10),
+    Entry("01", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 45),
+    Entry("02", "Round and lose", "What does a cast lose, and which operations must stay in FP32?", 40),
     Entry("03", "Keep master weights", "Why does training need an FP32 copy of the weights?", 60),
     Entry("04", "Scale the loss", "Where do gradients live, and what does the loss scale do to them?", 60),
-    Entry("05", "Adapt the scale", "How should the scale find itself?", 40),
-    Entry("06", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 45),
+    Entry("05", "Adapt the scale", "How should the scale find itself?", 60),
+    Entry("06", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 60),
     Entry("07", "Measure the speed-up", "How much faster, how much smaller, and why sometimes slower?", 40),
     Entry("08", "Train a transformer", "What changes for attention and long accumulation?", 45),
     Entry("09", "Go below 16 bits", "How do FP8 and integers fit on top?", 40),

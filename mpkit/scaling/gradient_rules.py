@@ -32,13 +32,16 @@ class LogMaxState(ScaleState):
 class LogMaxScale(ScaleRule):
     """Put mean + 3.09 standard deviations of log2(amax) at 2^16: OpenSeq2Seq's LogMax (automatic_loss_scaler.py).
 
-    x = log2(amax) of the unscaled gradients, or `log_max` in a step with Inf or NaN. The mean is an exponential average
-    with `beta1`, the variance one with `beta2`, both with Adam's bias correction. 3.09 is the 99.9th percentile of a
-    normal distribution, so about one step in a thousand overflows. The scale is 2^(16 - (mean + 3.09 sd)) within the
-    limits; that 16 is fixed in the source, and `log_max` changes only what an overflow counts.
+    x = log2(amax) of the unscaled gradients. The mean is an exponential average with `beta1`, the variance one with
+    `beta2`, both with Adam's bias correction. 3.09 is the 99.9th percentile of a normal distribution, so about one step
+    in a thousand overflows. The scale is 2^(16 - (mean + 3.09 sd)) within the limits; that 16 is fixed in the source.
+
+    A step with Inf or NaN counts x = 2^log_max: 65,536 by default, although x is a logarithm (`tf.pow(2., log_max)`,
+    line 161 at 8681d381). So one overflow holds the scale at `min_scale` for thousands of steps. Probably x = 16 was
+    meant; `log_max=4` gives that, and the rule then follows the gradients.
 
     A step whose gradients are all zero has no logarithm. The source lets -Inf into its averages and never recovers;
-    here such a step changes nothing. ValueError: limits or factors that make no sense.
+    here such a step changes nothing. ValueError: limits or factors that make no sense, 2^log_max beyond float32's.
     """
 
     reads: ClassVar[str] = "amax"
@@ -53,8 +56,8 @@ class LogMaxScale(ScaleRule):
     def __post_init__(self) -> None:
         for name in ("init_scale", "min_scale", "max_scale"):
             require_scale(name, getattr(self, name))
-        for name in ("log_max", "deviations"):
-            require_number(name, getattr(self, name), -1024.0, 1024.0, "a number between -1024 and 1024", "16.0")
+        require_number("log_max", self.log_max, -127.0, 128.0, "between -127 and 128: 2**log_max is a float32", "16.0")
+        require_number("deviations", self.deviations, -1024.0, 1024.0, "a number between -1024 and 1024", "3.09")
         for name in ("beta1", "beta2"):
             require_number(name, getattr(self, name), 0.0, 1.0, "above 0 and below 1", "0.99")
         if not self.min_scale <= self.init_scale <= self.max_scale:
@@ -82,7 +85,7 @@ class LogMaxScale(ScaleRule):
             )
         if amax == 0:
             return state
-        x = self.log_max if math.isinf(amax) else math.log2(amax)
+        x = 2.0**self.log_max if math.isinf(amax) else math.log2(amax)
         n = state.steps + 1
         mean = self.beta1 * state.mean + (1 - self.beta1) * x
         slow = self.beta2 * state.slow_mean + (1 - self.beta2) * x

@@ -1,10 +1,10 @@
-"""Answers to the exercises of lesson 05: the dynamic rule, a collapsing scale, four logs."""
+"""Answers to the exercises of lesson 05: the dynamic rule, a collapsing scale, six logs."""
 
 from __future__ import annotations
 
 from mpkit.course.lesson_05.exercises import CAUSES, LOGS
 
-FOUR = '"A": "healthy", "B": "not the scale", "C": "cannot grow back", "D": "first scale too high"'
+SIX = {name: cause for name, (cause, _) in LOGS.items()}
 
 
 def rule(overflow: str = "return max(scale / 2, floor), 0", clean: str = "", grow: str = "return scale * 2, 0") -> str:
@@ -26,9 +26,9 @@ def loop(overflow: str = "grad = 0.0; scale /= 2; continue", start: str = "pass"
     )
 
 
-def four(**changes: str) -> str:
+def six(**changes: str) -> str:
     """A learner's causes: the right ones, with some changes."""
-    return f"causes = {{**{{{FOUR}}}, **{changes!r}}}\n"
+    return f"causes = { ({**SIX, **changes})!r}\n"
 
 
 WRONG = [
@@ -48,9 +48,9 @@ WRONG = [
     ("05.2", loop(step="weight -= 0.1 * grad"), "The scale is right, the weight is not"),
     ("05.2", loop().replace("return weight, scale", "return weight"), "return weight, scale"),
     ("05.2", "train = 1.0", "without parentheses"),
-    *(("05.3", four(**{name: cause}), why) for name, (_, said) in LOGS.items() for cause, why in said.items()),
-    ("05.3", four(A="fine"), "is not one of the causes"),
-    ("05.3", "causes = {'A': 'healthy', 'B': ..., 'C': 'healthy'}", "logs B, D still wait"),
+    *(("05.3", six(**{name: cause}), why) for name, (_, said) in LOGS.items() for cause, why in said.items()),
+    ("05.3", six(A="fine"), "is not one of the causes"),
+    ("05.3", "causes = {'A': 'healthy', 'B': ..., 'C': 'healthy'}", "logs B, D, E, F still wait"),
     ("05.3", "causes = 'healthy'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
@@ -61,7 +61,7 @@ ALSO_WRONG = [
     ("05.1", rule(overflow="return max(scale / 2, 512.0), 0"), "The floor is 1024"),
     ("05.1", rule().replace("clean == interval", "clean > interval"), "That was the step to grow at"),
     ("05.2", loop(overflow="scale /= 2; grad = g; continue"), "The scale is right, the weight is not"),
-    ("05.3", "causes = {'A': 'healthy', 'B': ..., 'C': 'healthy', 'D': 'healthy'}", "log B still waits"),
+    ("05.3", six().replace("'not the scale'", "..."), "log B still waits"),
 ]
 RIGHT = [
     ("05.1", rule()),
@@ -70,13 +70,13 @@ RIGHT = [
     ("05.2", loop()),
     ("05.2", loop(overflow="scale /= 2; continue", start="grad = 0.0")),
     ("05.1", rule(overflow="return torch.as_tensor(max(scale / 2, floor)), 0")),
-    ("05.3", four()),
-    ("05.3", four(A="Healthy", B="not the  scale")),
+    ("05.3", six()),
+    ("05.3", six(A="Healthy", B="not the  scale")),
 ]
 STUBS = {
     "05.1": ("not yet", "Not yet: your function returns nothing"),
     "05.2": ("wrong", "The scale was halved more often than gradients overflowed"),
-    "05.3": ("not yet", "Not yet: logs A, B, C, D still wait"),
+    "05.3": ("not yet", "Not yet: logs A, B, C, D, E, F still wait"),
 }
 SECRETS = {
     "05.1": r"max\(|\* ?2|/ ?2|= ?0|[Rr]eset|[Hh]alve",

@@ -37,7 +37,7 @@ def picture(page: Page) -> Locator:
 
 
 def test_the_sliders_answer_arrow_keys(lab: Lab, page: Page) -> None:
-    expect(status(page)).to_contain_text("torch and LogMax do well")
+    expect(status(page)).to_contain_text("torch does well")
     first = picture(page).get_attribute("src")
     panel(page).locator(".noUi-handle").nth(1).focus()
     page.keyboard.press("ArrowRight")  # grow after every step
@@ -49,7 +49,7 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     button = panel(page).get_by_role("button", name="popart")
     button.focus()
     page.keyboard.press("Space")
-    expect(status(page)).to_contain_text("popart takes 4 with Inf; torch and LogMax do well")
+    expect(status(page)).to_contain_text("popart takes 4 with Inf; torch does well")
     panel(page).get_by_role("button", name="falling loss").click()
     expect(status(page)).to_contain_text("article flushes 51%")
     panel(page).get_by_role("button", name="made up: drifts").click()
@@ -70,7 +70,7 @@ def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page:
     expect(status(page)).to_contain_text("Stopped after")
     assert clipped(here) == []
     here.get_by_role("button", name="made up: drifts").click()
-    expect(status(page)).to_contain_text("torch and LogMax do well")
+    expect(status(page)).to_contain_text("torch does well")
 
 
 def test_the_sweep_answers(lab: Lab, page: Page) -> None:

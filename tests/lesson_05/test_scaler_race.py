@@ -69,7 +69,7 @@ def test_the_title_follows_the_numbers(panel: ScalerRacePanel) -> None:
     share = {name: lap.flushed[~lap.skipped].mean() for name, lap in panel.laps.items()}
     assert panel.summary().startswith(
         f"made up: drifts: megatron loses {lost['megatron']} steps; article flushes {100 * share['article']:.0f}% "
-        "of the gradients; torch and LogMax do well.\n"
+        "of the gradients; torch does well.\n"
     )
     assert "megatron loses" in panel.picture.tooltip
     assert panel.picture.tooltip in panel.words.value

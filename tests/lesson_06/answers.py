@@ -32,7 +32,7 @@ def judged(**changes: str) -> str:
 
 
 WRONG = [
-    ("06.1", group(SCALE, CLIP, STEP, UPDATE), "Which gradients did the clipping see"),
+    ("06.1", group(SCALE, CLIP, UNSCALE, STEP, UPDATE), "clip, unscale_, step, update. The step is 0.000977"),
     ("06.1", group(SCALE, UNSCALE, STEP, UPDATE), "but max_norm is 1"),
     ("06.1", group(UNDIVIDED, UNSCALE, CLIP, STEP, UPDATE), "That is their sum"),
     ("06.1", group(LAST_ONLY, UNSCALE, CLIP, STEP, UPDATE), "Does every loss count once"),
@@ -51,18 +51,20 @@ WRONG = [
     *(("06.3", judged(**{f"l{n}": given}), why) for n, (_, said) in enumerate(LINES.values())
       for given, why in said.items()),
     ("06.3", judged(l0="bad"), "is not one of"),
-    ("06.3", "lines = {}", "5 of 5 lines still wait"),
+    ("06.3", "lines = {}", "7 of 7 lines still wait"),
     ("06.3", "lines = 'fine'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
+    ("06.1", group(SCALE, CLIP, STEP, UPDATE), "scale, scale, clip, step, update. The step is 0.000977 instead of 1"),
+    ("06.1", group(SCALE, CLIP, UNSCALE, STEP, UPDATE), "max_norm was compared with a scaled number"),
     (
         "06.1",
         group(SCALE.replace("loss / len(losses)", "loss * 0"), UNSCALE, CLIP, STEP, UPDATE),
         "was there a gradient",
     ),
     ("06.2", advance("scheduler.step()", STEP, UPDATE), "ahead of the weights"),
-    ("06.3", judged(l0="wrong comment"), "Read what the line itself does"),
-    ("06.3", "lines = {'model = ResNet50()': 'undefined'}", "4 of 5 lines still wait"),
+    ("06.3", judged(l5="wrong comment"), "Read what the line itself does"),
+    ("06.3", "lines = {'model = ResNet50()': 'undefined'}", "6 of 7 lines still wait"),
     ("06.3", judged(l3="")[:-1], "line # backward (FP32) still waits"),
 ]
 RIGHT = [
@@ -72,12 +74,12 @@ RIGHT = [
     ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
     ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
     ("06.3", judged()),
-    ("06.3", judged(l3="Wrong comment.", l4="FINE").replace("model = ResNet50()", "model=ResNet50()")),
+    ("06.3", judged(l3="Wrong comment.", l5="FINE").replace("model = ResNet50()", "model=ResNet50()")),
 ]
 STUBS = {
     "06.1": ("not yet", "Not yet: your function never uses the scaler"),
     "06.2": ("wrong", "ahead of the weights"),
-    "06.3": ("not yet", "Not yet: 5 of 5 lines still wait"),
+    "06.3": ("not yet", "Not yet: 7 of 7 lines still wait"),
 }
 SECRETS = {"06.1": r"[Uu]nscale_? (before|once)|order", "06.2": r"\.stepped|get_scale|if ", "06.3": r"(?i)should be"}
 ECHO = rf"You called: .*?\. |^.*?: (?=[A-Z])|is not one of the verdicts: {'; '.join(VERDICTS)}"

@@ -339,21 +339,38 @@ def test_the_article_by_hand() -> None:
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 
-def test_logmax_equals_weighted_averages() -> None:
+@pytest.mark.parametrize(("log_max", "counts"), [(16.0, 65536.0), (4.0, 16.0)])
+def test_logmax_equals_weighted_averages(log_max: float, counts: float) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(-8.0, 2.0, 300)
-    rule, state = LogMaxScale(max_scale=2.0**60), LogMaxScale(max_scale=2.0**60).init()
+    rule = LogMaxScale(min_scale=2.0**-120, max_scale=2.0**60, log_max=log_max)
+    state = rule.init()
     for n, value in enumerate(x, 1):
         found_inf = n % 50 == 0
         state = rule.update(state, found_inf, GradientStats(2.0**value, 1.0))
-    x[49::50] = 16.0
+    x[49::50] = counts
 
     def average(values: np.ndarray, beta: float) -> float:
         weights = beta ** np.arange(len(values))[::-1]
         return float((weights * values).sum() / weights.sum())
 
     sigma = math.sqrt(average(x * x, 0.999) - average(x, 0.999) ** 2)
-    assert state.scale == pytest.approx(2 ** (16 - (average(x, 0.99) + 3.09 * sigma)), rel=1e-5)
+    wanted = 2 ** min(max(16 - (average(x, 0.99) + 3.09 * sigma), -120), 60)
+    assert state.scale == pytest.approx(wanted, rel=1e-5)
+
+
+def test_one_overflow_holds_logmax_at_its_floor_and_with_log_max_4_it_does_not() -> None:
+    """After 100 clean steps with gradients up to 2^-8: steps until the scale leaves its floor again."""
+    waits = {}
+    for log_max in (16.0, 4.0):
+        rule, small = LogMaxScale(log_max=log_max), GradientStats(2.0**-8, 1.0)
+        state = rule.init()
+        for step in range(20_101):
+            state = rule.update(state, step == 100, small)
+            if step > 100 and state.scale > rule.min_scale:
+                waits[log_max] = step - 100
+                break
+    assert waits == {16.0: 11_168, 4.0: 1}
 
 
 def test_logmax_limits_zero_and_nonsense() -> None:
@@ -367,6 +384,10 @@ def test_logmax_limits_zero_and_nonsense() -> None:
         rule.update(ScaleState(1.0), False, GradientStats(1.0, 1.0))
     with pytest.raises(ValueError, match="LogMaxScale needs min_scale <= init_scale <= max_scale"):
         LogMaxScale(init_scale=0.5)
+    text = r"log_max must be between -127 and 128: 2\*\*log_max is a float32, got 128.0. Try 16.0."
+    with pytest.raises(ValueError, match=text):
+        LogMaxScale(log_max=128.0)
+    assert LogMaxScale(log_max=127.0).update(rule.init(), True).scale == 1.0
 
 
 def test_popart_doubles_until_a_value_enters_the_upper_end_and_then_swings() -> None:

@@ -10,4 +10,5 @@ from mpkit.course.nets.models import MLP, Autoencoder, WideAutoencoder
 from mpkit.course.panels.live_comparison import watch
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import power
+from mpkit.course.robustness import robustness_table
 from mpkit.course.runs.experiments import Variant, as_good_as, compare, train_each

@@ -1,4 +1,4 @@
-"""Checks and quiz of lesson 05: write the rule, find out why a scale collapses, read four logs."""
+"""Checks and quiz of lesson 05: write the rule, find out why a scale collapses, read six logs."""
 
 import math
 from typing import Any
@@ -93,34 +93,58 @@ def collapsing_scale(answer: Any) -> Feedback:
     return passed("One overflow, one lost step. In PyTorch the line is optimizer.zero_grad(), before every backward().")
 
 
-CAUSES = ("healthy", "not the scale", "cannot grow back", "first scale too high")
+CAUSES = ("healthy", "not the scale", "cannot grow back", "first scale too high", "grows too often",
+          "gradients kept after a skip")  # fmt: skip
 LOGS = {
     "A": ("healthy", {
         "not the scale": "Log A loses one step in two thousand, and the loss falls.",
         "cannot grow back": "Log A does grow back: 65536, 131072, 65536, 131072.",
         "first scale too high": "Log A's overflows come all through the run, not at its start.",
+        "grows too often": "Log A grows once in 2,000 steps. What does one lost step in 2,000 cost?",
+        "gradients kept after a skip": "Log A's next step after a skip is taken.",
     }),
     "B": ("not the scale", {
         "healthy": "Log B skips every step. Nothing is learned there.",
         "cannot grow back": "Log B's scale falls without an end. Would a larger one repair its loss?",
         "first scale too high": "Log B has passed every scale down to 2^-20, and it still overflows.",
+        "grows too often": "Log B has not grown once.",
+        "gradients kept after a skip": "That would skip every step too. But what does log B say of the loss, which no "
+                                       "gradient goes into?",
     }),
     "C": ("cannot grow back", {
         "healthy": "Log C flushes 60 % of the gradients, and its loss is flat.",
         "not the scale": "Log C's gradients are lost at the bottom of the window. That is a matter of the scale.",
         "first scale too high": "Log C's scale is too low now.",
+        "grows too often": "Log C has not changed for an hour.",
+        "gradients kept after a skip": "Log C skips nothing.",
     }),
     "D": ("first scale too high", {
         "healthy": "Log D ends well, but what happened in its first sixteen steps?",
         "not the scale": "Log D recovers by itself once the scale has fallen.",
         "cannot grow back": "Log D has no need to grow: nothing is flushed.",
+        "grows too often": "Log D's skips are all at the start.",
+        "gradients kept after a skip": "Then log D's skips would never have ended.",
+    }),
+    "E": ("healthy", {
+        "not the scale": "Log E takes every step, and its loss falls.",
+        "cannot grow back": "Log E stays where it is because it is at its cap. Is anything lost there?",
+        "first scale too high": "Log E skips nothing, not even at the start.",
+        "grows too often": "Log E has stopped growing: it is at its cap.",
+        "gradients kept after a skip": "Log E skips nothing.",
+    }),
+    "F": ("grows too often", {
+        "healthy": "One step in eleven is lost in log F. Is that the price that this lesson's rule pays?",
+        "not the scale": "Log F's steps are lost where the scale has just grown.",
+        "cannot grow back": "Log F grows back every time, and soon.",
+        "first scale too high": "Log F's skips come all through the run.",
+        "gradients kept after a skip": "Log F's next ten steps after a skip are taken.",
     }),
 }  # fmt: skip
 
 
 @checker("05.3")
-def four_logs(answer: Any) -> Feedback:
-    """Match four logs with their cause."""
+def six_logs(answer: Any) -> Feedback:
+    """Match six logs with their cause."""
     done = "A sawtooth is health; a fall without an end is not the scale's fault."
     return matching(answer, LOGS, CAUSES, each="log", choice="cause", passes=done)
 
@@ -156,7 +180,7 @@ QUIZ = (
         right=0,
         feedback=(
             "Yes. After a growth, at every clean step, or after every shrink: three meanings of one word.",
-            "The table above shows the same nine steps with three different ends.",
+            "The table above shows the same nine steps, and a different end for each kind of patience.",
             "The factor says how far the scale falls, not at which step.",
         ),
     ),

@@ -11,7 +11,7 @@ def settings_grid(
     tables: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], columns: Sequence[str], title: str,
     row_label: str, column_label: str, best: Mapping[str, str],
 ) -> Figure:  # fmt: skip
-    """One heat map a table, each number written in its cell; darker is better.
+    """One heat map a table, each number written in its cell; white is better, as in the sweep on recordings.
 
     Args:
         tables: name with unit → (rows, columns) numbers.
@@ -31,10 +31,10 @@ def settings_grid(
                     f"table {name!r} needs {len(rows)} rows of {len(columns)} numbers, and best 'low' or 'high'."
                 )
             # One hue from light to dark: readable in print and with every colour vision.
-            ax.imshow(table, cmap="Blues" if best[name] == "high" else "Blues_r", aspect="auto")
+            ax.imshow(table, cmap="Blues_r" if best[name] == "high" else "Blues", aspect="auto")
             ax.set_xticks(range(len(columns)), columns)
             ax.set_yticks(range(len(rows)), rows)
-            ax.set_title(f"{name} (darker is better)", fontsize=12, weight="normal")
+            ax.set_title(f"{name} (white is better)", fontsize=12, weight="normal")
             ax.set_xlabel(column_label)
             ax.set_ylabel(row_label)
             ax.grid(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,27 +10,47 @@ from mpkit import LossScaler, StaticScale
 from mpkit.course.exercises.checker import Feedback, checker, not_yet, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
+from mpkit.scaling.step_result import StepResult
 
 SCALE, LONG = 1024.0, (3.0, 4.0)  # two batches with these gradients: their mean is 3.5, longer than max_norm
 MEAN = sum(LONG) / len(LONG)
 
 
-def _noted(verb: str) -> Callable[..., Any]:
-    def call(self: _Noting, *args: Any) -> Any:
-        self.calls.append(verb)
-        return getattr(LossScaler, verb)(self, *args)
-
-    return call
-
-
 class _Noting(LossScaler):
-    """A scaler that writes down which of its verbs were called."""
+    """A scaler that writes down which of its verbs were called, and where a gradient became shorter between them."""
 
     def __init__(self) -> None:
         super().__init__(StaticScale(SCALE))
         self.calls: list[str] = []
+        self._left = 0.0  # how long the gradient was when a verb was done with it
 
-    scale, unscale_, step, update = map(_noted, ("scale", "unscale_", "step", "update"))
+    def _look(self, optimizer: torch.optim.Optimizer) -> float:
+        gradient = optimizer.param_groups[0]["params"][0].grad
+        return 0.0 if gradient is None else abs(float(gradient))
+
+    def scale(self, outputs: Any) -> Any:
+        """Noted."""
+        self.calls.append("scale")
+        return super().scale(outputs)
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Noted; a gradient far below SCALE was made shorter before."""
+        self.calls += ["clip"] if 0 < self._look(optimizer) < SCALE else []
+        self.calls.append("unscale_")
+        super().unscale_(optimizer)
+        self._left = self._look(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer, closure: object = None) -> StepResult:
+        """Noted; what `unscale_` left and is shorter now was made so between them."""
+        before = self._left if "unscale_" in self.calls else SCALE
+        self.calls += ["clip"] if 0 < self._look(optimizer) < before else []
+        self.calls.append("step")
+        return super().step(optimizer, closure)
+
+    def update(self) -> None:
+        """Noted."""
+        self.calls.append("update")
+        super().update()
 
 
 def _step_of(answer: Any) -> float:
@@ -57,8 +76,12 @@ def group_of_batches(answer: Any) -> Feedback:
     moved = -p.item()
     if moved == 0:
         return wrong(f"{said} And yet no weight has moved: was there a gradient at the step?")
-    if "unscale_" not in scaler.calls and moved < 0.5:
-        return wrong(f"{said} The step is {moved:.3g} instead of 1. Which gradients did the clipping see?")
+    divided = scaler.calls.index("unscale_" if "unscale_" in scaler.calls else "step")
+    if moved < 0.5 and "clip" in scaler.calls[:divided]:
+        return wrong(
+            f"{said} The step is {moved:.3g} instead of 1. When it was clipped, the gradient was still {SCALE:g} times "
+            "too long: max_norm was compared with a scaled number."
+        )
     require(moved <= 1.01, f"{said} The step is {moved:.3g} long, but max_norm is 1.")
     require(moved > 0.99, f"{said} The step is {moved:.3g} instead of 1. Was something divided twice?")
     moved, lead = _step_of(answer), "Gradients 3 and 4, max_norm 100: the step is"
@@ -97,33 +120,50 @@ def schedule_after_a_skip(answer: Any) -> Feedback:
     return passed("Schedule and weights stay together.")
 
 
-VERDICTS = ("undefined", "outdated", "wrong comment", "fine")
+VERDICTS = ("undefined", "outdated", "wrong comment", "something is missing before it", "fine")
 UNCOMMENTED = "There is no comment on this line. Read what the line itself does"
 SAID = {
     "model = ResNet50()": ("undefined", {
         "outdated": "ResNet50 is not an old name. Where would Python find it in this listing?",
         "wrong comment": f"{UNCOMMENTED}: which names does it use?",
+        "something is missing before it": "An import, yes. Without it, what does Python say to the name?",
         "fine": "Run the line: does Python know ResNet50?",
     }),
     "torch.cuda.amp.GradScaler()": ("outdated", {
         "undefined": "It still exists, with a warning. What does the warning recommend?",
         "wrong comment": f"{UNCOMMENTED}: what does torch say to it?",
+        "something is missing before it": "It needs nothing but torch, which is imported. What does torch say to it?",
         "fine": "It runs, but torch prints a warning about this name.",
     }),
-    "if batch_idx % 100 == 0": ("undefined", {
-        "outdated": "Nothing is old here. Who counts the batches?",
-        "wrong comment": f"{UNCOMMENTED}: what does it count?",
-        "fine": "Look for the place where batch_idx gets a value.",
+    "outputs = model(inputs)": ("something is missing before it", {
+        "undefined": "model and inputs both have a value here. Where are they?",
+        "outdated": "A model is still called that way. On which device are its weights, and on which are the inputs?",
+        "wrong comment": f"{UNCOMMENTED}, and then: on which device is each of its two tensors?",
+        "fine": "The inputs went to the GPU one line above. What else would have to be there?",
     }),
     "# backward (FP32)": ("wrong comment", {
         "fine": "Look at the table of formats once more: what does autocast use for gradients?",
         "undefined": "It is a comment. Does it say what happens?",
         "outdated": "It never was so, with autocast.",
+        "something is missing before it": "It stands where it belongs. Is it true?",
     }),
-    "scaler.scale(loss).backward()": ("fine", {
+    "scaler.scale(loss).backward()": ("something is missing before it", {
         "undefined": "scaler and loss are both defined above it.",
         "outdated": "That is how it is written today.",
-        "wrong comment": f"{UNCOMMENTED}; the comment above it is another one of the five.",
+        "wrong comment": f"{UNCOMMENTED}; the comment above it is another one of the seven.",
+        "fine": "By itself, yes. But what is in .grad when the second batch arrives?",
+    }),
+    "scaler.update()": ("fine", {
+        "undefined": "scaler is defined above the loop.",
+        "outdated": "This verb has never had another name.",
+        "wrong comment": f"{UNCOMMENTED}: what does it do to the scale?",
+        "something is missing before it": "The step was taken one line above. What else would it wait for?",
+    }),
+    "if batch_idx % 100 == 0": ("undefined", {
+        "outdated": "Nothing is old here. Who counts the batches?",
+        "wrong comment": f"{UNCOMMENTED}: what does it count?",
+        "something is missing before it": "A value for a name, yes. What does Python call a name that has none?",
+        "fine": "Look for the place where batch_idx gets a value.",
     }),
 }  # fmt: skip
 LINES = {
@@ -133,7 +173,7 @@ LINES = {
 
 @checker("06.3")
 def defects(answer: Any) -> Feedback:
-    """Judge five lines of the article's listing."""
+    """Judge seven lines of the article's listing."""
     waiting = f"{{count}} of {len(LINES)} lines still wait"
     done = "Also undefined there: num_epochs and train_loader. The repaired listing runs below."
     return matching(answer, LINES, VERDICTS, each="line", choice="verdict", passes=done, waiting=waiting)
