@@ -1,7 +1,7 @@
 """Lesson 07: how much faster and smaller, and why not always. What its notebook imports."""
 
 from mpkit.course.exercises import check, predict, quiz, score_card, verdict
-from mpkit.course.lesson_07.memory import ledger, saved_bytes
+from mpkit.course.lesson_07.memory import ledger, peak_bytes, saved_bytes
 from mpkit.course.lesson_07.memory_ledger import MemoryLedgerPanel
 from mpkit.course.lesson_07.speed_lab import SpeedLabPanel
 from mpkit.course.nets.resnet import ResNet, resnet50
