@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mpkit.course.lesson_07.memory import ledger, peak_bytes, saved_bytes
+from mpkit.course.lesson_07.memory import ledger, owned, peak_bytes, saved_bytes
 from mpkit.course.lesson_07.memory_ledger_picture import headline
 
 WIDTH, LAYERS, BATCH = 64, 8, 36
@@ -61,16 +61,14 @@ def test_a_step_that_frees_its_gradients_first_has_no_larger_peak_under_autocast
         adam = torch.optim.Adam(net.parameters(), fused=True)
 
         def step() -> None:
-            adam.zero_grad(set_to_none=not keep)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 out = net(x)
             out.float().pow(2).mean().backward()
             adam.step()
+            adam.zero_grad(set_to_none=not keep)
 
         step()
-        state = [value for of in adam.state.values() for value in of.values()]
-        gradients = [p.grad for p in net.parameters() if p.grad is not None]
-        return peak_bytes(step, [*net.parameters(), *state, *(gradients if keep else ())]) / PARAMETERS
+        return peak_bytes(step, owned(adam)) / PARAMETERS
 
     assert peak(True, keep=False) < 1.02 * peak(False, keep=False)
     assert peak(True, keep=True) > 1.03 * peak(False, keep=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, UntypedStorage
 from torch.autograd.graph import saved_tensors_hooks
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -71,6 +72,13 @@ def saved_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         forward()
     return sum(size for size, _ in kept.values())
+
+
+def owned(optimizer: Optimizer) -> list[Tensor]:
+    """What is there between two steps: weights, the optimizer's state, and gradients that were kept."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    return [*weights, *gradients, *(value for of in optimizer.state.values() for value in of.values())]
 
 
 class _Live(TorchDispatchMode):
