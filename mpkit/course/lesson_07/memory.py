@@ -81,13 +81,13 @@ def owned(optimizer: Optimizer) -> list[Tensor]:
     return [*weights, *gradients, *(value for of in optimizer.state.values() for value in of.values())]
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all memory that is made inside and not yet given back."""
 
     def __init__(self, already: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: dict[int, int] = {}
-        self.peak = 0
+        self.peak: int = 0
         for tensor in already:
             self.count(tensor.untyped_storage())
 
@@ -111,6 +111,7 @@ def peak_bytes(step: Callable[[], object], kept: Iterable[Tensor]) -> int:
 
     What an operation needs inside of itself does not count, nor does memory that torch has set aside.
     """
-    with _Live(kept) as live:
+    live = _Live(kept)
+    with live:
         step()
     return live.peak
