@@ -1,19 +1,35 @@
-"""Recorded measurements name their GPU, and are the output of a command of the project."""
+"""Every stored figure says on what, with which versions, when, by which command and in how many processes."""
 
 from __future__ import annotations
 
 import json
-from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from mpkit.course.recorded.machine import FOLDER
+
+FILES = sorted(FOLDER.rglob("*.json"))
+ALWAYS = ("torch", "date", "command", "processes")
+GPU = ("gpu", "gpus", "cuda", "cudnn", "triton", "python", "driver", "range")
 
 
-def test_the_record_says_where_when_and_how_it_was_made() -> None:
-    record = json.loads((files("mpkit") / "course" / "recorded" / "nvidia_h200.json").read_text(encoding="utf-8"))
-    assert "H200" in record["device"]
-    assert record["command"].startswith("python -m mpkit bench --device cuda")
-    assert "/" not in record["command"]  # no folder of the machine it was made on
-    assert all(record[key] for key in ("torch", "python", "date", "mpkit"))
-    rows = {(row["name"], row["peer"]): row for row in record["rows"]}
-    check = rows["check + unscale, ResNet-50's gradients", "GradScaler.unscale_"]
-    assert 0.1 < check["ratio"] < 0.5
-    assert all(row["ratio"] is None or row["ratio"] > 0 for row in record["rows"])
-    assert len(rows) >= 20
+@pytest.mark.parametrize("path", [one for one in FILES if "robustness" not in one.name], ids=lambda path: path.stem)
+def test_a_record_says_where_when_and_how_it_was_made(path: Path) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    wanted = (*ALWAYS, "device") if path.parent.name == "histories" else (*ALWAYS, *GPU)
+    assert [name for name in wanted if not data.get(name)] == []
+    assert data["command"].startswith("python -m mpkit record")
+    assert "/" not in data["command"]  # no folder of the machine it was made on
+    assert data["processes"] >= (1 if path.parent.name == "histories" else 2)
+
+
+@pytest.mark.parametrize("path", [one for one in FILES if "robustness" in one.name], ids=lambda path: path.stem)
+def test_so_does_a_sweep(path: Path) -> None:
+    for key, sweep in json.loads(path.read_text(encoding="utf-8"))["sweeps"].items():
+        for piece in ("Measured on ", "torch ", "Python ", ", 20", "one process: python -m mpkit robustness"):
+            assert piece in sweep["source"], key
+
+
+def test_there_are_records() -> None:
+    assert {"classifier", "speed_nvidia_h100_80gb_hbm3"} <= {path.stem for path in FILES}

@@ -25,10 +25,10 @@ def test_the_record_is_complete() -> None:
     assert "python -m mpkit record-transformer" in record.source
     assert record.speed.keys() == SIZES.keys() == record.sizes.keys()
     for model, rows in record.speed.items():
-        assert set(rows) <= set(WAYS)
+        assert set(rows) == set(WAYS)
         for row in rows.values():
             tokens = record.sizes[model]["batch"] * record.sizes[model]["context"]
-            assert row["tokens_per_s"] == pytest.approx(1000 * tokens / row["ms"])
+            assert row["tokens_per_s"] == pytest.approx(1000 * tokens / row["ms"], rel=0.01)  # each a median
             assert row["peak_GiB"] > 1
             assert row["joules_per_million"] > 100
         assert record.speedup(model, "fp32") == 1
@@ -46,7 +46,8 @@ def test_parameters_are_counted_right() -> None:
 
 
 def test_an_unknown_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no record 'mine'; known: transformer_nvidia_h200\. To make one"):
+    known = r"there is no record 'mine'; known: transformer_nvidia_h100_80gb_hbm3\. To make one"
+    with pytest.raises(ValueError, match=known):
         TransformerRecord.load("mine")
     with pytest.raises(ValueError, match="known: none"):
         TransformerRecord.load(folder=tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-JOBS = '"A": "BF16", "B": "FP16", "C": "FP32", "D": "E4M3", "E": "E5M2"'
+JOBS = '"A": "BF16", "B": "FP16", "C": "FP32", "D": "E4M3", "E": "E5M2", "F": "BF16"'
 
 
 def gap(expression: str) -> str:
@@ -15,7 +15,7 @@ def gone(expression: str) -> str:
     return f"def vanishes(x):\n    return {expression}\n"
 
 
-def five(**changes: str) -> str:
+def six(**changes: str) -> str:
     """A learner's jobs: the right ones, with some changes."""
     return f"jobs = {{**{{{JOBS}}}, **{changes!r}}}\n"
 
@@ -35,10 +35,11 @@ RIGHT = [
     ("01.2", "import numpy\n" + gone("numpy.float16(x) == 0")),
     ("01.2", gone("abs(x) <= mpkit.FP16.flush_at")),
     ("01.2", gone("-2 ** -25 <= x <= 2 ** -25")),
-    ("01.3", five()),
-    ("01.3", "jobs = {'a': 'bf16', 'B': 'Fp16', 'C': 'fp32', 'D': ' e4m3', 'E': 'e5M2'}\n"),
-    ("01.3", "jobs = {'A': 'BF16', ' b ': 'FP-16', 'C': 'FP 32', 'D': 'E4M3.', 'E': 'E5M2', 'F': 'FP16'}\n"),
-    ("01.3", "jobs = {'A': mpkit.BF16, 'B': mpkit.FP16, 'C': mpkit.FP32, 'D': mpkit.E4M3, 'E': mpkit.E5M2}\n"),
+    ("01.3", six()),
+    ("01.3", "jobs = {'a': 'bf16', 'B': 'Fp16', 'C': 'fp32', 'D': ' e4m3', 'E': 'e5M2', 'F': 'BF16'}\n"),
+    ("01.3", "jobs = {'A': 'BF16', ' b ': 'FP-16', 'C': 'FP 32', 'D': 'E4M3.', 'E': 'E5M2', 'F': 'bf16', 'G': 0}\n"),
+    ("01.3", "jobs = {'A': mpkit.BF16, 'B': mpkit.FP16, 'C': mpkit.FP32, "
+             "'D': mpkit.E4M3, 'E': mpkit.E5M2, 'F': mpkit.BF16}\n"),
 ]  # fmt: skip
 
 WRONG = [
@@ -65,21 +66,22 @@ WRONG = [
     ("01.2", gone("True"), "holds it exactly"),
     ("01.2", gone("'yes'"), "True or False"),
     ("01.2", "vanishes = 2 ** -25\n", "without parentheses"),
-    ("01.3", five(A="FP16"), "make of 100,000"),
-    ("01.3", five(A="FP32"), "16 bits to spend, and FP32 takes 32"),
-    ("01.3", five(A="E5M2"), "E5M2 takes 8 bits, and there are 16 to spend"),
-    ("01.3", five(B="BF16"), "three bits on a range that B does not need"),
-    ("01.3", five(B="E4M3"), "E4M3 takes 8 bits, and there are 16 to spend"),
-    ("01.3", five(C="FP16"), "stop counting"),
-    ("01.3", five(C="BF16"), "each whole number on the way"),
-    ("01.3", five(C="TF32"), "nothing is stored in TF32"),
-    ("01.3", five(C="E4M3"), "448"),
-    ("01.3", five(D="E5M2"), "a bit on a range that D does not need"),
-    ("01.3", five(D="FP16"), "8 bits to spend, and FP16 takes 16"),
-    ("01.3", five(E="E4M3"), "too narrow for E"),
-    ("01.3", five(E="float8"), "'float8' is not one of the formats"),
-    ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32'}", "jobs B, D, E are still open"),
-    ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32', 'D': 'FP16', 'E': 'FP16'}", "job B still waits"),
+    ("01.3", six(A="FP16"), "make of 100,000"),
+    ("01.3", six(A="FP32"), "16 bits to spend, and FP32 takes 32"),
+    ("01.3", six(A="E5M2"), "E5M2 takes 8 bits, and there are 16 to spend"),
+    ("01.3", six(B="BF16"), "three bits on a range that B does not need"),
+    ("01.3", six(B="E4M3"), "E4M3 takes 8 bits, and there are 16 to spend"),
+    ("01.3", six(C="FP16"), "stop counting"),
+    ("01.3", six(C="BF16"), "each whole number on the way"),
+    ("01.3", six(C="TF32"), "nothing is stored in TF32"),
+    ("01.3", six(C="E4M3"), "448"),
+    ("01.3", six(D="E5M2"), "a bit on a range that D does not need"),
+    ("01.3", six(D="FP16"), "8 bits to spend, and FP16 takes 16"),
+    ("01.3", six(E="E4M3"), "too narrow for E"),
+    ("01.3", six(F="FP16"), "with how many significant bits?"),
+    ("01.3", six(E="float8"), "'float8' is not one of the formats"),
+    ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32'}", "jobs B, D, E, F are still open"),
+    ("01.3", "jobs = {'A': 'FP16', 'B': ..., 'C': 'FP32', 'D': 'FP16', 'E': 'FP16', 'F': 'FP16'}", "job B still waits"),
     ("01.3", "jobs = 'FP16'", "The answer is a dict"),
 ]
 ALSO_WRONG = [
@@ -96,16 +98,20 @@ ALSO_WRONG = [
     ("01.2", gone("abs(x) < 1e-5"), "with fewer bits"),
     ("01.2", gone("abs(x) < 1e-20"), "no number near enough"),
     ("01.2", gone("0 < x <= 2 ** -25"), "no number near enough"),
-    ("01.3", five(B="TF32"), "nothing is stored in TF32"),
-    ("01.3", five(A="FP16", B="BF16"), "make of 100,000"),
-    ("01.3", five(A="FP16", E="float8"), "'float8' is not one of the formats"),
-    ("01.3", five(B=" "), "job B still waits"),
-    ("01.3", "jobs = {'A': 'BF16', 'BB': 'FP16', 'C': 'FP32', 'D': 'E4M3', 'E': 'E5M2'}", "There is no job 'BB'"),
+    ("01.3", six(B="TF32"), "nothing is stored in TF32"),
+    ("01.3", six(A="FP16", B="BF16"), "make of 100,000"),
+    ("01.3", six(A="FP16", E="float8"), "'float8' is not one of the formats"),
+    ("01.3", six(B=" "), "job B still waits"),
+    (
+        "01.3",
+        "jobs = {'A': 'BF16', 'BB': 'FP16', 'C': 'FP32', 'D': 'E4M3', 'E': 'E5M2', 'F': 'BF16'}",
+        "There is no job 'BB'",
+    ),
 ]
 STUBS = {
     "01.1": ("not yet", "Not yet: your function returns nothing"),
     "01.2": ("wrong", "For x = 3e-05 your function says True. Type it into the explorer"),
-    "01.3": ("not yet", "Not yet: jobs A, B, C, D, E are still open"),
+    "01.3": ("not yet", "Not yet: jobs A, B, C, D, E, F are still open"),
 }
 SECRETS = {
     "01.1": r"floor|log2|-24|-14|max\(|2\^",

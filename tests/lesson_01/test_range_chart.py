@@ -123,7 +123,14 @@ def boxes(figure: Figure) -> dict[str, tuple[float, float, float, float]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["chart", "toy"])
+@pytest.fixture(scope="module")
+def lesson() -> StillPicture:
+    """With the words of the notebook."""
+    title = "BF16 reaches as far as FP32; over a third of these gradients lie where FP16 fades out"
+    return range_chart(BAND, "a classifier's gradients", title)
+
+
+@pytest.mark.parametrize("name", ["chart", "toy", "lesson"])
 def test_no_text_is_cut_or_covers_another(name: str, request: pytest.FixtureRequest) -> None:
     figure = request.getfixturevalue(name).figure
     width, height = figure.canvas.get_width_height()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from mpkit.course.lesson_02.exercises import LISTS, OPERATIONS
+from mpkit.course.lesson_02.places import LISTS, OPERATIONS
 
-FOUR = '"A": "FP16", "B": "either: never rounds", "C": "FP32: leaves the range", "D": "FP32: adds many terms"'
+SIX = (
+    '"A": "FP16", "B": "either: never rounds", "C": "FP32: leaves the range", "D": "FP32: adds many terms", '
+    '"E": "FP32: loses a small part", "F": "FP32: leaves the range"'
+)
 
 
 def sums(*lines: str) -> str:
@@ -17,9 +20,9 @@ def loss(*lines: str) -> str:
     return "def loss(logits, label):\n" + "\n".join(f"    {line}" for line in lines) + "\n"
 
 
-def four(**changes: str) -> str:
+def six(**changes: str) -> str:
     """A learner's places: the right ones, with some changes."""
-    return f"places = {{**{{{FOUR}}}, **{changes!r}}}\n"
+    return f"places = {{**{{{SIX}}}, **{changes!r}}}\n"
 
 
 ONE_BY_ONE = ("total = 0.0", "for value in values:", "    total = add(total, value)")
@@ -59,17 +62,20 @@ WRONG = [
     ("02.2", loss(*SHIFT, "return -(p[label] + 1e-6).log()"), "the cure changed the formula"),
     ("02.2", loss("e = logits.float().exp()", "return -(e / e.sum())[label].log()"),
      "A wider format only moves the limit"),
+    ("02.2", loss("shifted = logits - logits.max()", "return shifted.exp().sum().log() - shifted[label]"),
+     "class 0 your loss is 0. The true one is 0.000247, and FP16 has numbers that small"),
     ("02.2", loss("return logits.log_softmax(0)[label]"), "The sign is wrong"),
     ("02.2", loss("return -logits.log_softmax(0).max()"), "What does your code compute instead"),
     ("02.2", loss(*EXP, "return -p[label].log().nan_to_num(0.0)"),
-     "With logits 12, 0, 11.5 and class 0 your loss is -0"),
+     "With logits 12, 0, 11.5 and class 0 your loss is 0"),
     ("02.2", loss("torch.nn.functional.cross_entropy(logits, label)"), "stopped with TypeError"),
-    *(("02.3", four(**{name: place}), why) for name, (_, said) in OPERATIONS.items() for place, why in said.items()),
+    *(("02.3", six(**{name: place}), why) for name, (_, said) in OPERATIONS.items() for place, why in said.items()),
     ("02.2", loss("return logits.log_softmax(0)"), "should return one number, the loss"),
     ("02.2", "loss = 0.46\n", "without parentheses"),
-    ("02.3", four(A="FP64"), "is not one of the places"),
-    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16'}", "B, D still wait"),
-    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16', 'D': 'FP16'}", "operation B still waits"),
+    ("02.3", six(A="FP64"), "is not one of the places"),
+    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16'}", "B, D, E, F still wait"),
+    ("02.3", "places = {'A': 'FP16', 'B': ..., 'C': 'FP16', 'D': 'FP16', 'E': 'FP16', 'F': 'FP16'}",
+     "operation B still waits"),
     ("02.3", "places = 'FP32'", "The answer is a dict"),
 ]  # fmt: skip
 # The same misconceptions in another form.
@@ -86,6 +92,18 @@ ALSO_WRONG = [
     ("02.1", sums("return True"), "should return a number"),
     ("02.2", loss(*EXP, "return -(p[label] + 1e-6).log()"), "which is the first that is Inf"),
     ("02.2", loss(*SHIFT, "return -p[label].float().log()"), "made a small number into 0"),
+    ("02.2", loss("return logits.logsumexp(0) - logits[label]"), "FP16 has numbers that small"),
+    (
+        "02.2",
+        loss("e = logits.double().exp()", "return -(e / e.sum())[label].log()"),
+        "A wider format only moves the limit",
+    ),
+    ("02.2", loss("return -logits.double().softmax(0)[label].log()"), "A wider format only moves the limit"),
+    (
+        "02.2",
+        loss("return logits.float().logsumexp(0) - logits[label]"),
+        "With logits -9984, -9992, -9992 and class 0 your loss is 0",
+    ),
     ("02.2", loss("logits = logits.clamp(-10, 10)", *EXP, "return -p[label].log()"), "the cure changed the formula"),
 ]
 
@@ -99,19 +117,21 @@ RIGHT = [
     ("02.1", sums("while len(values) > 1: values = [add(values[0], values[1])] + values[2:] if len(values) < 3 else "
                   "[add(a, b) for a, b in zip(values[::2], values[1::2])] + values[len(values) // 2 * 2:]",
                   "return torch.tensor(values[0])")),
-    ("02.2", loss("return -logits.log_softmax(0)[label]")),
+    ("02.2", loss("return -logits.float().log_softmax(0)[label]")),
+    ("02.2", loss("return -logits.log_softmax(0, dtype=torch.float32)[label]")),
     ("02.2", loss("return torch.nn.functional.cross_entropy(logits.float()[None], torch.tensor([label]))")),
-    ("02.2", loss("return logits.float().logsumexp(0) - logits[label]")),
-    ("02.2", loss("m = logits.max()", "return (logits - m).exp().sum().log() + m - logits[label]")),
-    ("02.2", loss("return -logits.double().softmax(0)[label].log()")),
-    ("02.3", four()),
-    ("02.3", four(B="Either: never rounds ", C="FP32 leaves the range", D="fp32: adds many terms.")),
+    ("02.2", loss("return logits.double().logsumexp(0) - logits[label]")),
+    ("02.2", loss("rest = (logits - logits[label]).double()", "rest[label] = -torch.inf",
+                  "return torch.nn.functional.softplus(rest.logsumexp(0))")),
+    ("02.2", loss("shifted = (logits - logits.max()).float()", "return shifted.exp().sum().log() - shifted[label]")),
+    ("02.3", six()),
+    ("02.3", six(B="Either: never rounds ", C="FP32 leaves the range", D="fp32: adds many terms.")),
 ]  # fmt: skip
 
 STUBS = {
     "02.1": ("wrong", "For 4096 ones your total is 2,048, and the true one is 4,096. That is where a running total"),
     "02.2": ("wrong", "your loss is nan. Print every line's result: which is the first that is Inf?"),
-    "02.3": ("not yet", "Not yet: A, B, C, D still wait"),
+    "02.3": ("not yet", "Not yet: A, B, C, D, E, F still wait"),
 }
 # The heart of each solution, which no message may say.
 SECRETS = {

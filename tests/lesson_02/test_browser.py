@@ -35,7 +35,7 @@ def push(page: Page, panel: Locator, name: str, key: str = "Enter") -> None:
 
 def test_the_explorer_answers_the_keyboard(lab: Lab, page: Page) -> None:
     panel = explorer(page)
-    expect(panel.get_by_role("img", name="FP16 turns 38% of these values into 0")).to_be_visible()
+    expect(panel.get_by_role("img", name="FP16 turns 24% of these values into 0 and 6.9% into Inf")).to_be_visible()
     push(page, panel, "FP16")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
@@ -45,14 +45,14 @@ def test_the_explorer_answers_the_keyboard(lab: Lab, page: Page) -> None:
         push(page, panel, name)
         expect(status(panel)).to_contain_text(words)
     panel.locator("select").focus()
-    for key in ("Enter", "ArrowDown", "Enter"):
-        page.keyboard.press(key)
-    expect(status(panel)).to_contain_text("weights of the same network")
     for key in ("Enter", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+    expect(status(panel)).to_contain_text("one in 100 is 2¹⁶ times larger")
+    for key in ("Enter", "ArrowDown", "Enter"):
         page.keyboard.press(key)
     push(page, panel, "nearest")
     push(page, panel, "FP16")
-    expect(panel.get_by_role("img", name="FP16 turns 38% of these values into 0")).to_be_visible()
+    expect(panel.get_by_role("img", name="FP16 turns 24% of these values into 0 and 6.9% into Inf")).to_be_visible()
 
 
 def test_the_sum_answers_the_keyboard(lab: Lab, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Answers to the exercises of lesson 03: stochastic rounding, a broken master-weight step, four runs."""
+"""Answers to the exercises of lesson 03: stochastic rounding, a broken master-weight step, four runs, the way lost."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def four(**changes: str) -> str:
     return f"needs = {{**{{{FOUR}}}, **{changes!r}}}\n"
 
 
+def way(share: str, *lines: str) -> str:
+    """A learner's way_lost: the mask `lost`, these lines, and this result."""
+    body = "\n".join(f"    {line}" for line in (MASK, *lines, f"return {share}"))
+    return f"def way_lost(weights, updates):\n{body}\n"
+
+
+MASK = "after = (weights + updates).bfloat16().float(); lost = after == weights"
+PART = "updates[lost].abs().sum() / updates.abs().sum()"
 LOW = "low = math.floor(x / spacing) * spacing"
 COPY = "p.data.copy_(master)"
 UPDATE = "master -= lr * p.grad.float()"
@@ -66,6 +74,15 @@ WRONG = [
     ("03.3", "needs = {'A': 'does without', 'B': ..., 'C': 'does without'}", "runs B, D still wait"),
     ("03.3", "needs = {'A': 'does without', 'B': ..., 'C': 'does without', 'D': 'does without'}", "run B still waits"),
     ("03.3", "needs = 'does without'", "The answer is a dict"),
+    ("03.4", way("lost.float().mean()"), "That is how many updates are lost. How long are they?"),
+    ("03.4", way(f"1 - {PART}"), "the part of the way that arrives"),
+    ("03.4", way("updates[lost].sum() / updates.sum()"), "in opposite directions are still a way"),
+    ("03.4", way("1 - (after - weights).abs().sum() / updates.abs().sum()"), "is not lost, even if it is rounded"),
+    ("03.4", way(PART, "lost = weights + updates == weights"), "Which format's grid"),
+    ("03.4", way("updates[lost].abs().sum()"), "That is a length"),
+    ("03.4", way(PART, "lost = updates.abs() < 0.01"), "Which weights are the same"),
+    ("03.4", way("updates[lost]"), "return one number from 0 to 1"),
+    ("03.4", "way_lost = 0.5", "without parentheses"),
 ]
 # The same misconceptions in another form.
 ALSO_WRONG = [
@@ -78,6 +95,10 @@ ALSO_WRONG = [
     ("03.2", step("master.copy_(master.half() - lr * p.grad)", COPY), "On which format's grid did it land?"),
     ("03.2", step("master -= (lr * p.grad).float()", COPY), "What is its dtype?"),
     ("03.2", step("..."), "nothing moves at all"),
+    ("03.4", way("lost.sum() / len(updates)"), "That is how many updates are lost"),
+    ("03.4", way("updates[lost].sum().abs() / updates.sum().abs()"), "in opposite directions"),
+    ("03.4", way("updates[lost].sum() / updates.abs().sum()"), "in opposite directions"),
+    ("03.4", way("(updates * lost).abs().max()"), "your share is"),
 ]
 
 RIGHT = [
@@ -96,19 +117,25 @@ RIGHT = [
     ),
     ("03.3", four()),
     ("03.3", four(A="  Needs a master copy", C="Does Without ")),
+    ("03.4", way("float((updates.abs() * lost).sum() / updates.abs().sum())")),
+    ("03.4", way("1 - updates[after != weights].abs().sum() / updates.norm(1)")),
+    ("03.4", way("sum(abs(u) for u, gone in zip(updates, lost) if gone) / sum(map(abs, updates))")),
+    ("03.4", way(PART, "lost = mpkit.cast(weights + updates, mpkit.BF16) == weights")),
 ]
 
 STUBS = {
     "03.1": ("not yet", "Not yet: your function returns nothing"),
     "03.2": ("wrong", "the master is one step away from where it was, not eight. Where did each step begin?"),
     "03.3": ("not yet", "Not yet: runs A, B, C, D still wait"),
+    "03.4": ("not yet", "Not yet: your function returns nothing"),
 }
 SECRETS = {
     "03.1": r"floor|[Pp]robab|distance|draw <|x - low",
     "03.2": r"\.float\(|master -=|from the master|in FP32|float32\(",
     "03.3": r"(?i)needs a|has one|does without",
+    "03.4": r"abs|bfloat16|mask|BF16",
 }
 ECHO = (
     rf"With x = \S+ and spacing = \S+: |is not one of the choices: {'; '.join(CHOICES)}"  # names all three
-    r"|such as \{.*\}|Weight \S+, gradient \S+, 8 steps:"
+    r"|such as \{.*\}|Weight \S+, gradient \S+, 8 steps:|Weights \[.*\], updates \[.*\]: your share is \S+"
 )

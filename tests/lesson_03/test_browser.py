@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 pytestmark = pytest.mark.browser
 LESSON = "03_keep_master_weights.ipynb"
-FEEDBACK = ("○ Exercise 03.1", "✗ Exercise 03.2", "○ Exercise 03.3")
+FEEDBACK = ("○ Exercise 03.1", "✗ Exercise 03.2", "○ Exercise 03.3", "○ Exercise 03.4")
 FIRST = "BF16, weight 0.0752, nearest: The update is 0.25 of a spacing: it vanishes, every time."
 
 
@@ -108,7 +108,7 @@ def test_exercises_have_feedback_and_folded_help(page: Page) -> None:
     for text in FEEDBACK:
         expect(page.locator(".jp-OutputArea-output").get_by_text(text, exact=True)).to_be_visible()
     for help_ in ("Hint 1", "Hint 2", "Hint 3", "Solution"):
-        expect(page.locator(".jp-RenderedMarkdown summary").get_by_text(help_, exact=True)).to_have_count(3)
+        expect(page.locator(".jp-RenderedMarkdown summary").get_by_text(help_, exact=True)).to_have_count(4)
     assert page.locator("details[open]").count() == 0
 
 

@@ -65,6 +65,13 @@ def test_sgd_loses_half_of_its_updates_and_no_accuracy() -> None:
     assert max(abs(points_lost(runs, "nearest"))) < 1
 
 
+def test_sgd_with_a_tenth_of_the_learning_rate_loses_most_of_what_fp32_learns() -> None:
+    runs = train(["nearest"], lambda net: torch.optim.SGD(net.parameters(), lr=0.01), steps=420)
+    assert min(runs["FP32"].scores) > 35
+    assert (runs["nearest"].lost or 0) > 0.9
+    assert min(points_lost(runs, "nearest")) > 15
+
+
 def last_update(optimizer: Callable[[SeedsNet], Optimizer], steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     """All weights before the last of some steps, and what that step adds to them."""
     net = MLP(seeds=SEEDS)
@@ -93,18 +100,9 @@ def test_sgd_loses_small_updates_and_adam_most_of_the_way(steps: int) -> None:
     assert min(count, way) > 0.5
 
 
-def test_adam_s_later_steps_are_shorter_and_differ_less_than_sgd_s() -> None:
-    spread = {}
-    for name, optimizer in (
-        ("SGD", lambda net: torch.optim.SGD(net.parameters(), lr=0.1)),
-        ("Adam", lambda net: torch.optim.Adam(net.parameters(), lr=1e-4)),
-    ):
-        _, update = last_update(optimizer, steps=101)
-        sizes = update[update != 0].abs()
-        low, high = sizes.quantile(torch.tensor([0.05, 0.95])).tolist()
-        spread[name] = high / low
-    assert 0.4e-4 < sizes.median().item() < 0.75e-4, "after 100 steps of Adam"
-    assert 10 < spread["Adam"] < spread["SGD"] / 4
+def test_adam_s_later_steps_are_shorter() -> None:
+    _, update = last_update(lambda net: torch.optim.Adam(net.parameters(), lr=1e-4), steps=101)
+    assert 0.4e-4 < update[update != 0].abs().median().item() < 0.75e-4, "after 100 steps of Adam"
 
 
 def test_adam_s_first_step_is_the_learning_rate_for_every_weight() -> None:

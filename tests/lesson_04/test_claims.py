@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import torch
 
-from mpkit import DynamicScale, Policy, StaticScale
+from mpkit import E4M3, DynamicScale, Policy, StaticScale
+from mpkit import FP16 as FP16_FORMAT
+from mpkit.course.lesson_04 import Deep
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
 from mpkit.course.runs.experiments import Outcome, Variant, as_good_as, compare
@@ -68,16 +71,9 @@ def test_c05_an_ordinary_classifier_trains_as_well_without_the_scale() -> None:
     assert min(runs["1"].scores) > 85
 
 
-class Deep(MLP):
-    """Eleven linear layers with ten sigmoids between them."""
-
-    def __init__(self) -> None:
-        super().__init__(SEEDS, sizes=(64, *[32] * 10, 10), activation=torch.nn.Sigmoid)
-
-
-def first_over_last(scale: float) -> torch.Tensor:
+def first_over_last(gain: float, scale: float) -> torch.Tensor:
     """Norm of each seed's first weight gradient as a share of its last."""
-    net = Deep()
+    net = Deep(gain, SEEDS)
     inputs, labels = images().classification().batch(0)
     (scale * net.loss(net(inputs), labels).sum()).backward()
     first, last = (net.linear_layers()[place].weight.grad for place in (0, -1))
@@ -86,13 +82,44 @@ def first_over_last(scale: float) -> torch.Tensor:
     return first.flatten(1).norm(dim=1) / last.flatten(1).norm(dim=1)
 
 
-def test_c06_the_scale_does_not_change_how_gradients_vanish_with_depth() -> None:
-    plain, scaled = first_over_last(1.0), first_over_last(2.0**16)
+@pytest.mark.parametrize(("gain", "low", "high"), [(0.25, 2.0**-27, 2.0**-23), (2, 0.25, 4), (10, 2.0**6, 2.0**10)])
+def test_c06_the_scale_does_not_change_how_gradients_vanish_or_explode(gain: float, low: float, high: float) -> None:
+    plain, scaled = first_over_last(gain, 1.0), first_over_last(gain, 2.0**16)
     assert plain.shape == (5,)
-    assert float(plain.max()) < 1e-6
+    assert low < float(plain.min()) <= float(plain.max()) < high
     assert torch.equal(plain, scaled)
+
+
+@pytest.mark.parametrize(("gain", "learns"), [(0.25, False), (2, True), (10, False)])
+def test_c06_what_does_not_train_in_fp32_does_not_train_with_a_scale(gain: float, learns: bool) -> None:
     runs: dict[str, Outcome] = compare(
-        [Variant("FP32", FP32), Variant("dynamic", FP16, DynamicScale())], Deep, images().classification(),
-        lambda model: torch.optim.SGD(model.parameters(), lr=0.1), steps=60, score=accuracy, measure_flushed=False,
+        [Variant("FP32", FP32), Variant("dynamic", FP16, DynamicScale())],
+        lambda: Deep(gain, SEEDS), images().classification(),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1), steps=90, score=accuracy, measure_flushed=False,
     )  # fmt: skip
-    assert max(max(run.scores) for run in runs.values()) < 20, "both only guess"
+    scores = [score for run in runs.values() for score in run.scores]
+    assert min(scores) > 60 if learns else max(scores) < 20, "guessing gives 10 %"
+
+
+def test_c05_the_ordinary_classifier_s_test_can_fail() -> None:
+    """Gradients in E4M3 fail the one point that FP16 without a scale passes."""
+    runs = compare(
+        [Variant("FP32", FP32), Variant("E4M3", Policy(forward=FP16_FORMAT, backward=E4M3))],
+        lambda: MLP(seeds=SEEDS), images().classification(), lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        steps=210, score=accuracy, measure_flushed=False,
+    )  # fmt: skip
+    assert max(abs(a - b) for a, b in zip(runs["FP32"].scores, runs["E4M3"].scores, strict=True)) > 1
+
+
+@pytest.mark.parametrize(("eps", "lowest", "highest"), [(1e-8, 0.0, 0.2), (1e-14, 0.9, 1.01)])
+def test_adam_s_eps_shortens_the_first_step_of_a_small_loss(eps: float, lowest: float, highest: float) -> None:
+    """With weight 1e-6 most gradients are below eps; with eps times the weight the step is the learning rate again."""
+    net = MLP(seeds=SEEDS)
+    before = torch.cat([p.detach().flatten() for p in net.parameters()])
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, eps=eps)
+    inputs, labels = images().classification().batch(0)
+    (1e-6 * net.loss(net(inputs), labels).sum()).backward()
+    active = torch.cat([(p.grad != 0).flatten() for p in net.parameters() if p.grad is not None])
+    optimizer.step()
+    steps = (torch.cat([p.detach().flatten() for p in net.parameters()]) - before)[active].abs() / 1e-3
+    assert lowest < float(steps.median()) < highest

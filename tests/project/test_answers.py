@@ -45,8 +45,8 @@ def test_every_lesson_has_its_exercises() -> None:
     assert set(BANKS) == {entry.number for entry in LESSONS if entry.ready}
     for number in BANKS:
         keys = list(exercises(number))
-        assert keys == [f"{number}.{place}" for place, _ in enumerate(keys, 1)]
         assert len(keys) >= (1 if number == "00" else 3)
+        assert keys == [f"{number}.{k}" for k in range(1, len(keys) + 1)]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))

@@ -49,7 +49,8 @@ QUIZ = (
         ),
         right=0,
         feedback=(
-            "Yes. Each value is rounded as on a GPU, bit for bit. With a GPU they train on it, in its own formats.",
+            "Yes. Each rounding is a GPU's. Sums may differ in their last bits: a GPU adds in another order, and its "
+            "tensor cores round partial sums in another way.",
             "No. Every experiment runs live on the CPU. Recorded measurements appear only for speed and energy, "
             "and they name their GPU.",
             "No. Every operand, result and gradient is rounded, so you see the true effects of the small format.",

@@ -102,6 +102,7 @@ ASKED: dict[str, tuple[str, int, dict[str, str]]] = {
     }),
     "D": ("E4M3", 8, {"E5M2": "It holds them all, but spends a bit on a range that D does not need."}),
     "E": ("E5M2", 8, {"E4M3": "E4M3 ends at 448 on one side and at 2^-9 on the other. That is too narrow for E."}),
+    "F": ("BF16", 16, {"FP16": "FP16 has numbers as small as 0.000001, but with how many significant bits?"}),
 }  # fmt: skip
 JOBS = {
     job: (right, {name: f"Job {job}: {said.get(name) or _unfit(name, bits)}" for name in FORMATS if name != right})
@@ -111,7 +112,7 @@ JOBS = {
 
 @checker("01.3")
 def formats_for_jobs(answer: Any) -> Feedback:
-    """Match five jobs with a format."""
+    """Match six jobs with a format."""
     waiting = "jobs {names} are still open"
     done = "Range where the numbers are spread out, mantissa bits where they must be precise."
     return matching(answer, JOBS, tuple(FORMATS), each="job", choice="format", passes=done, waiting=waiting)

@@ -1,4 +1,4 @@
-"""Bias of a dot product by its length, one line for each way to add up: a still picture of lesson 02."""
+"""Error of a dot product by its length, one line for each way to add up: a still picture of lesson 02."""
 
 from collections.abc import Mapping, Sequence
 

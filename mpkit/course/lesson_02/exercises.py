@@ -10,6 +10,7 @@ from mpkit.course.arithmetic.accumulate import rounder, running_totals
 from mpkit.course.exercises.checker import Feedback, checker, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
+from mpkit.course.lesson_02.places import LISTS, OPERATIONS
 
 ROUND = rounder(FP16)
 NEAR = 0.005  # relative error that a sum may have
@@ -93,26 +94,35 @@ def _wrong_sum(name: str, terms: list[float], result: float, calls: int) -> str:
 ORDINARY = ((1.0, 2.0, 0.5), 2)
 LARGE = ((12.0, 0.0, 11.5), 0)
 FAR = ((0.0, 20.0, 1.0), 0)
-BOTH = ((300.0, 0.0, 250.0), 1)
+CONFIDENT = ((9.0, 0.0, 0.0), 0)
+BOTH = ((10_000.0, -10_000.0, 9_000.0), 1)
+OFFSET = ((-9_984.0, -9_992.0, -9_992.0), 0)
 
 
 @checker("02.2", wants="function")
 def loss_in_fp16(answer: Any) -> Feedback:
-    """Cross-entropy of FP16 logits, right for ordinary ones, large ones, and classes that are very unlikely."""
-    for logits, label in (ORDINARY, LARGE, FAR, BOTH):
+    """Cross-entropy of FP16 logits: ordinary or large, with a right class that is very unlikely or nearly certain."""
+    for logits, label in (ORDINARY, LARGE, FAR, CONFIDENT, BOTH, OFFSET):
         given = torch.tensor(logits, dtype=torch.float16)
         value = number(answer(given, label), "The function should return one number, the loss.")
         true = float(torch.nn.functional.cross_entropy(given.double()[None], torch.tensor([label])))
         if not math.isclose(value, true, rel_tol=0.01):
             return wrong(_wrong_loss(logits, label, value, true))
-    return passed("Finite and right, for large logits and for classes that the model thinks impossible.")
+    return passed(
+        "Finite and right: for large logits, and whether the model is sure of the class or thinks it impossible."
+    )
 
 
 def _wrong_loss(logits: tuple[float, ...], label: int, value: float, true: float) -> str:
     shown = ", ".join(f"{x:g}" for x in logits)
-    where = f"With logits {shown} and class {label} your loss is {value:.4g}."
+    where = f"With logits {shown} and class {label} your loss is {value + 0.0:.4g}."
     if logits == BOTH[0] and not math.isfinite(value):
         return f"{where} A wider format only moves the limit. Which line still needs a number that it does not have?"
+    if logits in (CONFIDENT[0], OFFSET[0]) and 0 <= value < 2 * true:
+        return (
+            f"{where} The true one is {true:.3g}, and FP16 has numbers that small. Print every line's result: "
+            "in which one is a part of that size still there?"
+        )
     if math.isnan(value):
         return f"{where} Print every line's result: which is the first that is Inf?"
     if math.isinf(value):
@@ -124,35 +134,10 @@ def _wrong_loss(logits: tuple[float, ...], label: int, value: float, true: float
     return f"{where} It is finite now, but not the loss, which is {true:.4g}: the cure changed the formula."
 
 
-LISTS = ("FP16", "FP32: leaves the range", "FP32: adds many terms", "either: never rounds")
-OPERATIONS = {
-    "A": ("FP16", {
-        "FP32: leaves the range": "A's inputs and outputs are below 30. What is there that could leave the range?",
-        "FP32: adds many terms": "A does add many terms, but read again where it adds them.",
-        "either: never rounds": "A multiplies, and a product of two 11-bit numbers has 22 bits. So it rounds.",
-    }),
-    "B": ("either: never rounds", {
-        "FP16": "B works there, but what would be lost elsewhere? Think of what comes out, compared with what goes in.",
-        "FP32: leaves the range": "B's result is one of its inputs. How could that be too large?",
-        "FP32: adds many terms": "B compares. It adds nothing.",
-    }),
-    "C": ("FP32: leaves the range", {
-        "FP16": "C has logits of up to 15. What is the exponential of 15, and where does the format end?",
-        "FP32: adds many terms": "C's trouble comes earlier, before anything is added.",
-        "either: never rounds": "C computes exponentials, and hardly any of them is a value of the format.",
-    }),
-    "D": ("FP32: adds many terms", {
-        "FP16": "D's running total reaches 10,000. How far apart are neighbours there, compared with 1?",
-        "FP32: leaves the range": "D's total stays below 65504. Its range is not the trouble.",
-        "either: never rounds": "D adds, and every addition rounds.",
-    }),
-}  # fmt: skip
-
-
 @checker("02.3")
 def two_lists(answer: Any) -> Feedback:
-    """Put four operations on a list, with the reason."""
-    done = "Matrix work, comparisons, range, and long sums: you can tell the four kinds apart."
+    """Put six operations on a list, with the reason."""
+    done = "Matrix work, comparisons, range, long sums, and a small part beside 1: you can tell them apart."
     return matching(
         answer, OPERATIONS, LISTS, each="operation", choice="place", passes=done, waiting="{names} still wait"
     )
@@ -194,17 +179,17 @@ QUIZ = (
         ),
     ),
     Item(
-        question="Then why does autocast on CUDA put `sum` and `softmax` on its FP32 list?",
+        question="Logits stay within ± 20. Someone leaves out `.float()` before the cross-entropy. What may happen?",
         options=(
-            "Because their FP16 kernels are wrong",
-            "Because their results may leave FP16's range or be needed with more bits by the next step",
-            "Because FP32 is faster there",
+            "Nothing: a kernel computes in FP32 inside and rounds its result at the end",
+            "The loss becomes Inf, because an exponential leaves the range",
+            "Where the model is sure, the loss and the right class's gradient become 0",
         ),
-        right=1,
+        right=2,
         feedback=(
-            "The lesson measured them: each result is off by less than one spacing.",
-            "Yes. A sum may pass 65504, a probability may be flushed, and the logarithm that follows sees only that.",
-            "Reading FP32 takes twice the memory traffic. It is done for the numbers' sake.",
+            "Many do. torch's FP16 log-softmax over the last dim on a CPU does not: of (8, 0) it makes 0.",
+            "The kernel subtracts the largest logit first, so that no exponential is above 1.",
+            "Yes, where the sum of exponentials is rounded to FP16: below a true loss of 0.0005, 1 + a little is 1.",
         ),
     ),
 )

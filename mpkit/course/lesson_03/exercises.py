@@ -1,4 +1,4 @@
-"""Checks and quiz of lesson 03: stochastic rounding, a broken master-weight step, and who needs a master copy."""
+"""Checks and quiz of lesson 03: stochastic rounding, a broken master step, who needs a master copy, the way lost."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from mpkit.course.exercises.checker import Feedback, checker, not_yet, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
-from mpkit.course.exercises.quiz import Item
+from mpkit.course.lesson_03.quiz import QUIZ as QUIZ
 
 # x and spacing. Not 1, so that a forgotten spacing shows; one negative, one on the grid.
 NUMBERS = ((0.4, 0.25), (1.6, 0.5), (-0.3, 0.25), (0.75, 0.25))
@@ -135,54 +135,46 @@ def four_runs(answer: Any) -> Feedback:
     return matching(answer, RUNS, CHOICES, each="run", choice="choice", passes=done)
 
 
-QUIZ = (
-    Item(
-        question="A BF16 weight is 0.5, so the next value is 2⁻⁸ ≈ 0.0039 away. An update adds 0.001. What is stored?",
-        options=("0.501", "0.5039, the next value", "0.5, as before"),
-        right=2,
-        feedback=(
-            "BF16 has no 0.501: between 0.5 and 0.5039 there is nothing.",
-            "0.501 is closer to 0.5 than to 0.5039.",
-            "Yes. The update is a quarter of a spacing. Less than half a spacing is rounded back.",
-        ),
-    ),
-    Item(
-        question="With stochastic rounding, a quarter of a spacing leaves the weight as it was in three tries of four. "
-        "Why does training work all the same?",
-        options=(
-            "The fourth try moves the weight by a whole spacing, so on average the update arrives",
-            "The lost quarters are kept in a second variable",
-            "The gradient becomes larger until the weight moves",
-        ),
-        right=0,
-        feedback=(
-            "Yes. Each single step is wrong, but not in one direction: the errors cancel over many steps.",
-            "That is Kahan's way. Stochastic rounding keeps nothing besides the weight.",
-            "The gradient does not know how the weight is rounded.",
-        ),
-    ),
-    Item(
-        question="You train under torch.autocast with bfloat16. Where are the master weights?",
-        options=("Nowhere: the weights are BF16", "In the model: its parameters are FP32", "Inside the GradScaler"),
-        right=1,
-        feedback=(
-            "Look at a parameter's dtype: it is float32.",
-            "Yes. The optimizer updates FP32 numbers; autocast rounds copies of them for the matrix products.",
-            "The GradScaler scales the loss and skips steps. It holds no weights.",
-        ),
-    ),
-    Item(
-        question="SGD lost more than half of its updates and no accuracy. What explains it?",
-        options=(
-            "The lost updates were the small ones; nearly all of the way was in the large ones",
-            "SGD does not need most of its weights",
-            "BF16 has the range of FP32",
-        ),
-        right=0,
-        feedback=(
-            "Yes. Counted in updates much was lost, measured in length little.",
-            "The same weights mattered: with Adam, losing their updates cost many points.",
-            "True, but range is not the point here. An update vanishes for want of digits, not of range.",
-        ),
-    ),
+# Exercise 03.4: weights on BF16's grid, and updates. From 1 to 2 half a spacing is 2^-8 = 0.0039; no ties in here.
+WAYS = (
+    ((1.0, 1.0, 1.0, 1.0), (0.001, 0.001, 0.001, 0.25)),  # three of four are lost, and 1.2 % of the way
+    ((1.0, 1.5, -1.0, 0.001), (0.003, -0.003, 0.002, 0.002)),  # signs, and a small weight that sees everything
+    ((1.0, 1.0, -1.5), (0.005, -0.021, 0.0)),  # nothing is lost; what arrives is not quite what was meant
+    ((1.0, -1.0), (0.001, 0.003)),  # everything is lost
 )
+
+
+@checker("03.4", wants="function")
+def way_lost(answer: Any) -> Feedback:
+    """Sizes of the updates that leave a BF16 weight as it was, as a part of all sizes."""
+    asked = "The function should return one number from 0 to 1, the part of the way that is lost."
+    for weights, updates in WAYS:
+        w, u = torch.tensor(weights).bfloat16().float(), torch.tensor(updates)
+        got, right = number(answer(w.clone(), u.clone()), asked), _way_lost(w, u)
+        if not math.isclose(got, right, rel_tol=1e-3, abs_tol=1e-6):
+            near = [round(x, 3) for x in weights]
+            return wrong(f"Weights {near}, updates {list(updates)}: your share is {got:.3g}. {_wrong_way(got, w, u)}")
+    return passed("Every update counts by its size. Many small ones may vanish and hardly be missed.")
+
+
+def _way_lost(weight: torch.Tensor, update: torch.Tensor) -> float:
+    lost = (weight + update).bfloat16().float() == weight
+    return float(update[lost].abs().sum() / update.abs().sum())
+
+
+def _wrong_way(got: float, weight: torch.Tensor, update: torch.Tensor) -> str:
+    """What a wrong share looks like."""
+    after = (weight + update).bfloat16().float()
+    lost, way = (after == weight), update.abs().sum()
+    known = (
+        (float(lost.float().mean()), "That is how many updates are lost. How long are they?"),
+        (1 - _way_lost(weight, update), "That looks like the part of the way that arrives."),
+        (float(1 - (after - weight).abs().sum() / way), "An update that arrives is not lost, even if it is rounded."),
+        (float(update[lost].sum().abs() / update.sum().abs()), "Two updates in opposite directions are still a way."),
+        (float(update[lost].sum() / update.sum()), "Two updates in opposite directions are still a way."),
+        (float(update[lost].sum() / way), "Two updates in opposite directions are still a way."),
+        (0.0, "Nothing lost? Which format's grid has the sum to land on?"),
+        (float(update[lost].abs().sum()), "That is a length. A part of the whole way is asked for."),
+    )
+    return next((said for value, said in known if math.isclose(got, value, rel_tol=1e-3, abs_tol=1e-6)),
+                "Which weights are the same after the update?")  # fmt: skip

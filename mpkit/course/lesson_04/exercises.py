@@ -1,46 +1,91 @@
-"""Checks and quiz of lesson 04: the largest scale, a step that clips too early, and what scaling can cure."""
+"""Checks of lesson 04: which scales are usable, a step that clips too early, and what scaling can cure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from mpkit import FP16, cast
-from mpkit.course.exercises.checker import Feedback, checker, not_yet, number, passed, require, wrong
+from mpkit.course.exercises.checker import Feedback, checker, is_open, not_yet, number, passed, require, wrong
 from mpkit.course.exercises.matching import matching
-from mpkit.course.exercises.quiz import Item
+from mpkit.course.lesson_04.quiz import QUIZ as QUIZ
 
-# Gradients whose largest scale lies well inside a factor of two, so that 65504 and 65520 give the same answer.
-AMAX = (1.0, 0.9, 3.0, 2.0**-15.8, 600.0)
+# Exercise 04.1: histograms of layers, each {e: values from 2^e up to 2^(e+1)}, and the scales that they allow.
+TOP, FLUSHED = 14, -26  # the last column wholly below 65504, and the last that is flushed as a whole
+WINDOWS = (
+    ({-20: 100}, {-10: 100}),
+    ({-31: 5, -30: 95}, {-12: 9000, -5: 1000}),  # the small layer drowns if all values are counted together
+    ({-40: 1, -33: 2, -28: 297}, {-22: 150, -3: 50}),  # 1 % may go, and no more
+    ({-26: 30, -9: 10}, {-30: 70, -8: 30}, {-18: 20, 3: 1}),  # one single value decides the top
+)
 
 
 @checker("04.1", wants="function")
-def largest_scale(answer: Any) -> Feedback:
-    """The largest power of two that keeps amax finite: 2^floor(log2(65504 / amax)) away from the edge."""
-    for amax in AMAX:
-        scale = number(answer(amax), "The function should return a number, the scale.")
-        right = 2.0 ** math.floor(math.log2(FP16.max / amax))
-        if scale != right:
-            return wrong(_wrong_scale(scale, amax, right))
-    return passed("The largest gradient stays finite, and doubling the scale once more would make it Inf.")
+def usable_scales(answer: Any) -> Feedback:
+    """The smallest and the largest power of two that keep 99 % of each layer, and every value finite."""
+    asked = "The function should return two whole numbers, the smallest and the largest k."
+    for layers in WINDOWS:
+        got = answer([dict(layer) for layer in layers])
+        require(isinstance(got, (tuple, list)) and len(got) == 2, asked)
+        if any(map(is_open, got)):
+            return not_yet("Not yet: the smallest or the largest k still waits. Replace the three dots.")
+        smallest, largest = (number(one, asked) for one in got)
+        lead = f"Layers {', '.join(map(str, layers))}: your scales go from k = {smallest:g} to {largest:g}."
+        if problem := _wrong_top(largest, layers) or _wrong_bottom(smallest, layers):
+            return wrong(f"{lead} {problem}")
+    return passed("Every layer keeps 99 % of its gradients, and the largest of them all stays finite.")
 
 
-def _wrong_scale(scale: float, amax: float, right: float) -> str:
-    power_of_two = math.frexp(scale)[0] == 0.5
-    shown = f"{scale:.6g}" if power_of_two or float(f"{scale:.6g}") == scale else repr(scale)
-    where = f"With amax = {amax:.3g} your scale is {shown}."
-    if scale <= 0 or not math.isfinite(scale):
-        return f"{where} A scale is a positive, finite number."
-    if scale == math.log2(right):
-        return f"{where} That looks like the exponent; the scale itself is 2 to that power."
-    if not power_of_two:
-        return f"{where} That is no power of two, so multiplying by it rounds every gradient a little."
-    if not torch.isfinite(cast(torch.tensor(amax * scale), FP16)):
-        return f"{where} Then {amax:.3g} × {shown} is too large for FP16 and becomes Inf."
-    if amax * scale < 1:
-        return f"{where} That leaves the largest gradient far below FP16's top. Which limit of the format matters here?"
-    return f"{where} It is safe, but not the largest: twice as much would still be finite."
+Layers = Sequence[Mapping[int, int]]
+
+
+def _smallest(layers: Layers, flushed: int = FLUSHED, share: float = 0.01) -> int:
+    """The smallest k with which no layer has more than `share` of its values in columns up to `flushed`."""
+    return next(k for k in range(-100, 200) if all(
+        sum(n for e, n in layer.items() if e + k <= flushed) <= share * sum(layer.values()) for layer in layers
+    ))  # fmt: skip
+
+
+def _wrong_top(k: float, layers: Layers) -> str:
+    """What a wrong largest k looks like; "" for the right one."""
+    last = [max(layer) for layer in layers]
+    right = TOP - max(last)
+    if k == right:
+        return ""
+    if k == 2.0**right:
+        return "That is the scale itself; asked is its exponent."
+    if k == right + 1:
+        return "The last column then reaches up to 2^16. What is FP16's largest number?"
+    if k == TOP - min(last) and len(set(last)) > 1:
+        return "The layer with the smallest gradients decides nothing at the top."
+    return "Some values overflow then." if k > right else "Twice as much would still be finite for every value."
+
+
+def _wrong_bottom(k: float, layers: Layers) -> str:
+    """What a wrong smallest k looks like; "" for the right one."""
+    right, pooled = _smallest(layers), {}  # type: tuple[int, dict[int, int]]
+    for layer in layers:
+        for e, n in layer.items():
+            pooled[e] = pooled.get(e, 0) + n
+    known = (
+        (right, ""),
+        (
+            _smallest([pooled]),
+            "Of all values together 1 % may be gone, but one layer loses far more. Look at each layer.",
+        ),
+        (_smallest(layers, share=0), "That saves every single value. How many may a layer lose?"),
+        (_smallest(layers, flushed=-15), "That keeps all values normal. Subnormals are less exact, but not lost."),
+        (
+            _smallest(layers, flushed=-25),
+            "One column more is safe: not all that is below the smallest number goes to zero.",
+        ),
+        (
+            _smallest(layers, flushed=-27),
+            "Round a value of the lowest column that you keep. Which number of FP16 is nearest?",
+        ),
+    )
+    rest = "One layer loses more than 1 % then." if k < right else "A smaller scale would do as well."
+    return next((said for value, said in known if k == value), rest)
 
 
 # Exercise 04.2: true gradients, and the scale that they are multiplied by. Long ones must be clipped, short ones not.
@@ -118,7 +163,7 @@ PATIENTS = {
         "leave it": "Patient A loses 38 % of the gradients and does not learn. That is not healthy.",
     }),
     "B": ("lower the scale", {
-        "raise the scale": "Patient B's largest scaled gradient is 2^17 already. Which limit of FP16 is that beyond?",
+        "raise the scale": "Patient B's largest gradient times its scale: which limit of FP16 is that beyond?",
         "scaling cannot help": "Patient B's unscaled gradients are ordinary numbers. Who made them so large?",
         "leave it": "Patient B skips every step, so nothing is learned.",
     }),
@@ -132,54 +177,16 @@ PATIENTS = {
         "lower the scale": "Patient D has no overflow at all. Why lower what does not overflow?",
         "scaling cannot help": "Patient D is not ill: the loss falls as in FP32.",
     }),
+    "E": ("scaling cannot help", {
+        "raise the scale": "Patient E: a larger scale multiplies all layers. What becomes of the ratio? And of FP32?",
+        "lower the scale": "Patient E has no overflow, and FP32, which needs no scale, does not learn either.",
+        "leave it": "Patient E does not learn. That is not healthy.",
+    }),
 }  # fmt: skip
 
 
 @checker("04.3")
-def four_patients(answer: Any) -> Feedback:
-    """Match four symptoms with a cure."""
-    done = "Too small, too large, too early for scaling, and healthy: you can tell them apart."
+def five_patients(answer: Any) -> Feedback:
+    """Match five symptoms with a cure."""
+    done = "Too small, too large, beyond what scaling reaches, and healthy: you can tell them apart."
     return matching(answer, PATIENTS, CURES, each="patient", choice="cure", passes=done)
-
-
-QUIZ = (
-    Item(
-        question="A gradient value is 2⁻²⁶. FP16's smallest subnormal is 2⁻²⁴. What does FP16 make of it?",
-        options=("2⁻²⁴, the nearest number above", "2⁻²⁶, as a subnormal", "0"),
-        right=2,
-        feedback=(
-            "2⁻²⁶ is closer to 0 than to 2⁻²⁴. Everything up to 2⁻²⁵, half the smallest subnormal, goes to 0.",
-            "Subnormals reach down to 2⁻²⁴, and between 0 and 2⁻²⁴ FP16 has no number.",
-            "Yes. Up to 2⁻²⁵, half of the smallest subnormal, everything is flushed to zero.",
-        ),
-    ),
-    Item(
-        question="Why is the loss scale a power of two?",
-        options=(
-            "Because multiplying and dividing by it changes only the exponent, so nothing is rounded",
-            "Because GPUs can only multiply by powers of two",
-            "Because FP16 can only store powers of two",
-        ),
-        right=0,
-        feedback=(
-            "Yes. The mantissa bits stay as they are, so scaling and unscaling cost no precision.",
-            "GPUs multiply by any number. But another factor would round every gradient twice.",
-            "FP16 stores 1,024 numbers between one power of two and the next.",
-        ),
-    ),
-    Item(
-        question="A net of eleven layers with sigmoids between them does not train in FP32 either: its first layer's "
-        "gradient is a hundred million times smaller than its last layer's. Does loss scaling help?",
-        options=(
-            "Yes, it lifts the first layer's gradients",
-            "No, it multiplies all layers alike, and after unscaling nothing has changed",
-            "Only with dynamic scaling",
-        ),
-        right=1,
-        feedback=(
-            "It lifts them for the journey, and unscaling takes the lift away again. FP32 needed no lift.",
-            "Yes. The ratio between layers is a property of the net. Scaling protects numbers from FP16's lower limit.",
-            "Dynamic scaling finds the factor by itself, but it is still one factor for all layers.",
-        ),
-    ),
-)

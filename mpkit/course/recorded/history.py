@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -101,8 +103,11 @@ class GradientHistory:
             path, counts=self.counts[:, first:last].astype(np.uint32), first=first, largest=self.largest,
             amax=self.amax, norm=self.norm,
         )  # fmt: skip
-        about = {"name": self.name, "recipe": self.recipe, "steps": len(self), "torch": torch.__version__}
-        about["command"] = f"python -m mpkit record {self.name}"
+        about = {
+            "name": self.name, "recipe": self.recipe, "steps": len(self), "device": "CPU", "torch": torch.__version__,
+            "python": platform.python_version(), "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "command": f"python -m mpkit record {self.name}", "processes": 1,
+        }  # fmt: skip
         path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         return path
 
