@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from pathlib import Path
 from statistics import fmean
 
 import pytest
+from harness.prose import FIGURE, prose_of, unchecked
 
 from mpkit.course.lesson_07 import DEFAULTS, SpeedRecord, equivalence, ledger
 from mpkit.course.record.losses import MARGIN, PLANTED, SEEDS, STEPS
 from mpkit.course.recorded.speed import LAST
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_measure_the_speedup.ipynb"
 RECORD = SpeedRecord.load()
 ROWS, SMALL, PARTS, SPEEDS, GB = RECORD.resnet50, RECORD.small, RECORD.parts, RECORD.matmul, RECORD.bandwidth
 WHOLE = sum(PARTS[part] for part in ("fp32 forward", "fp32 backward", "update"))
@@ -96,21 +94,12 @@ SAID = {
 }  # fmt: skip
 # What the learner is told to set, and what learners say.
 COUNTED = ("1. 7 B parameters, Adam, 0.5 activations", '"Half the bits, so twice the speed"')
-NUMBER = r"(?:\d[\d.,]*|one|two|three|four|five|six|seven|eight|nine|ten|eleven)"
-PART = r"(?:half|thirds?|quarters?|fifths?|eighths?|tenths?)"
-FIGURE = re.compile(  # 2.6, five times, two thirds, a fifth of, twice as, 3 ms
-    rf"\b\d+\.\d+\b|\b{NUMBER}\*{{0,2}} times\b|\b{NUMBER} {PART}\b|\ban? {PART}\b|\btenths\b|\btwice\b"
-    rf"|\b{NUMBER} (?:ms|nats|TFLOP/s|GB/s|GiB|MiB|watts|joules|GFLOP|percent|%)"
-)
 NO_EXERCISE = re.compile(r"lesson07-(?:3[6-9]|4[0-4]|51|fits.*)")  # made-up cases, and further reading
 
 
 @pytest.fixture(scope="module")
 def prose() -> str:
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    told = [cell for cell in cells if cell["cell_type"] == "markdown" and not NO_EXERCISE.match(cell["id"])]
-    words = " | ".join(" ".join("".join(cell["source"]).split()) for cell in told)
-    return re.sub(r"\(exercise \d\d\.\d\)|\(\d\d\.\d at home|\$[^$]*\$", "", words)
+    return prose_of("07_measure_the_speedup.ipynb", NO_EXERCISE)
 
 
 @pytest.mark.parametrize("phrase", SAID)
@@ -120,12 +109,7 @@ def test_what_is_said_is_what_was_recorded(phrase: str, prose: str) -> None:
 
 
 def test_no_figure_is_said_that_is_not_checked_here(prose: str) -> None:
-    checked = [match.span() for phrase in (*SAID, *COUNTED) for match in re.finditer(re.escape(phrase), prose)]
-    free = [
-        prose[max(0, found.start() - 30) : found.end() + 30]
-        for found in FIGURE.finditer(prose)
-        if not any(start <= found.start() and found.end() <= end for start, end in checked)
-    ]
+    free = unchecked(prose, (*SAID, *COUNTED))
     assert not free, "\n".join(free)
 
 

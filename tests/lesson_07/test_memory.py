@@ -39,6 +39,7 @@ def test_the_headline_says_which_of_them_keeps_more() -> None:
     assert said(0.5) == "Autocast keeps 6% more than FP32; its 16-bit copies of the weights are 11% of that"
     assert said(1).startswith("Autocast keeps as much as FP32;")
     assert said(8).startswith("Autocast keeps 29% less than FP32;")
+    assert said(200).endswith("copies of the weights are less than 1% of that")
 
 
 def test_the_peak_counted_by_hand() -> None:

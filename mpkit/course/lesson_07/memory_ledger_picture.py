@@ -24,7 +24,8 @@ def headline(ledgers: Ledgers) -> str:
     change = total["autocast"] / total["FP32"] - 1
     copies = ledgers["autocast"]["16-bit weights"] / total["autocast"]
     keeps = f"{abs(change):.0%} {'less' if change < 0 else 'more'} than FP32" if round(change, 2) else "as much as FP32"
-    return f"Autocast keeps {keeps}; its 16-bit copies of the weights are {copies:.0%} of that"
+    part = f"{copies:.0%}" if copies >= 0.01 else "less than 1%"
+    return f"Autocast keeps {keeps}; its 16-bit copies of the weights are {part} of that"
 
 
 class LedgerFigure:
