@@ -39,7 +39,7 @@ LESSONS = (
     Entry("05", "Adapt the scale", "How should the scale find itself?", 40),
     Entry("06", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 45),
     Entry("07", "Measure the speed-up", "How much faster, how much smaller, and why sometimes slower?", 55),
-    Entry("08", "Train a transformer", "What changes for attention and long accumulation?", 45),
+    Entry("08", "Train a transformer", "What changes for attention and long accumulation?", 65),
     Entry("09", "Go below 16 bits", "How do FP8 and integers fit on top?", 40),
     Entry("10", "Debug the NaN", "Something is NaN. What now?", 45),
     Entry("11", "Scale out", "With many GPUs, who decides to skip a step?", 35),
