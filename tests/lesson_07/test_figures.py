@@ -93,7 +93,11 @@ SAID = {
     "five times as fast, or 2.6 times": rounded(RECORD.speedup("fp16-mixed"), to=5),
 }  # fmt: skip
 # What the learner is told to set, and what learners say.
-COUNTED = ("1. 7 B parameters, Adam, 0.5 activations", '"Half the bits, so twice the speed"')
+COUNTED = (
+    "90 % interval of its ends",
+    "1. 7 B parameters, Adam, 0.5 activations",
+    '"Half the bits, so twice the speed"',
+)
 NO_EXERCISE = re.compile(r"lesson07-(?:3[6-9]|4[0-4]|51|fits.*)")  # made-up cases, and further reading
 
 
