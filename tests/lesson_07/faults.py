@@ -78,13 +78,13 @@ def energy_on_nan_is_shown(patch: Patch) -> None:
 
 
 @fault
-def autocast_halves_the_weights(patch: Patch) -> None:
-    patch.setitem(WAYS, "autocast", Way(2, 0, 2, 4, 2))
+def autocast_needs_no_copies(patch: Patch) -> None:
+    patch.setitem(WAYS, "autocast", Way(4, 0, 4, 4, 2))
 
 
 @fault
 def the_master_copy_is_forgotten(patch: Patch) -> None:
-    patch.setitem(WAYS, "FP16 + master", Way(2, 0, 2, 4, 2))
+    patch.setitem(WAYS, "FP16 + master", Way(0, 2, 2, 4, 2))
 
 
 @fault

@@ -35,7 +35,7 @@ def test_the_speed_lab_answers(page: Page) -> None:
 def test_the_memory_ledger_answers(page: Page) -> None:
     here = panel(page, "parameters")
     words = here.get_by_role("status").first
-    expect(words).to_contain_text("Autocast saves 49% of the memory")
+    expect(words).to_contain_text("Autocast keeps 49% less than FP32")
     here.get_by_role("button", name="Adam", exact=True).click()
     here.locator(".noUi-handle").nth(0).focus()
     page.keyboard.press("End")

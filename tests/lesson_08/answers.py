@@ -1,10 +1,13 @@
-"""Answers to the exercises of lesson 08: attention, a mean of many gradients, four failures."""
+"""Answers to the exercises of lesson 08: attention, a mean of many gradients, six failures."""
 
 from __future__ import annotations
 
-from mpkit.course.lesson_08.exercises import CASES, CAUSES
+from mpkit.course.lesson_08.failures import CASES, CAUSES
 
-FOUR = '"A": "scores overflow", "B": "clipped too early", "C": "gradients flushed", "D": "sum stalls"'
+SIX = (
+    '"A": "scores overflow", "B": "clipped too early", "C": "gradients flushed", "D": "sum stalls", '
+    '"E": "clipped too early", "F": "sum stalls"'
+)
 
 
 def attend(body: str) -> str:
@@ -17,9 +20,9 @@ def mean(body: str) -> str:
     return f"import torch\ndef mean_gradient(gradients):\n    {body}\n"
 
 
-def four(**changes: str) -> str:
+def six(**changes: str) -> str:
     """A learner's failures: the right ones, with some changes."""
-    return f"failures = {{**{{{FOUR}}}, **{changes!r}}}\n"
+    return f"failures = {{**{{{SIX}}}, **{changes!r}}}\n"
 
 
 BY_HAND = "w = (s - s.amax(-1, keepdim=True)).exp()\n    return w / w.sum(-1, keepdim=True) @ value"
@@ -34,8 +37,8 @@ RIGHT = [
     ("08.2", mean("return torch.stack(gradients).float().mean(0).bfloat16()")),
     ("08.2", mean("return sum(g.float() for g in gradients).div(len(gradients)).to(torch.bfloat16)")),
     ("08.2", mean("return torch.stack(gradients).mean(0)")),  # torch adds BF16 up in FP32
-    ("08.3", four()),
-    ("08.3", four(A="Scores overflow ", D="SUM STALLS")),
+    ("08.3", six()),
+    ("08.3", six(A="Scores overflow ", D="SUM STALLS")),
 ]
 WRONG = [
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1) @ value"), "though no divided score"),
@@ -52,9 +55,9 @@ WRONG = [
     ("08.2", mean("return torch.stack(gradients).float().mean().bfloat16()"), "has that shape"),
     ("08.2", mean("return 1.0"), "one tensor: the mean"),
     ("08.2", "mean_gradient = 1.0", "without parentheses"),
-    *(("08.3", four(**{name: cause}), why) for name, (_, said) in CASES.items() for cause, why in said.items()),
-    ("08.3", four(A="bad luck"), "is not one of the causes"),
-    ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls'}", "cases B, D still wait"),
+    *(("08.3", six(**{name: cause}), why) for name, (_, said) in CASES.items() for cause, why in said.items()),
+    ("08.3", six(A="bad luck"), "is not one of the causes"),
+    ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls'}", "cases B, D, E, F still wait"),
     ("08.3", "failures = 'sum stalls'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
@@ -62,12 +65,13 @@ ALSO_WRONG = [
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-2) @ value"), "the same attention"),
     ("08.2", mean("n = len(gradients)\n    t = gradients[0] / n\n    for g in gradients[1:]: t += g / n\n    return t"),
      "Where do the terms get lost"),
-    ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls', 'D': 'sum stalls'}", "case B still waits"),
+    ("08.3", "failures = {'A': 'sum stalls', 'B': ..., 'C': 'sum stalls', 'D': 'sum stalls'}",
+     "cases B, E, F still wait"),
 ]  # fmt: skip
 STUBS = {
     "08.1": ("wrong", "though every score fits into FP16"),
     "08.2": ("wrong", "Where do the terms get lost"),
-    "08.3": ("not yet", "Not yet: cases A, B, C, D still wait"),
+    "08.3": ("not yet", "Not yet: cases A, B, C, D, E, F still wait"),
 }
 SECRETS = {
     "08.1": r"query / |amax|softmax|divide (before|first)|/ \w+\.shape",

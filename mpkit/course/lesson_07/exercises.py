@@ -1,14 +1,18 @@
-"""Checks and quiz of lesson 07: bound a speed-up, take the waits out of a loop, say why FP16 is not faster."""
+"""Checks and quiz of lesson 07: bound a speed-up, take waits out of a loop, say why FP16 is not faster, fit a batch."""
 
 import math
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpkit.course.exercises.checker import Feedback, checker, number, passed, wrong
+from mpkit.course.exercises.checker import Feedback, checker, kind, number, passed, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
+from mpkit.course.lesson_07.cases import CASES, CAUSES
+from mpkit.course.lesson_07.memory import ledger
 from mpkit.course.recorded.speed import amdahl
 
 TIMES = ((30.0, 60.0, 10.0, 3.0), (80.0, 160.0, 1.0, 4.0), (10.0, 0.0, 0.0, 2.0), (5.0, 5.0, 0.0, 1.0))
@@ -54,62 +58,92 @@ class Watched(Tensor):
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
+STEPS, EVERY = 300, 100
+
+
 @checker("07.2", wants="function")
 def a_loop_that_waits(answer: Any) -> Feedback:
-    """The mean of many losses with one wait for the device at most."""
-    values = [2.5, 1.5, 1.0, 0.75, 0.25]
+    """A training loop that logs a mean every hundred steps, with one wait a line at most."""
+    values = [round(3 / (1 + number / 40), 3) for number in range(STEPS)]
+    trained: list[int] = []
+
+    def step(batch: int) -> Tensor:
+        trained.append(batch)
+        return torch.tensor(values[batch]).as_subclass(Watched)
+
     Watched.waits = 0
-    given = answer([torch.tensor(value).as_subclass(Watched) for value in values])
+    log = answer(step, list(range(STEPS)))
     waits = Watched.waits
-    given = number(given, "The function should return one number: the mean of the losses.")
-    if not math.isclose(given, sum(values) / len(values), rel_tol=1e-6):
-        return wrong(f"Of the losses 2.5, 1.5, 1, 0.75, 0.25 the mean is 1.2; you return {given:.4g}.")
-    if waits > 1:
-        return wrong(f"The mean is right. But {len(values)} losses made the host wait {waits} times.")
-    return passed("One wait. In a training loop: add up on the device, and read every hundred steps.")
-
-
-CAUSES = ("misaligned", "launch-bound", "memory-bound", "waits for data")
-CASES = {
-    "A": ("misaligned", {
-        "launch-bound": "Case A's last layer is huge. Starting it takes no time at all beside that.",
-        "memory-bound": "Case A is a product with tens of thousands of columns: plenty of arithmetic for each byte.",
-        "waits for data": "Case A loses its time inside one layer, not between the steps.",
-    }),
-    "B": ("launch-bound", {
-        "misaligned": "Case B: nobody said that its sizes are odd. And twice the work takes no longer?",
-        "memory-bound": "Case B: twice the batch moves twice the bytes. A memory that is the limit would need longer.",
-        "waits for data": "Case B: twice the data would take twice as long to read.",
-    }),
-    "C": ("memory-bound", {
-        "misaligned": "Case C has no matrix products. How their rows lie in memory plays no part in it.",
-        "launch-bound": "Case C did become almost twice as fast. A launch takes the same time in every format.",
-        "waits for data": "Case C's time is spent in kernels, as the profiler shows.",
-    }),
-    "D": ("waits for data", {
-        "misaligned": "Case D: all of the GPU is idle, and only between the steps.",
-        "launch-bound": "Case D: it is the disk that is slow, not the start of kernels.",
-        "memory-bound": "Case D: the GPU's memory is idle as well.",
-    }),
-}  # fmt: skip
+    if trained != list(range(STEPS)):
+        return wrong(
+            f"{STEPS} batches came. Your loop calls step {len(trained)} times; it should once for each, in order."
+        )
+    lines = len(log) if isinstance(log, Sequence) else kind(log)
+    if lines != STEPS // EVERY:
+        return wrong(f"{STEPS} batches make a log of 3 means, as a list. What came back: {lines}.")
+    for place, given in enumerate(log):
+        right = fmean(values[place * EVERY : (place + 1) * EVERY])
+        given = number(given, "Each line of the log should be one number: the mean of a hundred losses.")
+        if not math.isclose(given, right, rel_tol=1e-4):
+            return wrong(
+                f"Line {place + 1} of the log should say {right:.4g}, the mean of its hundred losses, not {given:.4g}."
+            )
+    if waits > STEPS // EVERY:
+        return wrong(f"The log is right. But {STEPS} steps made the host wait {waits} times, for a log of 3 lines.")
+    return passed("One wait a line. Between two lines the GPU always has work waiting.")
 
 
 @checker("07.3")
 def not_faster(answer: Any) -> Feedback:
-    """Match four cases with their cause."""
-    done = "Four limits, four cures: pad, capture, fuse, load ahead."
+    """Match six cases with their cause."""
+    done = "Each limit has its own cure: pad, capture, fuse or batch, load ahead; and what stays FP32 stays."
     return matching(answer, CASES, CAUSES, each="case", choice="cause", passes=done)
+
+
+# memory, parameters, activations of one example
+FITS = (
+    (80 * 2**30, 1_500_000_000, 300_000_000),
+    (18 * 1000 + 20 * 7, 1000, 10),
+    (18 * 1000 - 1, 1000, 10),
+    (10**6, 7, 3),
+)
+
+
+@checker("07.4", wants="function")
+def a_batch_that_fits(answer: Any) -> Feedback:
+    """The memory ledger the other way round: how many examples fit."""
+    for memory, parameters, activations in FITS:
+        given = number(answer(memory, parameters, activations), "The function should return one number: of examples.")
+        fixed = int(sum(ledger(parameters, 0, "autocast", "Adam").values()))
+        right = max(0, (memory - fixed) // (2 * activations))
+        if given == right:
+            continue
+        lead = (
+            f"{memory:,} bytes, {parameters:,} parameters, {activations:,} values an example: you return {given:,.4g}."
+        )
+        if given < 0:
+            return wrong(f"{lead} What if the model alone does not fit?")
+        if given == (memory - fixed) / (2 * activations):
+            return wrong(f"{lead} A part of an example cannot be trained.")
+        if int(given) == max(0, (memory - 16 * parameters) // (2 * activations)):
+            return wrong(f"{lead} That is right for FP32 weights alone. What does autocast make of each weight, too?")
+        if int(given) == max(0, (memory - fixed) // (4 * activations)):
+            return wrong(f"{lead} In which format does autocast keep what lies between the layers?")
+        if given == right + 1:
+            return wrong(f"{lead} The last of them does not fit any more.")
+        return wrong(f"{lead} First subtract all that is there for each parameter. The panel shows four kinds.")
+    return passed("What is left for the batch decides: large models leave little of it.")
 
 
 QUIZ = (
     Item(
-        question="A model has 7 billion parameters and is trained with Adam. What does autocast halve?",
-        options=("Its weights", "Its activations", "Adam's state"),
-        right=1,
+        question="A model is trained with Adam under autocast. What happens to the memory of its weights?",
+        options=("It is halved", "It stays as it was", "It grows by half"),
+        right=2,
         feedback=(
-            "Autocast keeps the weights in FP32 and casts copies for each product.",
-            "Yes. What the backward pass needs is kept in FP16. All the rest stays as it was.",
-            "Adam's two averages stay FP32.",
+            "That would need FP16 weights without a master copy. Autocast's weights stay FP32.",
+            "The FP32 weights do. But each product needs its weights in 16 bits, and keeps them for the backward pass.",
+            "Yes. 4 bytes stay, and a 16-bit copy of 2 comes beside them until the backward pass is through.",
         ),
     ),
     Item(

@@ -1,4 +1,4 @@
-"""The memory ledger of lesson 07: a model's size, its activations and its optimizer, in four ways to train."""
+"""The memory ledger of lesson 07: a model's size, its activations and its optimizer, in five ways to train."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ RATIOS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 50, 200, 500)
 
 
 class MemoryLedgerPanel(PicturePanel):
-    """Bytes of a training step in four ways to train; `ledgers` holds them by way and kind."""
+    """Bytes of a training step in five ways to train; `ledgers` holds them by way and kind."""
 
     size = Setting(SIZES, slider("parameters", 460, 150), "25.6 M, ResNet-50", doc="Name of the model's size.")
     activations = Setting(
@@ -37,7 +37,7 @@ class MemoryLedgerPanel(PicturePanel):
         return self.figure.show(self.ledgers, self.headline(), about)
 
     def headline(self) -> str:
-        """What autocast saves, and what the master copy costs."""
+        """What autocast saves or costs."""
         return headline(self.ledgers)
 
     def summary(self) -> str:

@@ -19,20 +19,22 @@ def gib(size: float) -> str:
 
 
 def headline(ledgers: Ledgers) -> str:
-    """The title: what autocast saves, and what the master copy costs."""
+    """The title: what autocast saves or costs, and where the 16-bit copies of the weights come into it."""
     total = {way: sum(kinds.values()) for way, kinds in ledgers.items()}
-    saved = 1 - total["autocast"] / total["FP32"]
-    master = ledgers["FP16 + master"]["master copy"] / total["FP16 + master"]
-    return f"Autocast saves {saved:.0%} of the memory; with a master copy, that copy is {master:.0%} of what is kept"
+    change = total["autocast"] / total["FP32"] - 1
+    copies = ledgers["autocast"]["16-bit weights"] / total["autocast"]
+    keeps = f"{abs(change):.0%} {'less' if change < 0 else 'more'} than FP32" if round(change, 2) else "as much as FP32"
+    part = f"{copies:.0%}" if copies >= 0.01 else "less than 1%"
+    return f"Autocast keeps {keeps}; its 16-bit copies of the weights are {part} of that"
 
 
 class LedgerFigure:
-    """Four bars; their axis follows the largest."""
+    """A bar a way to train; their axis follows the largest."""
 
     def __init__(self) -> None:
         with look():
             self.canvas = Canvas(SIZE, [INK, FAINT, *COLORS.values()])
-            self.axes = self.canvas.figure.add_axes((0.14, 0.1, 0.72, 0.6), xlim=(0, 1), ylim=(3.6, -0.6))
+            self.axes = self.canvas.figure.add_axes((0.25, 0.06, 0.61, 0.66), xlim=(0, 1), ylim=(4.6, -0.6))
             self.axes.set_axis_off()
             self.canvas.freeze()
 
@@ -41,10 +43,10 @@ class LedgerFigure:
         frame = self.canvas.frame()
         frame.text((12, 10), title, size=18, bold=True)
         frame.text((12, 42), about, size=13, color=FAINT)
-        x = 150.0
+        x = 130.0
         for kind, color in COLORS.items():
             frame.text((x, 82), f"■ {kind}", color=color, size=14, bold=True)
-            x += 40 + 10.2 * len(kind)
+            x += 36 + 9.6 * len(kind)
         largest = max(sum(kinds.values()) for kinds in ledgers.values()) or 1.0
         for row, (way, kinds) in enumerate(ledgers.items()):
             left = 0.0
@@ -54,7 +56,7 @@ class LedgerFigure:
                 corners = [(left, row - 0.36), (right, row - 0.36), (right, row + 0.36), (left, row + 0.36)]
                 frame.polygon(self.axes, corners, COLORS[kind], edge="#FFFFFF")
                 if size / largest > 0.09:
-                    white = kind in ("weights", "optimizer state")
+                    white = kind in ("FP32 weights", "optimizer state")
                     color = "#FFFFFF" if white else INK
                     frame.text(((left + right) / 2, row), gib(size), color=color, size=12, anchor="mm", axes=self.axes)
                 left = right

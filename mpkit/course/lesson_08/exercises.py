@@ -1,4 +1,4 @@
-"""Checks and quiz of lesson 08: attention that does not overflow, a sum that keeps its terms, four failures."""
+"""Checks and quiz of lesson 08: attention that does not overflow, a sum that keeps its terms, six failures."""
 
 import math
 from typing import Any
@@ -10,6 +10,7 @@ from mpkit import BF16, Policy
 from mpkit.course.exercises.checker import Feedback, checker, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
+from mpkit.course.lesson_08.failures import CASES, CAUSES
 
 PLACES, SIZE = 32, 64
 MEDIUM = 12.0  # q k^T reaches 5,000 there, and scores 600: far too much for exp
@@ -79,35 +80,10 @@ def a_sum_that_keeps_its_terms(answer: Any) -> Feedback:
     return passed("A wide sum, rounded once at the end.")
 
 
-CAUSES = ("scores overflow", "gradients flushed", "clipped too early", "sum stalls")
-CASES = {
-    "A": ("scores overflow", {
-        "gradients flushed": "Case A: a gradient that is flushed is zero. It makes no NaN.",
-        "clipped too early": "Case A: the loss itself is NaN, before there is any gradient to clip.",
-        "sum stalls": "Case A: a sum that stalls is wrong, but finite; and BF16 would be worse.",
-    }),
-    "B": ("clipped too early", {
-        "scores overflow": "Case B: overflow would show as skipped steps or NaN.",
-        "gradients flushed": "Case B: the scale is healthy. And why would it learn without clipping?",
-        "sum stalls": "Case B: nobody added anything up here.",
-    }),
-    "C": ("gradients flushed", {
-        "scores overflow": "Case C: the scores do not depend on the number of micro-batches.",
-        "clipped too early": "Case C: with a scale of 1, unscaling changes nothing, so its order does not matter.",
-        "sum stalls": "Case C: a sum that stalls is some per cent off. Here nothing at all is learned.",
-    }),
-    "D": ("sum stalls", {
-        "scores overflow": "Case D: all is finite, and BF16 does not overflow there.",
-        "gradients flushed": "Case D: BF16 has FP32's range.",
-        "clipped too early": "Case D: the gradient has not been clipped yet.",
-    }),
-}  # fmt: skip
-
-
 @checker("08.3")
-def four_failures(answer: Any) -> Feedback:
-    """Match four failures with their cause."""
-    done = "Four symptoms, four cures: divide first, unscale first, scale the loss, sum in FP32."
+def six_failures(answer: Any) -> Feedback:
+    """Match six failures with their cause."""
+    done = "Each cause has its cure: divide first, unscale first, scale the loss, sum in FP32."
     return matching(answer, CASES, CAUSES, each="case", choice="cause", passes=done)
 
 
@@ -133,13 +109,17 @@ QUIZ = (
         ),
     ),
     Item(
-        question="A run clips before it unscales, and uses Adam. What do you see?",
-        options=("Almost nothing", "NaN in the first step", "The scale falls to its floor"),
-        right=0,
+        question="Two runs clip before they unscale, with Adam and its usual ε of 1e-8. Which loses most?",
+        options=(
+            "The one with 100 thousand parameters",
+            "The one with 7 billion",
+            "All alike: Adam divides the size out",
+        ),
+        right=1,
         feedback=(
-            "Yes. Adam divides by the gradient's size. The log shows it: the norm is always far above 1.",
-            "A clipped gradient is short. It overflows less than others.",
-            "Nothing overflows, so the scale has no reason to fall.",
+            "A clipped gradient has length 1. Shared among few parameters, each one's part is well above ε.",
+            "Yes. Its length is shared among many: each one's part is far below ε, and Adam divides by ε instead.",
+            "It divides by size + ε. How large is the size here?",
         ),
     ),
 )
