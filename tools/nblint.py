@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 
@@ -24,6 +25,9 @@ PROMISES_OUTPUT = {"nbval-check-output", "claim", "probe"}
 MAX_LINES = 15
 MAX_BYTES = 1_000_000
 MAX_IGNORED_SHARE = 0.25
+
+MAX_WIDTH = 120
+SAME = re.compile(r"\b(equivalent|equal|within|as good as)\b")
 
 DEVICE = re.compile(r"""["'](?:cpu|cuda|cuda:\d+)["']|\.(?:cpu|cuda)\(\)""")
 
@@ -117,6 +121,35 @@ def cells_are_short(nb: NotebookNode) -> list[str]:
     return [f"{where}: {count} lines of code, at most {MAX_LINES}" for where, count in lines if count > MAX_LINES]
 
 
+def lines_are_short(nb: NotebookNode) -> list[str]:
+    """A learner who has to scroll sideways does not read on."""
+    return [
+        f"{where}: a line of {len(line)} characters, at most {MAX_WIDTH}"
+        for where, cell in _code(nb)
+        for line in cell.source.splitlines()
+        if len(line) > MAX_WIDTH
+    ]
+
+
+def what_is_called_the_same_has_a_control(nb: NotebookNode) -> list[str]:
+    """Every test of "as good as" is passed by something; it says something if a bad run fails it."""
+    return [
+        f"{where}: a verdict says {found[0]!r} and has no controls=, a bad run that must fail its test"
+        for where, cell in _code(nb)
+        for call in _calls(cell.source, "verdict")
+        if (found := SAME.search(ast.unparse(call))) and "controls" not in {word.arg for word in call.keywords}
+    ]
+
+
+def _calls(source: str, name: str) -> list[ast.Call]:
+    nodes = ast.walk(ast.parse(source)) if f"{name}(" in source else ()
+    return [
+        node
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+    ]
+
+
 def no_trailing_semicolons(nb: NotebookNode) -> list[str]:
     """Under nbval a semicolon does not hide a value; write `_ = ...` instead."""
     return [
@@ -182,6 +215,8 @@ RULES: list[Rule] = [
     promised_output_is_there,
     no_stored_errors,
     cells_are_short,
+    lines_are_short,
+    what_is_called_the_same_has_a_control,
     no_trailing_semicolons,
     device_is_the_lessons,
     pictures_have_words,

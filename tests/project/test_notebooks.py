@@ -72,6 +72,17 @@ BROKEN: list[tuple[str, Callable[[NotebookNode], None], str]] = [
     ("promised_output_is_there", tag("probe"), "tagged probe, but shows nothing"),
     ("no_stored_errors", show(new_output("error", ename="KeyError", evalue="a", traceback=[])), "error KeyError: a"),
     ("cells_are_short", source("\n".join(["x = 1"] * 16)), "16 lines of code, at most 15"),
+    ("lines_are_short", source("x = " + "1" * 117), "a line of 121 characters, at most 120"),
+    (
+        "what_is_called_the_same_has_a_control",
+        source('verdict("C08", "equal", {"a": True})'),
+        "a verdict says 'equal' and has no controls=",
+    ),
+    (
+        "what_is_called_the_same_has_a_control",
+        source('verdict("C08", "holds", {"BF16 is as good as FP32": True})'),
+        "a verdict says 'as good as' and has no controls=",
+    ),
     ("no_trailing_semicolons", source("plot(x);  "), "line ends with a semicolon: 'plot(x);'"),
     ("device_is_the_lessons", source('x.to("cuda")'), """names a device, "cuda"; write lesson.device"""),
     ("device_is_the_lessons", source("x.cpu()"), "names a device, .cpu(); write lesson.device"),
@@ -103,6 +114,14 @@ def test_each_rule_finds_its_fault(rule: str, break_it: Callable[[NotebookNode],
 
 def test_every_rule_is_shown_to_fail() -> None:
     assert {rule.__name__ for rule in RULES} == {row[0] for row in BROKEN}
+
+
+def test_a_verdict_with_a_control_or_without_such_words_is_in_order() -> None:
+    nb = good_notebook()
+    code(nb).update(
+        source='verdict("C08", "equal", {"a": True}, controls={"b": True}); verdict("C1", "larger", {"c": x})'
+    )
+    assert lint(nb) == []
 
 
 def test_alt_text_may_stand_on_the_output_itself() -> None:
