@@ -9,6 +9,7 @@ from mpkit.course.pictures.style import FAINT, INK, look
 SIZE = (1040, 400)  # pixels
 COLORS = dict(zip(KINDS, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"), strict=True))
 GIB = 2**30
+LETTER = 0.0125  # of the longest bar: a small letter's width, 8 pixels of 634
 
 Ledgers = Mapping[str, Mapping[str, float]]  # bytes by way and kind
 
@@ -55,10 +56,10 @@ class LedgerFigure:
                 right = left + size / largest
                 corners = [(left, row - 0.36), (right, row - 0.36), (right, row + 0.36), (left, row + 0.36)]
                 frame.polygon(self.axes, corners, COLORS[kind], edge="#FFFFFF")
-                if size / largest > 0.09:
+                if size / largest > LETTER * len(words := gib(size)):
                     white = kind in ("FP32 weights", "optimizer state")
                     color = "#FFFFFF" if white else INK
-                    frame.text(((left + right) / 2, row), gib(size), color=color, size=12, anchor="mm", axes=self.axes)
+                    frame.text(((left + right) / 2, row), words, color=color, size=12, anchor="mm", axes=self.axes)
                 left = right
             frame.text((left + 0.01, row), gib(sum(kinds.values())), size=14, bold=True, anchor="lm", axes=self.axes)
         return frame
