@@ -12,6 +12,7 @@ from harness.prose import FIGURE, prose_of, unchecked
 from mpkit.course.lesson_07 import DEFAULTS, SpeedRecord, equivalence, ledger
 from mpkit.course.record.losses import MARGIN, PLANTED, SEEDS, STEPS
 from mpkit.course.recorded.speed import LAST
+from mpkit.course.robustness.table import Table
 
 RECORD = SpeedRecord.load()
 ROWS, SMALL, PARTS, SPEEDS, GB = RECORD.resnet50, RECORD.small, RECORD.parts, RECORD.matmul, RECORD.bandwidth
@@ -71,7 +72,9 @@ SAID = {
     "spread over tenths of a nat": all(0.1 < spread(arm) < 1 for arm in ENDS if arm != PLANTED),
     "No precision is shown to be worse than FP32": not any(t.low > 0 for arm, t in ENDS.items() if arm != PLANTED),
     "none is shown to be equal": not any(test.equivalent for test in ENDS.values()),
-    "The planted run is caught": ENDS[PLANTED].low > MARGIN,
+    "The planted run is caught, eighteen margins off": round(ENDS[PLANTED].difference / MARGIN) == 18,
+    "That it would see 0.1 nats is not shown": MARGIN == 0.1,
+    "such curves equal within 0.003 nats on a small classifier": Table.load("06.parity").margin == 0.003,
     "least and the most of three processes": RECORD.processes == 3,
     "**slower than plain FP32**": all(gain(m, "torch.amp eager", "PyTorch FP32 eager") < 1 for m in SMALL),
     "alone shows no gain over eager `torch.amp`": all(gain(m, COMPILED, "torch.amp eager") == 1 for m in SMALL),
@@ -94,6 +97,7 @@ SAID = {
 }  # fmt: skip
 # What the learner is told to set, and what learners say.
 COUNTED = (
+    "see four ways to lose it, and look for a fifth",
     "90 % interval of its ends",
     "1. 7 B parameters, Adam, 0.5 activations",
     '"Half the bits, so twice the speed"',
