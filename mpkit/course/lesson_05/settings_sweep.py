@@ -80,9 +80,13 @@ class SettingsSweepPanel(PicturePanel):
     @property
     def laps(self) -> dict[tuple[float, int], Lap]:
         """The thirty races, by (init_scale, growth_interval)."""
+        self.finish()
+        return self.sweep.laps
+
+    def finish(self) -> None:
+        """Race the pairs that are left."""
         if not self.sweep.over:
             self.runner.run_to_end()
-        return self.sweep.laps
 
     def look(self) -> None:
         """Race all pairs, here and now."""
@@ -125,7 +129,7 @@ class SettingsSweepPanel(PicturePanel):
 
     def summary(self) -> str:
         """The headline, and the fewest and most steps lost."""
-        assert self.laps
+        self.finish()
         return self.said()
 
     def alt(self) -> str:
@@ -135,7 +139,7 @@ class SettingsSweepPanel(PicturePanel):
 
     def png(self) -> bytes:
         """The picture of the whole sweep."""
-        assert self.laps
+        self.finish()
         return super().png()
 
     def _begin(self) -> None:
