@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat
-from mpkit.policy.hardware import in_hardware
+from mpkit.policy.hardware import device_of, in_hardware
 from mpkit.policy.low_forward import LowForward
 from mpkit.policy.low_weights import low_weights
 from mpkit.policy.nesting import Block, active
@@ -44,7 +44,7 @@ def natively(block: Block, kind: Kind, forward: FloatFormat, loss: FloatFormat, 
     inputs are converted, except batch and instance norms, whose weights stay FP32 as their kernels ask. "low forward":
     matrix work in the low format, everything that comes back through it in FP32.
     """
-    where = next((p.device for p in model.parameters()), torch.device("cpu"))
+    where = device_of(model)
     device = where.type
     if kind == "tf32" and not in_hardware(TF32, where):
         has = f"on the {device}" if device != "cuda" else f"on a {torch.cuda.get_device_name(where)}, which has none"

@@ -14,7 +14,7 @@ from mpkit.casting import cast
 from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.policy.application import Application
 from mpkit.policy.emulation import Emulation
-from mpkit.policy.hardware import in_hardware
+from mpkit.policy.hardware import device_of, in_hardware
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import Kind, kind_of, natively
 from mpkit.policy.nesting import active, replacing
@@ -82,8 +82,7 @@ class Policy:
                 f'engine={engine!r} is unknown; use "emulated" (every machine), "native" (a GPU) or "auto" (what '
                 "the model's device has)."
             )
-        first = next(model.parameters(), None)
-        return engine if engine != "auto" else self.engine_on("cpu" if first is None else first.device)
+        return engine if engine != "auto" else self.engine_on(device_of(model))
 
     def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Application:
         """Run `model` under this policy inside the with block.
@@ -133,13 +132,13 @@ class Policy:
             if self.update != FP32:  # a hook costs every optimizer's every step
                 hook = register_optimizer_step_post_hook(lambda *_: self.store_(model.parameters()))
                 stack.callback(hook.remove)
-            block = stack.enter_context(replacing(_device_of(model)))
+            block = stack.enter_context(replacing(device_of(model).type))
             stack.enter_context(natively(block, self.kind(), self.forward, self.loss, model))
             yield model
 
     @contextmanager
     def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
-        device = _device_of(model)
+        device = device_of(model).type
         exact = tf32(False) if device == "cuda" else nullcontext()
         with replacing(device) as block, exact:  # emulated is what FP32 arithmetic gives
             if self == Policy():
@@ -157,12 +156,6 @@ class Policy:
         with torch.no_grad(), torch._C.DisableTorchFunction():
             for p in params:
                 p.copy_(cast(p, self.update))
-
-
-def _device_of(model: nn.Module) -> str:
-    """The kind of device that its first parameter is on, such as "cuda"; a CPU if it has none."""
-    first = next(model.parameters(), None)
-    return "cpu" if first is None else first.device.type
 
 
 def _require_plain_float32(model: nn.Module) -> None:
