@@ -136,12 +136,13 @@ def what_is_called_the_same_has_a_control(nb: NotebookNode) -> list[str]:
     return [
         f"{where}: a verdict says {found[0]!r} and has no controls=, a bad run that must fail its test"
         for where, cell in _code(nb)
-        for call in _calls(cell.source, "verdict")
+        for call in calls(cell.source, "verdict")
         if (found := SAME.search(ast.unparse(call))) and "controls" not in {word.arg for word in call.keywords}
     ]
 
 
-def _calls(source: str, name: str) -> list[ast.Call]:
+def calls(source: str, name: str) -> list[ast.Call]:
+    """The calls of a function by its bare name."""
     nodes = ast.walk(ast.parse(source)) if f"{name}(" in source else ()
     return [
         node

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nblint import calls
 
 from mpkit.course.table import LESSONS
 
@@ -52,13 +53,8 @@ COURSE = list(course())
 
 def asked(cell: nbformat.NotebookNode) -> list[str]:
     """Keys of the predictions that a cell asks for."""
-    code = cell.cell_type == "code" and "predict(" in cell.source
-    calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)] if code else []
-    return [
-        str(ast.literal_eval(call.args[0]))
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id == "predict"
-    ]
+    found = calls(cell.source, "predict") if cell.cell_type == "code" else []
+    return [str(ast.literal_eval(call.args[0])) for call in found]
 
 
 ASKED = [key for _, cell in COURSE for key in asked(cell)]
