@@ -85,8 +85,8 @@ def _rows(file: Path, ended: processes.Ended) -> Ended:
     except (OSError, json.JSONDecodeError):  # it ended before it had a row, or while it wrote one
         rows = []
     said = ended.last_words.splitlines() or ["it said nothing"]
-    how = ended.trouble if ended.status is None else f"ended with status {ended.status}"
+    how = f"was stopped after {ended.seconds:.0f} s" if ended.status is None else f"ended with status {ended.status}"
     return Ended(
         {(row["name"], row["peer"]): Row(**row) for row in rows},
-        f"the process {'was ' if ended.status is None else ''}{how} before it had this row: {said[-1]}",
+        f"the process {how} before it had this row: {said[-1]}",
     )

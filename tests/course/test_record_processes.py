@@ -156,10 +156,9 @@ def in_this_process(self: Recorder, parts: Mapping[str, Part], options: Sequence
     parser, found = argparse.ArgumentParser(), {}
     for name, kind in (("--batch", int), ("--seconds", float), ("--rate", float), ("--steps", int)):
         parser.add_argument(name, type=kind)
-    self.options = options
     for name in parts:
         chosen = parser.parse_args(options)
-        chosen.part, chosen.into = name, self._file((name, 0))
+        chosen.part, chosen.into = name, self._file((name, 0), options)
         measure_here(parts, chosen)
         found[name] = [json.loads(chosen.into.read_text())]
     return joined(found, {name for name, part in parts.items() if part.once})

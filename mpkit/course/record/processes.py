@@ -58,25 +58,23 @@ class Recorder:
     def __init__(self, module: str, processes: int, gpus: Sequence[str], folder: Path) -> None:
         self.module, self.processes, self.gpus, self.folder = module, processes, gpus, folder
         self.failures: list[str] = []
-        self.options: Sequence[str] = ()
 
     def gather(self, parts: Mapping[str, Part], options: Sequence[str]) -> Gathered:
         """Measure all parts, in this order. RuntimeError: a process failed, or they ran on different machines."""
         self.failures.clear()
-        self.options = options
         turns = {name: 1 if part.once else self.processes for name, part in parts.items()}
         jobs = [(name, turn) for name in parts for turn in range(turns[name])]
         # A part's second process comes after all first ones, so that it finds what torch.compile has stored.
         jobs.sort(key=lambda job: (job[1], not parts[job[0]].long))
-        todo = [job for job in jobs if not self._file(job).exists()]
+        todo = [job for job in jobs if not self._file(job, options).exists()]
         commands = [
-            [sys.executable, "-m", self.module, "--part", job[0], "--into", str(self._file(job)), *options]
+            [sys.executable, "-m", self.module, "--part", job[0], "--into", str(self._file(job, options)), *options]
             for job in todo
         ]
 
         def told(number: int, ended: Ended) -> None:
             name, turn = todo[number]
-            trouble = ended.trouble or ("" if self._file(todo[number]).exists() else "it wrote nothing")
+            trouble = ended.trouble or ("" if self._file(todo[number], options).exists() else "it wrote nothing")
             said = f"{name}, process {turn + 1}: {trouble or f'{ended.seconds:.0f} s'}"
             print(f"GPU {ended.place}: {said}", flush=True)  # noqa: T201
             if trouble:
@@ -88,13 +86,13 @@ class Recorder:
                 f"{len(self.failures)} of {len(jobs)} processes failed. What the others found is kept: the same "
                 f"command with --work {self.folder} measures only the rest.", *self.failures,
             ]))  # fmt: skip
-        files = {name: [self._file((name, turn)) for turn in range(turns[name])] for name in parts}
+        files = {name: [self._file((name, turn), options) for turn in range(turns[name])] for name in parts}
         found = {name: [json.loads(one.read_text(encoding="utf-8")) for one in own] for name, own in files.items()}
         return joined(found, {name for name, part in parts.items() if part.once})
 
-    def _file(self, job: Job) -> Path:
+    def _file(self, job: Job, options: Sequence[str]) -> Path:
         plain = "".join(letter if letter.isalnum() else "_" for letter in job[0])
-        asked = zlib.crc32(" ".join(self.options).encode())  # another option measures something else
+        asked = zlib.crc32(" ".join(options).encode())  # another option measures something else
         return self.folder / f"{plain}.{asked:08x}.{job[1]}.json"
 
 
