@@ -83,16 +83,12 @@ class Run:
     def __next__(self) -> StepRecord:
         if self._stopped or self.step >= self.steps:
             raise StopIteration
-        try:
-            if not self._waiting and not self._every:
-                self._read()  # of a block that was interrupted
-            if self._waiting:
-                record = self._waiting.pop(0)
-            else:
-                record = self._replay() if self._every else self._train_one_step()
-        except BaseException:
-            self.scaler.abandon()  # an interrupted step must not block the next one
-            raise
+        if not self._waiting and not self._every:
+            self._read()  # of a block that was interrupted
+        if self._waiting:
+            record = self._waiting.pop(0)
+        else:
+            record = self._replay() if self._every else self._train_one_step()
         self.step += 1
         return record
 
@@ -133,7 +129,6 @@ class Run:
         except (RuntimeError, ValueError) as error:  # a batch of another shape, a setting that changed: nothing trained
             if not self._may_go_on:
                 raise
-            self.scaler.abandon()
             self._captured, self._every, self.uncaptured_because = None, 0, str(error).splitlines()[0]
             return None
 
