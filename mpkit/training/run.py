@@ -85,10 +85,8 @@ class Run:
             raise StopIteration
         if not self._waiting and not self._every:
             self._read()  # of a block that was interrupted
-        if self._waiting:
-            record = self._waiting.pop(0)
-        else:
-            record = self._replay() if self._every else self._train_one_step()
+        train = self._replay if self._every else self._train_one_step
+        record = self._waiting.pop(0) if self._waiting else train()
         self.step += 1
         return record
 

@@ -50,7 +50,7 @@ def test_the_stored_sweep_is_this_one_and_its_verdicts_hold() -> None:
     (sweep,) = SWEEPS
     stored = robustness_table(sweep.key)
     assert set(stored.scores[sweep.chosen]) == set(WAYS)
-    assert stored.holds_for == list(sweep.values)
+    assert stored.holds_for == [0.03, 0.1]  # at 0.3 E4M3 passes too, and the lesson says so
 
 
 def test_the_first_prediction_can_be_reasoned_out_and_is_answered_below_it() -> None:

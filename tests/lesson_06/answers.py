@@ -63,9 +63,9 @@ ALSO_WRONG = [
         "was there a gradient",
     ),
     ("06.2", advance("scheduler.step()", STEP, UPDATE), "ahead of the weights"),
-    ("06.3", judged(l5="wrong comment"), "Read what the line itself does"),
+    ("06.3", judged(l6="wrong comment"), "Read what the line itself does"),
     ("06.3", "lines = {'model = ResNet50()': 'undefined'}", "6 of 7 lines still wait"),
-    ("06.3", judged(l3="")[:-1], "line # backward (FP32) still waits"),
+    ("06.3", judged(l4="")[:-1], "line # backward (FP32) still waits"),
 ]
 RIGHT = [
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE)),
@@ -74,7 +74,7 @@ RIGHT = [
     ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
     ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
     ("06.3", judged()),
-    ("06.3", judged(l3="Wrong comment.", l5="FINE").replace("model = ResNet50()", "model=ResNet50()")),
+    ("06.3", judged(l4="Wrong comment.", l6="FINE").replace("model = ResNet50()", "model=ResNet50()")),
 ]
 STUBS = {
     "06.1": ("not yet", "Not yet: your function never uses the scaler"),

@@ -141,6 +141,12 @@ SAID = {
         "wrong comment": f"{UNCOMMENTED}, and then: on which device is each of its two tensors?",
         "fine": "The inputs went to the GPU one line above. What else would have to be there?",
     }),
+    "loss = criterion(outputs, labels)": ("fine", {
+        "undefined": "All three names have a value here.",
+        "outdated": "A loss is still called that way.",
+        "wrong comment": f"{UNCOMMENTED}: which format does the loss have?",
+        "something is missing before it": "A cast to FP32? On which of autocast's lists is cross-entropy?",
+    }),
     "# backward (FP32)": ("wrong comment", {
         "fine": "Look at the table of formats once more: what does autocast use for gradients?",
         "undefined": "It is a comment. Does it say what happens?",
@@ -159,12 +165,6 @@ SAID = {
         "wrong comment": f"{UNCOMMENTED}: what does it do to the scale?",
         "something is missing before it": "The step was taken one line above. What else would it wait for?",
     }),
-    "if batch_idx % 100 == 0": ("undefined", {
-        "outdated": "Nothing is old here. Who counts the batches?",
-        "wrong comment": f"{UNCOMMENTED}: what does it count?",
-        "something is missing before it": "A value for a name, yes. What does Python call a name that has none?",
-        "fine": "Look for the place where batch_idx gets a value.",
-    }),
 }  # fmt: skip
 LINES = {
     line: (right, {given: f"{line}: {why}" for given, why in said.items()}) for line, (right, said) in SAID.items()
@@ -175,7 +175,7 @@ LINES = {
 def defects(answer: Any) -> Feedback:
     """Judge seven lines of the article's listing."""
     waiting = f"{{count}} of {len(LINES)} lines still wait"
-    done = "Also undefined there: num_epochs and train_loader. The repaired listing runs below."
+    done = "Also undefined there: num_epochs, train_loader and batch_idx. The repaired listing runs below."
     return matching(answer, LINES, VERDICTS, each="line", choice="verdict", passes=done, waiting=waiting)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from mpkit.course import markup
 from mpkit.course.recorded.machine import FOLDER
 from mpkit.course.robustness.sweep import Cell, Outcome, Scores, judge, mean
@@ -58,10 +60,19 @@ class Table:
         others = [way for way in ways if way != self.reference and way not in self.expected]
         rows = [[self.knob, self.reference, *self.expected, *others]]
         for value, found in self.scores.items():
-            name = f"{value:g}{' (lesson)' if value == self.chosen else ''}"
-            tested = [_words(self.cell(value, way)) for way in self.expected]
-            rows.append([name, f"{mean(found[self.reference]):.3g}", *tested, *(_range(found[way]) for way in others)])
+            name = f"{_plain(value, 6)}{' (lesson)' if value == self.chosen else ''}"
+            reference = _plain(mean(found[self.reference]), 3)
+            tested = [self._words(self.cell(value, way)) for way in self.expected]
+            rows.append([name, reference, *tested, *(_range(found[way]) for way in others)])
         return rows
+
+    def _words(self, cell: Cell) -> str:
+        """The difference and its interval, to about a hundredth of the margin."""
+        if math.isnan(cell.difference):
+            return cell.outcome
+        places = max(0, 2 - math.floor(math.log10(self.margin)))
+        low, middle, high = (_signed(x, places) for x in (cell.low, cell.difference, cell.high))
+        return f"{middle} [{low}, {high}] {cell.outcome}"
 
     def caption(self) -> str:
         """What is compared with what, and the margin."""
@@ -94,12 +105,17 @@ def robustness_table(key: str) -> Table:
     return Table.load(key)
 
 
-def _words(cell: Cell) -> str:
-    if math.isnan(cell.difference):
-        return cell.outcome
-    return f"{cell.difference:+.2g} [{cell.low:+.2g}, {cell.high:+.2g}] {cell.outcome}"
-
-
 def _range(numbers: Any) -> str:
-    least, most = f"{min(numbers):.2g}", f"{max(numbers):.2g}"
+    least, most = _plain(min(numbers)), _plain(max(numbers))
     return least if least == most else f"{least} to {most}"
+
+
+def _plain(number: float, digits: int = 2) -> str:
+    """So many significant digits, and no exponent: 0.00003 and 110."""
+    return np.format_float_positional(number, precision=digits, unique=False, fractional=False, trim="-")
+
+
+def _signed(number: float, places: int) -> str:
+    """With two significant digits, and no more places behind the point than these."""
+    text = _plain(number if abs(number) >= 10 ** (1 - places) else round(number, places) + 0.0)  # + 0.0: no -0
+    return text if text.startswith("-") or text == "0" else f"+{text}"
