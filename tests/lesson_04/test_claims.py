@@ -9,7 +9,7 @@ import torch
 
 from mpkit import E4M3, DynamicScale, Policy, StaticScale
 from mpkit import FP16 as FP16_FORMAT
-from mpkit.course.lesson_04 import Deep
+from mpkit.course.lesson_04 import Deep, clip_each_seed
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
 from mpkit.course.runs.experiments import Outcome, Variant, as_good_as, compare
@@ -144,3 +144,40 @@ def test_adam_s_eps_shortens_the_first_step_of_a_small_loss(eps: float, lowest: 
     optimizer.step()
     steps = (torch.cat([p.detach().flatten() for p in net.parameters()]) - before)[active].abs() / 1e-3
     assert lowest < float(steps.median()) < highest
+
+
+def test_c06_at_gain_10_the_tanhs_are_saturated_and_at_gain_2_none_is() -> None:
+    wide, narrow = (Deep(gain, SEEDS).saturated(images().test_images) for gain in (10, 2))
+    assert len(wide) == len(narrow) == 10
+    assert 1 / 3 < min(wide) <= max(wide) < 2 / 3
+    assert max(narrow) == 0
+
+
+def test_clipping_shortens_each_seed_s_gradient_alone() -> None:
+    net = Deep(10, SEEDS)
+    for number, parameter in enumerate(net.parameters()):
+        parameter.grad = torch.full_like(parameter, number + 1.0)
+        parameter.grad[1] *= 1e-6
+    before = torch.cat([p.grad.flatten(1) for p in net.parameters() if p.grad is not None], dim=1)
+    norms = clip_each_seed(net, max_norm=1.0)
+    after = torch.cat([p.grad.flatten(1) for p in net.parameters() if p.grad is not None], dim=1)
+    torch.testing.assert_close(norms, before.norm(dim=1))
+    assert torch.equal(after[1], before[1]), "a short gradient stays"
+    torch.testing.assert_close(after[[0, 2, 3, 4]].norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(after[0] * norms[0], before[0])
+
+
+@pytest.mark.parametrize(("gain", "learns"), [(2, True), (10, False)])
+def test_c06_clipping_at_norm_1_does_not_cure_gain_10(gain: float, learns: bool) -> None:
+    """The same with other seeds than the lesson's."""
+    net = Deep(gain, range(5, 10))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    for step in range(150):
+        inputs, labels = images().classification().batch(step)
+        sgd.zero_grad()
+        net.loss(net(inputs), labels).sum().backward()
+        clip_each_seed(net, max_norm=1.0)
+        sgd.step()
+    scores = accuracy(net)
+    assert float(scores.min()) > 70 if learns else float(scores.max()) < 20
+    assert learns or min(net.saturated(images().test_images)) > 1 / 3
