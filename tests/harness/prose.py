@@ -1,4 +1,9 @@
-"""The figures that a lesson's prose says: each must be one that a test checks against what was measured."""
+"""The figures that a lesson's prose says: each must be one that a test checks against what was measured.
+
+A lesson's test_figures.py has NOTEBOOK, NO_EXERCISE (ids of cells that are left out), SAID (phrase → whether the record
+says so) and COUNTED (phrases whose figures nobody measured), and imports the tests below, `prose` and
+`pytest_generate_tests`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,9 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 NUMBER = r"(?:\d[\d.,]*|one|two|three|four|five|six|seven|eight|nine|ten|eleven)"
 PART = r"(?:half|thirds?|quarters?|fifths?|eighths?|tenths?)"
@@ -32,3 +40,28 @@ def unchecked(prose: str, phrases: Iterable[str]) -> list[str]:
         for found in FIGURE.finditer(prose)
         if not any(start <= found.start() and found.end() <= end for start, end in checked)
     ]
+
+
+@pytest.fixture(scope="module")
+def prose(request: pytest.FixtureRequest) -> str:
+    """The lesson's prose in one line."""
+    module: Any = request.module
+    return prose_of(module.NOTEBOOK, module.NO_EXERCISE)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a phrase."""
+    if "phrase" in metafunc.fixturenames:
+        said: dict[str, bool] = metafunc.module.SAID  # type: ignore[attr-defined]
+        metafunc.parametrize(("phrase", "recorded"), said.items(), ids=said)
+
+
+def test_what_is_said_is_what_was_recorded(phrase: str, recorded: bool, prose: str) -> None:
+    assert phrase in prose, "take it out of SAID"
+    assert recorded, f"the record says otherwise: {phrase}"
+
+
+def test_no_figure_is_said_that_is_not_checked_here(request: pytest.FixtureRequest, prose: str) -> None:
+    module: Any = request.module
+    free = unchecked(prose, (*module.SAID, *module.COUNTED))
+    assert not free, "\n".join(free)

@@ -9,7 +9,7 @@ import torch
 
 from mpkit import E4M3, DynamicScale, Policy, StaticScale
 from mpkit import FP16 as FP16_FORMAT
-from mpkit.course.lesson_04 import Deep
+from mpkit.course.lesson_04 import Deep, clip_each_seed
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
 from mpkit.course.runs.experiments import Outcome, Variant, as_good_as, compare
@@ -71,11 +71,13 @@ def test_c05_an_ordinary_classifier_trains_as_well_without_the_scale() -> None:
     assert min(runs["1"].scores) > 85
 
 
-def first_over_last(gain: float, scale: float) -> torch.Tensor:
-    """Norm of each seed's first weight gradient as a share of its last."""
+def first_over_last(gain: float, policy: Policy, scale: float = 1.0, batch: int = 0) -> torch.Tensor:
+    """Norm of each seed's first weight gradient as a share of its last; the pass runs in the policy's formats."""
     net = Deep(gain, SEEDS)
-    inputs, labels = images().classification().batch(0)
-    (scale * net.loss(net(inputs), labels).sum()).backward()
+    inputs, labels = images().classification().batch(batch)
+    with policy.apply(net):
+        loss = net.loss(net(inputs), labels).sum()
+    (scale * loss).backward()
     first, last = (net.linear_layers()[place].weight.grad for place in (0, -1))
     assert first is not None
     assert last is not None
@@ -83,11 +85,30 @@ def first_over_last(gain: float, scale: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("gain", "low", "high"), [(0.25, 2.0**-27, 2.0**-23), (2, 0.25, 4), (10, 2.0**6, 2.0**10)])
-def test_c06_the_scale_does_not_change_how_gradients_vanish_or_explode(gain: float, low: float, high: float) -> None:
-    plain, scaled = first_over_last(gain, 1.0), first_over_last(gain, 2.0**16)
-    assert plain.shape == (5,)
-    assert low < float(plain.min()) <= float(plain.max()) < high
-    assert torch.equal(plain, scaled)
+def test_c06_gradients_vanish_or_explode_in_fp32(gain: float, low: float, high: float) -> None:
+    ratios = first_over_last(gain, FP32)
+    assert ratios.shape == (5,)
+    assert low < float(ratios.min()) <= float(ratios.max()) < high
+
+
+@pytest.mark.parametrize("batch", range(3))
+def test_c06_scaling_cures_the_underflow_and_leaves_the_vanishing(batch: int) -> None:
+    exact, none, scaled = (first_over_last(0.25, *how, batch=batch) for how in ((FP32,), (FP16,), (FP16, 2.0**16)))
+    assert not none.any(), "flushed: without a scale FP16 loses the first layer's gradient"
+    assert float((scaled / exact - 1).abs().max()) < 0.02
+    assert float(scaled.max()) < 2.0**-20
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**6])
+def test_c06_scaling_leaves_the_exploding(scale: float) -> None:
+    ratios = first_over_last(10, FP16, scale)
+    assert bool(ratios.isfinite().all())
+    assert float(ratios.min()) > 2.0**6
+    assert float(first_over_last(2, FP16, scale).max()) < 2.0**6
+
+
+def test_c06_at_gain_10_torch_s_first_scale_overflows() -> None:
+    assert not first_over_last(10, FP16, 2.0**16).isfinite().any()
 
 
 @pytest.mark.parametrize(("gain", "learns"), [(0.25, False), (2, True), (10, False)])
@@ -123,3 +144,40 @@ def test_adam_s_eps_shortens_the_first_step_of_a_small_loss(eps: float, lowest: 
     optimizer.step()
     steps = (torch.cat([p.detach().flatten() for p in net.parameters()]) - before)[active].abs() / 1e-3
     assert lowest < float(steps.median()) < highest
+
+
+def test_c06_at_gain_10_the_tanhs_are_saturated_and_at_gain_2_none_is() -> None:
+    wide, narrow = (Deep(gain, SEEDS).saturated(images().test_images) for gain in (10, 2))
+    assert len(wide) == len(narrow) == 10
+    assert 1 / 3 < min(wide) <= max(wide) < 2 / 3
+    assert max(narrow) == 0
+
+
+def test_clipping_shortens_each_seed_s_gradient_alone() -> None:
+    net = Deep(10, SEEDS)
+    for number, parameter in enumerate(net.parameters()):
+        parameter.grad = torch.full_like(parameter, number + 1.0)
+        parameter.grad[1] *= 1e-6
+    before = torch.cat([p.grad.flatten(1) for p in net.parameters() if p.grad is not None], dim=1)
+    norms = clip_each_seed(net, max_norm=1.0)
+    after = torch.cat([p.grad.flatten(1) for p in net.parameters() if p.grad is not None], dim=1)
+    torch.testing.assert_close(norms, before.norm(dim=1))
+    assert torch.equal(after[1], before[1]), "a short gradient stays"
+    torch.testing.assert_close(after[[0, 2, 3, 4]].norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(after[0] * norms[0], before[0])
+
+
+@pytest.mark.parametrize(("gain", "learns"), [(2, True), (10, False)])
+def test_c06_clipping_at_norm_1_does_not_cure_gain_10(gain: float, learns: bool) -> None:
+    """The same with other seeds than the lesson's."""
+    net = Deep(gain, range(5, 10))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    for step in range(150):
+        inputs, labels = images().classification().batch(step)
+        sgd.zero_grad()
+        net.loss(net(inputs), labels).sum().backward()
+        clip_each_seed(net, max_norm=1.0)
+        sgd.step()
+    scores = accuracy(net)
+    assert float(scores.min()) > 70 if learns else float(scores.max()) < 20
+    assert learns or min(net.saturated(images().test_images)) > 1 / 3

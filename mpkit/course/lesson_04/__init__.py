@@ -1,7 +1,7 @@
 """Lesson 04: where gradients live, and what the loss scale does to them. What its notebook imports."""
 
 from mpkit.course.exercises import check, predict, quiz, score_card, verdict
-from mpkit.course.lesson_04.deep import Deep
+from mpkit.course.lesson_04.deep import Deep, clip_each_seed
 from mpkit.course.lesson_04.gradient_histogram import GradientHistogramPanel
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder
