@@ -21,7 +21,7 @@ class Progress(Panel):
 
     def summary(self) -> str:
         """How much there is to do; it does not change on the way."""
-        return f"{self.runs} runs of {self.steps} steps"
+        return f"{self.runs} {'run' if self.runs == 1 else 'runs'} of {self.steps} steps"
 
     def follow(self, training: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
         """Show the bar, run the training, and return the results."""
