@@ -10,9 +10,6 @@ BYTES = {"FP32": 4, "TF32": 4, "FP16": 2, "BF16": 2, "FP8": 1}
 RESULT = {"FP8": "BF16"}  # what a product is stored in, where it is not its operands' format
 LAST = 10  # a run's end is the mean loss of so many last steps
 ONCE = 0.15  # eager times of small models swing by so much around the median, where no range tells
-# Ways whose energy is not shown until it is recorded anew: their momentum began as uninitialized memory (`peers_step`
-# has been mended since). Steps on NaN draw less power, and two of them drew 100 W less than such kernels in this kit.
-NO_ENERGY = frozenset({"torch.amp", "torch.amp compiled", "torch.amp compiled, reduce-overhead"})
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,9 @@ class SpeedRecord(MachineRecord):
         return float(self.resnet50[over]["ms"] / self.resnet50[way]["ms"])
 
     def joules(self, way: str) -> float | None:
-        """Energy of an image; None where it was not counted, and for the ways in NO_ENERGY."""
-        return None if way in NO_ENERGY else self.resnet50[way]["joules_per_image"]
+        """Energy of an image; None where it was not counted."""
+        joules: float | None = self.resnet50[way]["joules_per_image"]
+        return joules
 
     def spread(self, model: str, way: str) -> tuple[float, float]:
         """Least and most milliseconds of a small model's step; measured once, the median and what such times swing."""
