@@ -73,11 +73,9 @@ def test_every_figure_lies_within_its_range() -> None:
     assert sum(inside(getattr(record, part), record.range[part]) for part in parts) > 150
 
 
-def test_no_energy_where_momentum_began_as_rubbish() -> None:
+def test_every_way_counts_its_energy() -> None:
     record = SpeedRecord.load()
-    shown = {way for way in record.resnet50 if record.joules(way) is not None}
-    assert set(record.resnet50) - shown == {way for way in record.resnet50 if way.startswith("torch.amp")}
-    assert record.joules("fp32") == record.resnet50["fp32"]["joules_per_image"]
+    assert all(record.joules(way) == row["joules_per_image"] > 0 for way, row in record.resnet50.items())
 
 
 def test_ways_are_apart_where_their_ranges_are() -> None:

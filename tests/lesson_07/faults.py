@@ -73,11 +73,6 @@ def every_range_is_a_point(patch: Patch) -> None:
 
 
 @fault
-def energy_on_nan_is_shown(patch: Patch) -> None:
-    patch.setattr(speed_record, "NO_ENERGY", frozenset())
-
-
-@fault
 def autocast_needs_no_copies(patch: Patch) -> None:
     patch.setitem(WAYS, "autocast", Way(4, 0, 4, 4, 2))
 

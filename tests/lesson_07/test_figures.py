@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from statistics import fmean
 
 from harness.prose import (  # noqa: F401
     FIGURE,
@@ -26,6 +25,8 @@ FP16, BEST, REDUCED = SPEEDS["FP16"], "fp16-mixed compiled, captured", "torch.am
 COMPILED = "torch.amp compiled"
 PEAKS = {fmt: RECORD.peak(fmt.split(",")[0]) or 0 for fmt in SPEEDS}
 ENDS = {arm: equivalence(RECORD.ends(arm), RECORD.ends("fp32"), MARGIN) for arm in RECORD.losses if arm != "fp32"}
+SPREAD = [ms / SMALL["transformer"][BEST] for ms in RECORD.spread("transformer", REDUCED)]
+COSTS = {way: ROWS[way]["joules_per_image"] for way in ROWS}
 BYTES = [sum(ledger(1, 0.5, way, "Adam").values()) for way in ("autocast", "FP32")]
 TF32 = [SPEEDS["TF32"][n] / SPEEDS["FP32"][n] for n in (2048, 4096, 8192)]
 
@@ -46,15 +47,16 @@ def spread(arm: str) -> float:
 
 NOTEBOOK = "07_measure_the_speedup.ipynb"
 SAID = {
-    "almost five times as long": 4.5 < FP16[4096] / FP16[4095] * (4095 / 4096) ** 3 < 5,
+    "more than four times as long": 4.1 < FP16[4096] / FP16[4095] * (4095 / 4096) ** 3 < 5,
     "is an NVIDIA H100.": RECORD.gpu.startswith("NVIDIA H100"),
     "67 TFLOP/s for products in FP32, and 989": [round(PEAKS[fmt]) for fmt in ("FP32", "FP16")] == [67, 989],
     "The model is ResNet-50, 256 images": RECORD.batch == 256,
     "it keeps 6 % **more**": rounded(BYTES[0] / BYTES[1], to=1.06, digits=2),
     "with 0.63 values a parameter": rounded(9 * 36 * 64 / (8 * 64 * 64), to=0.63, digits=2),
     "ln 10 = 2.3 nats": rounded(math.log(10), to=2.3, digits=1),
-    "FP16 mixed lags a little": 0.05 < fmean(RECORD.ends("fp16-mixed")) - fmean(RECORD.ends("fp32")) < 0.1,
-    "about a fifth of its speed": 0.18 < FP16[4095] / FP16[4096] < 0.22,
+    "FP16 mixed skipped its first steps": min(RECORD.skipped["fp16-mixed"]) > 0,
+    "a little more energy an image than `torch.compile`": 1.01 < COSTS[BEST] / COSTS[COMPILED] < 1.1,
+    "less than a quarter of its speed": 0.18 < FP16[4095] / FP16[4096] < 0.24,
     "It pays from about 1,024 on": FP16[1024] > 2 * SPEEDS["FP32"][1024]
     and RECORD.range["matmul"]["FP16"]["512"][0] < RECORD.range["matmul"]["FP32"]["512"][1],
     "From 2,048 on it is six to seven times as fast": rounded(min(TF32), to=6) and rounded(max(TF32), to=7),
@@ -66,7 +68,7 @@ SAID = {
     "**2.6 times** as fast as PyTorch's defaults": rounded(RECORD.speedup("fp16-mixed", DEFAULTS), to=2.6, digits=1),
     "against that row FP16 is 4.8 times": rounded(RECORD.speedup("fp16-mixed", "fp32, NCHW"), to=4.8, digits=1),
     "BF16 takes over a fifth longer": 1.2 < RECORD.speedup("fp16-mixed", "bf16-mixed") < 1.25,
-    "Products are as fast in both": abs(RECORD.best("BF16") / RECORD.best("FP16") - 1) < 0.05,
+    "Products are no slower in BF16": RECORD.best("BF16") > 0.98 * RECORD.best("FP16"),
     "Where do the five times come from": rounded(RECORD.speedup("fp16-mixed"), to=5),
     "about an eighth of the peak": 0.11 < 24.3e9 * ROWS["fp16-mixed"]["images_per_s"] / 1e12 / PEAKS["FP16"] < 0.14,
     "**A little faster.**": 1 < RECORD.speedup("article") < 1.25,
@@ -78,20 +80,22 @@ SAID = {
     "spread over tenths of a nat": all(0.1 < spread(arm) < 1 for arm in ENDS if arm != PLANTED),
     "No precision is shown to be worse than FP32": not any(t.low > 0 for arm, t in ENDS.items() if arm != PLANTED),
     "none is shown to be equal": not any(test.equivalent for test in ENDS.values()),
-    "The planted run is caught, eighteen margins off": round(ENDS[PLANTED].difference / MARGIN) == 18,
+    "The planted run is caught, more than ten margins off": ENDS[PLANTED].low > 10 * MARGIN,
     "That it would see 0.1 nats is not shown": MARGIN == 0.1,
     "such curves equal within 0.003 nats on a small classifier": Table.load("06.parity").margin == 0.003,
     "least and the most of three processes": RECORD.processes == 3,
     "**slower than plain FP32**": all(gain(m, "torch.amp eager", "PyTorch FP32 eager") < 1 for m in SMALL),
-    "alone shows no gain over eager `torch.amp`": all(gain(m, COMPILED, "torch.amp eager") == 1 for m in SMALL),
-    "the MLP is as fast as in plain FP32": gain("mlp", REDUCED, "PyTorch FP32 eager") == 1,
+    "alone is less than 1.5 times as fast as eager": all(
+        1 <= gain(m, COMPILED, "torch.amp eager") < 1.45 for m in SMALL
+    ),
+    "the MLP is little faster than in plain FP32": 1 < gain("mlp", REDUCED, "PyTorch FP32 eager") < 1.5,
     "the transformer more than twice as fast": 2 < gain("transformer", REDUCED, "PyTorch FP32 eager") < 3,
     "A wait in every step does not show": all(
         gain(m, "fp16-mixed eager", "fp16-mixed eager, loss.item() every step") == 1 for m in SMALL
     ),
-    "more than eleven times as fast as plain FP32 for the MLP": 11 < gain("mlp", BEST, "PyTorch FP32 eager") < 12,
-    "five times for the transformer": rounded(gain("transformer", BEST, "PyTorch FP32 eager"), to=5),
-    "twice as fast as `reduce-overhead` there": 1.9 < gain("transformer", BEST, REDUCED) < 2.1,
+    "more than ten times as fast as plain FP32 for the MLP": 10 < gain("mlp", BEST, "PyTorch FP32 eager") < 15,
+    "seven times for the transformer": rounded(gain("transformer", BEST, "PyTorch FP32 eager"), to=7),
+    "two to three times as fast as `reduce-overhead` there": 1.9 < SPREAD[0] and SPREAD[1] < 3.2,
     "FP16 mixed is five times as fast as in FP32": rounded(RECORD.speedup("fp16-mixed"), to=5),
     "2.6 times as fast as with PyTorch's defaults": rounded(RECORD.speedup("fp16-mixed", DEFAULTS), to=2.6, digits=1),
     "less than a fifth of FP32's energy": ROWS["fp16-mixed"]["joules_per_image"] < ROWS["fp32"]["joules_per_image"] / 5,
