@@ -11,11 +11,11 @@ WRONG = [
     ("00.1", "answer = 10", "still lies on FP16's last box"),
     ("00.1", "answer = 8", "BF16 loses it"),
     ("00.1", "answer = 3", "still fits"),
-    ("00.1", "answer = 9", "still fits"),
     ("00.1", "answer = 20", "lost before"),
     ("00.1", "answer = 1.001", "whole number"),
 ]
 ALSO_WRONG = [
+    ("00.1", "answer = 9", "still fits"),
     ("00.1", "import numpy\nanswer = numpy.uint8(10)", "still lies on FP16's last box"),
     ("00.1", "answer = float('nan')", "whole number"),
     ("00.1", "answer = 'k'", "whole number"),

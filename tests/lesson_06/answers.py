@@ -42,8 +42,6 @@ WRONG = [
     ("06.1", group("scaler.scale(losses[0]).backward()", UNSCALE, CLIP, STEP, UPDATE), "There are three losses here"),
     ("06.1", group(SCALE.replace("len(losses)", "2"), UNSCALE, CLIP, STEP, UPDATE), "instead of their mean"),
     ("06.1", group(SCALE, UNSCALE, CLIP.replace("norm_", "value_", 1), STEP, UPDATE), "together is 1.41"),
-    ("06.1", group(SCALE, UNSCALE, f"for p in {PARAMS}: torch.nn.utils.clip_grad_norm_([p], max_norm)", STEP, UPDATE),
-     "both parameters together is 1.41"),
     ("06.1", group(SCALE, UNSCALE, f"for p in {PARAMS}: p.grad /= 1024", CLIP, STEP, UPDATE),
      "Was something divided twice"),
     ("06.1", group(SCALE, UNSCALE, f"for p in {PARAMS}: p.grad.zero_()", STEP, UPDATE),
@@ -59,7 +57,9 @@ WRONG = [
     ("06.3", "lines = {}", "7 of 7 lines still wait"),
     ("06.3", "lines = 'fine'", "The answer is a dict"),
 ]  # fmt: skip
+EACH_CLIPPED = f"for p in {PARAMS}: torch.nn.utils.clip_grad_norm_([p], max_norm)"
 ALSO_WRONG = [
+    ("06.1", group(SCALE, UNSCALE, EACH_CLIPPED, STEP, UPDATE), "both parameters together is 1.41"),
     ("06.1", group(SCALE, CLIP, STEP, UPDATE), "scale, scale, clip, step, update. The step is 0.000977 instead of 1"),
     ("06.1", group(SCALE, CLIP, UNSCALE, STEP, UPDATE), "max_norm was compared with a scaled number"),
     (
