@@ -15,6 +15,7 @@ WRONG = [
     ("00.1", "answer = 1.001", "whole number"),
 ]
 ALSO_WRONG = [
+    ("00.1", "answer = 9", "still fits"),
     ("00.1", "import numpy\nanswer = numpy.uint8(10)", "still lies on FP16's last box"),
     ("00.1", "answer = float('nan')", "whole number"),
     ("00.1", "answer = 'k'", "whole number"),

@@ -10,7 +10,7 @@ from harness.lesson_cells import cells
 from mpkit import FP16, cast
 from mpkit.course import table
 from mpkit.course.lesson_00.robustness import SWEEPS
-from mpkit.course.lesson_00.without_gpu import WAYS, trained_without_gpu
+from mpkit.course.lesson_00.without_gpu import EIGHT_BITS, WAYS, trained_without_gpu
 from mpkit.course.robustness.table import robustness_table
 from mpkit.course.runs.equivalence import equivalence
 
@@ -23,6 +23,8 @@ def test_a_cpu_trains_in_16_bits_as_well_as_in_fp32_and_not_in_e4m3() -> None:
     found = {way: equivalence(scores[way], scores["FP32"], 1.0).equivalent for way in WAYS[1:]}
     assert found == {way: way != "E4M3, emulated" for way in WAYS[1:]}
     assert min(scores["FP16, torch's own"]) > 85
+    for way in EIGHT_BITS:  # it is the range that E4M3 lacks
+        assert equivalence(trained_without_gpu(way, seeds=range(10, 15)), scores["FP32"], 1.0).equivalent
 
 
 def test_the_steps_are_plain_sgd() -> None:

@@ -16,7 +16,8 @@ UNDIVIDED = "for loss in losses: scaler.scale(loss).backward()"
 LAST_ONLY = "for loss in losses: optimizer.zero_grad(); scaler.scale(loss / len(losses)).backward()"
 SCALE = "for loss in losses: scaler.scale(loss / len(losses)).backward()"
 UNSCALE = "scaler.unscale_(optimizer)"
-CLIP = "torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]['params'], max_norm)"
+PARAMS = "optimizer.param_groups[0]['params']"
+CLIP = f"torch.nn.utils.clip_grad_norm_({PARAMS}, max_norm)"
 STEP, UPDATE = "scaler.step(optimizer)", "scaler.update()"
 
 
@@ -38,10 +39,12 @@ WRONG = [
     ("06.1", group(LAST_ONLY, UNSCALE, CLIP, STEP, UPDATE), "Does every loss count once"),
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP), "Who tells the scaler"),
     ("06.1", group(SCALE, UNSCALE, CLIP, UPDATE), "No weight has moved"),
-    ("06.1", group("scaler.scale(losses[0]).backward()", UNSCALE, CLIP, STEP, UPDATE), "There are two losses here"),
-    ("06.1", group(SCALE, UNSCALE, "optimizer.param_groups[0]['params'][0].grad /= 1024", CLIP, STEP, UPDATE),
+    ("06.1", group("scaler.scale(losses[0]).backward()", UNSCALE, CLIP, STEP, UPDATE), "There are three losses here"),
+    ("06.1", group(SCALE.replace("len(losses)", "2"), UNSCALE, CLIP, STEP, UPDATE), "instead of their mean"),
+    ("06.1", group(SCALE, UNSCALE, CLIP.replace("norm_", "value_", 1), STEP, UPDATE), "together is 1.41"),
+    ("06.1", group(SCALE, UNSCALE, f"for p in {PARAMS}: p.grad /= 1024", CLIP, STEP, UPDATE),
      "Was something divided twice"),
-    ("06.1", group(SCALE, UNSCALE, "optimizer.param_groups[0]['params'][0].grad.zero_()", STEP, UPDATE),
+    ("06.1", group(SCALE, UNSCALE, f"for p in {PARAMS}: p.grad.zero_()", STEP, UPDATE),
      "was there a gradient at the step"),
     ("06.1", "train_group = 1", "without parentheses"),
     ("06.2", advance(STEP, "scheduler.step()", UPDATE), "ahead of the weights"),
@@ -54,7 +57,9 @@ WRONG = [
     ("06.3", "lines = {}", "7 of 7 lines still wait"),
     ("06.3", "lines = 'fine'", "The answer is a dict"),
 ]  # fmt: skip
+EACH_CLIPPED = f"for p in {PARAMS}: torch.nn.utils.clip_grad_norm_([p], max_norm)"
 ALSO_WRONG = [
+    ("06.1", group(SCALE, UNSCALE, EACH_CLIPPED, STEP, UPDATE), "both parameters together is 1.41"),
     ("06.1", group(SCALE, CLIP, STEP, UPDATE), "scale, scale, clip, step, update. The step is 0.000977 instead of 1"),
     ("06.1", group(SCALE, CLIP, UNSCALE, STEP, UPDATE), "max_norm was compared with a scaled number"),
     (

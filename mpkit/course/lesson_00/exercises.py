@@ -18,7 +18,7 @@ def first_k_lost_in_fp16(answer: Any) -> Feedback:
         "At k = 10 the step still lies on FP16's last box, so it survives. Where does the row first say lost?",
     )
     require(k != 8, "That is where BF16 loses it. The question is about FP16: look at the middle row.")
-    require(k > 8, "At this k the step still fits into FP16. Move the slider to the right until the row says lost.")
+    require(k > 10, "At this k the step still fits into FP16. Move the slider to the right until the row says lost.")
     if k > 11:
         return wrong("It is lost there, but it was lost before. Move the slider to the left: where does it begin?")
     return passed("FP16 stores ten places after the point. A step in the place behind them is rounded away.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.scaling.step_result import StepResult
 
-SCALE, LONG = 1024.0, (3.0, 4.0)  # two batches with these gradients: their mean is 3.5, longer than max_norm
+SCALE, LONG = 1024.0, (4.0, 5.0, 6.0)  # three batches with gradients so long: their mean is 5, longer than max_norm
+PARTS = (0.6, 0.8)  # of a gradient of length 1, one a parameter
 MEAN = sum(LONG) / len(LONG)
 
 
@@ -25,8 +27,8 @@ class _Noting(LossScaler):
         self._left = 0.0  # how long the gradient was when a verb was done with it
 
     def _look(self, optimizer: torch.optim.Optimizer) -> float:
-        gradient = optimizer.param_groups[0]["params"][0].grad
-        return 0.0 if gradient is None else abs(float(gradient))
+        gradients = [p.grad for p in optimizer.param_groups[0]["params"]]
+        return math.hypot(*(float(gradient) for gradient in gradients if gradient is not None))
 
     def scale(self, outputs: Any) -> Any:
         """Noted."""
@@ -53,27 +55,30 @@ class _Noting(LossScaler):
         super().update()
 
 
-def _step_of(answer: Any) -> float:
-    """How far one parameter moves if there is nothing to clip."""
-    q = torch.nn.Parameter(torch.zeros(1))
-    answer([(g * q).sum() for g in LONG], _Noting(), torch.optim.SGD([q], lr=1.0), 100.0)
-    return -q.item()
+def _step_of(answer: Any, max_norm: float = 100.0, scaler: LossScaler | None = None) -> float:
+    """How far two parameters move together; with this max_norm there is nothing to clip."""
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in PARTS]
+    losses = [sum((g * part * w).sum() for part, w in zip(PARTS, weights, strict=True)) for g in LONG]
+    answer(losses, scaler or _Noting(), torch.optim.SGD(weights, lr=1.0), max_norm)
+    return math.hypot(*(w.item() for w in weights))
+
+
+def _is_mean(moved: float) -> bool:
+    return abs(moved - MEAN) < 0.01
 
 
 @checker("06.1", wants="function", returns_nothing=True)
 def group_of_batches(answer: Any) -> Feedback:
     """One optimizer step from several batches: scale each, unscale once, clip, step, update."""
-    p, scaler = torch.nn.Parameter(torch.zeros(1)), _Noting()
-    optimizer = torch.optim.SGD([p], lr=1.0)
-    answer([(g * p).sum() for g in LONG], scaler, optimizer, 1.0)
+    scaler = _Noting()
+    moved = _step_of(answer, 1.0, scaler)
     if not scaler.calls:
         return not_yet("Not yet: your function never uses the scaler.")
     said = f"You called: {', '.join(scaler.calls)}."
     scaled = scaler.calls.count("scale")  # each loss, or their mean: that is as good where both fit into memory
-    require(scaled == len(LONG) or (scaled == 1 and _step_of(answer) == MEAN), f"{said} There are two losses here.")
+    require(scaled == len(LONG) or (scaled == 1 and _is_mean(_step_of(answer))), f"{said} There are three losses here.")
     require("step" in scaler.calls, f"{said} No weight has moved.")
     require("update" in scaler.calls, f"{said} Who tells the scaler that the step is over?")
-    moved = -p.item()
     if moved == 0:
         return wrong(f"{said} And yet no weight has moved: was there a gradient at the step?")
     divided = scaler.calls.index("unscale_" if "unscale_" in scaler.calls else "step")
@@ -82,13 +87,13 @@ def group_of_batches(answer: Any) -> Feedback:
             f"{said} The step is {moved:.3g} instead of 1. When it was clipped, the gradient was still {SCALE:g} times "
             "too long: max_norm was compared with a scaled number."
         )
-    require(moved <= 1.01, f"{said} The step is {moved:.3g} long, but max_norm is 1.")
+    require(moved <= 1.01, f"{said} The step of both parameters together is {moved:.3g} long, but max_norm is 1.")
     require(moved > 0.99, f"{said} The step is {moved:.3g} instead of 1. Was something divided twice?")
-    moved, lead = _step_of(answer), "Gradients 3 and 4, max_norm 100: the step is"
+    moved, lead = _step_of(answer), "Gradients of length 4, 5 and 6, max_norm 100: the step is"
     require(abs(moved - sum(LONG)) > 0.01, f"{lead} {moved:.3g}. That is their sum, and the mean was asked for.")
-    right = abs(moved - MEAN) < 0.01
-    require(right, f"{lead} {moved:.3g} instead of their mean. Does every loss count once, and max_norm as given?")
-    return passed("Two losses scaled, one division, one clip, one step.")
+    counted = f"{lead} {moved:.3g} instead of their mean. Does every loss count once, and max_norm as given?"
+    require(_is_mean(moved), counted)
+    return passed("Three losses scaled, one division, one clip, one step.")
 
 
 class _Schedule:
