@@ -104,6 +104,17 @@ ALSO_WRONG = [
         loss("return logits.float().logsumexp(0) - logits[label]"),
         "With logits -9984, -9992, -9992 and class 0 your loss is 0",
     ),
+    ("02.1", sums("return [add(sum(map(float, values)), 0.0) for _ in values][-1]"), "that `add` never returned"),
+    (
+        "02.2",
+        loss("return (-logits.float().log_softmax(0)[label]).clamp(min=1e-4)"),
+        "With logits 11, 0, 0 and class 0 your loss is 0.0001. It is finite now, but not the loss",
+    ),
+    (
+        "02.2",
+        loss("return round(float(-logits.double().log_softmax(0)[label]), 6)"),
+        "With logits 11, 0, 0 and class 0 your loss is 3.3e-05. The true one is 3.34e-05",
+    ),
     ("02.2", loss("logits = logits.clamp(-10, 10)", *EXP, "return -p[label].log()"), "the cure changed the formula"),
 ]
 

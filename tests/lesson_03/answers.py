@@ -95,6 +95,14 @@ ALSO_WRONG = [
     ("03.2", step("master.copy_(master.half() - lr * p.grad)", COPY), "On which format's grid did it land?"),
     ("03.2", step("master -= (lr * p.grad).float()", COPY), "What is its dtype?"),
     ("03.2", step("..."), "nothing moves at all"),
+    ("03.2", step("master -= lr * p.grad.float().abs()", COPY), "gradient -3, 8 steps: the master moved uphill"),
+    ("03.2", step("master -= 2.0**-10 * p.grad.float()", COPY), "moved by a learning rate of 0.000977, and `lr` is"),
+    (
+        "03.2",
+        "def master_step(params, masters, lr):\n    masters[0] -= lr * params[0].grad.float()\n"
+        "    params[0].data.copy_(masters[0])\n",
+        "this second weight of the list does not move",
+    ),
     ("03.4", way("lost.sum() / len(updates)"), "That is how many updates are lost"),
     ("03.4", way("updates[lost].sum().abs() / updates.sum().abs()"), "in opposite directions"),
     ("03.4", way("updates[lost].sum() / updates.abs().sum()"), "in opposite directions"),

@@ -58,7 +58,7 @@ def test_with_adam_bf16_weights_need_a_keeper_and_any_of_the_three_will_do() -> 
     assert max(lost["Kahan"], lost["FP32 master"]) < 0.02
 
 
-def test_sgd_loses_half_of_its_updates_and_no_accuracy() -> None:
+def test_sgd_loses_half_of_its_updates_and_less_than_a_point() -> None:
     runs = train(["nearest"], lambda net: torch.optim.SGD(net.parameters(), lr=0.1), steps=420)
     assert min(runs["FP32"].scores) > 93, "and it is not because nothing was learned"
     assert (runs["nearest"].lost or 0) > 0.48

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Sequence
+from statistics import correlation, fmean
 
 import pytest
 import torch
@@ -55,6 +58,50 @@ def test_the_way_tells_what_the_count_does_not() -> None:
     assert max(count for count, _, lost in rows if lost < 1) > min(count for count, _, lost in rows if lost > 2)
     assert max(lost for _, way, lost in rows if way < 33) < 1
     assert min(lost for _, way, lost in rows if way > 67) > 10
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """The place of each value in the order of all, equal ones in the middle of their places."""
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
+
+
+def test_fourteen_runs_are_few() -> None:
+    """The lesson's two rank correlations, and the interval of their difference over draws with replacement."""
+    runs = [
+        (fmean(ways[COUNT]), fmean(ways[WAY]), points_lost(table, value))
+        for table in map(robustness_table, PICTURED.values())
+        for value, ways in table.scores.items()
+    ]
+
+    def both(some: list[tuple[float, float, float]]) -> tuple[float, float]:
+        count, way, lost = (ranks([run[k] for run in some]) for k in range(3))
+        return correlation(count, lost), correlation(way, lost)
+
+    assert len(runs) == 14
+    near = [lost for count, _, lost in runs if 70 < count <= 90]
+    assert (round(min(near), 1), round(max(near))) == (0.2, 16)
+    assert [round(found, 2) for found in both(runs)] == [0.85, 0.95]
+    chance = random.Random(0)
+    draws = [both([chance.choice(runs) for _ in runs]) for _ in range(1000)]
+    ahead = sorted(way - count for count, way in draws)
+    assert abs(ahead[50]) < 0.02
+    assert 0.28 < ahead[950] < 0.38
+
+
+def test_the_cures_of_adam_hold_on_average_and_not_for_each_seed_of_the_smallest_rate() -> None:
+    table = robustness_table("03.adam")
+    worst = {
+        (rate, cure): max(abs(a - b) for a, b in zip(ways[cure], ways["FP32"], strict=True))
+        for rate, ways in table.scores.items()
+        for cure in robustness.CURES
+    }
+    assert all(table.cell(rate, cure).outcome == "equivalent" for rate, cure in worst)
+    assert {key: round(off, 1) for key, off in worst.items() if off > 1} == {
+        (3e-5, "stochastic"): 1.3, (3e-5, "Kahan"): 1.1,
+    }  # fmt: skip
+    sgd = robustness_table("03.sgd").cell(0.1, "nearest")
+    assert -0.25 < sgd.low < sgd.high < 0, "little, and yet not nothing"
 
 
 def test_the_picture_says_every_mark_in_words() -> None:

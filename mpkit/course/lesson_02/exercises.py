@@ -47,22 +47,33 @@ class Term(float):
     __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _taken_from
 
 
+class Adder:
+    """The FP16 addition that a learner gets: notes its results, and numbers that neither are terms nor came from it."""
+
+    def __init__(self, terms: list[float]) -> None:
+        self.returned, self.foreign, self._known = list[float](), False, {0.0, *map(abs, terms)}
+
+    def __call__(self, a: float, b: float) -> float:
+        """The sum in FP16."""
+        self.foreign |= not self._known.issuperset((abs(float(a)), abs(float(b))))
+        self.returned.append(ROUND(ROUND(float(a)) + ROUND(float(b))))
+        self._known.add(abs(self.returned[-1]))
+        return Term(self.returned[-1])
+
+
 @checker("02.1", wants="function")
 def add_up(answer: Any) -> Feedback:
     """A sum made of FP16 additions alone must come within half a percent of the true one."""
     for name, terms in SUMS:
-        Term.plain, returned = 0, list[float]()
-
-        def add(a: float, b: float, returned: list[float] = returned) -> float:
-            returned.append(ROUND(ROUND(float(a)) + ROUND(float(b))))
-            return Term(returned[-1])
-
+        Term.plain, add = 0, Adder(terms)
         result = number(answer([Term(term) for term in terms], add), "The function should return a number, the total.")
         if Term.plain:
             return wrong(f"For {name} you used + or − yourself. Those are exact here, not FP16: only `add` may add.")
-        if problem := _wrong_sum(name, terms, result, len(returned)):
+        if add.foreign:
+            return wrong(f"For {name} you gave `add` a number that is not in the list and that `add` never returned.")
+        if problem := _wrong_sum(name, terms, result, len(add.returned)):
             return wrong(problem)
-        require(result in (returned or terms), f"For {name} no call of `add` has returned your total.")
+        require(result in (add.returned or terms), f"For {name} no call of `add` has returned your total.")
     return passed("Every total is within half a percent, and came out of `add`.")
 
 
@@ -97,12 +108,13 @@ FAR = ((0.0, 20.0, 1.0), 0)
 CONFIDENT = ((9.0, 0.0, 0.0), 0)
 BOTH = ((10_000.0, -10_000.0, 9_000.0), 1)
 OFFSET = ((-9_984.0, -9_992.0, -9_992.0), 0)
+SURER = ((11.0, 0.0, 0.0), 0)  # a true loss of 0.0000334: near the smallest for which 1 % is asked
 
 
 @checker("02.2", wants="function")
 def loss_in_fp16(answer: Any) -> Feedback:
     """Cross-entropy of FP16 logits: ordinary or large, with a right class that is very unlikely or nearly certain."""
-    for logits, label in (ORDINARY, LARGE, FAR, CONFIDENT, BOTH, OFFSET):
+    for logits, label in (ORDINARY, LARGE, FAR, CONFIDENT, BOTH, OFFSET, SURER):
         given = torch.tensor(logits, dtype=torch.float16)
         value = number(answer(given, label), "The function should return one number, the loss.")
         true = float(torch.nn.functional.cross_entropy(given.double()[None], torch.tensor([label])))
@@ -118,7 +130,7 @@ def _wrong_loss(logits: tuple[float, ...], label: int, value: float, true: float
     where = f"With logits {shown} and class {label} your loss is {value + 0.0:.4g}."
     if logits == BOTH[0] and not math.isfinite(value):
         return f"{where} A wider format only moves the limit. Which line still needs a number that it does not have?"
-    if logits in (CONFIDENT[0], OFFSET[0]) and 0 <= value < 2 * true:
+    if logits in (CONFIDENT[0], OFFSET[0], SURER[0]) and 0 <= value < 2 * true:
         return (
             f"{where} The true one is {true:.3g}, and FP16 has numbers that small. Print every line's result: "
             "in which one is a part of that size still there?"

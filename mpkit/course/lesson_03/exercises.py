@@ -58,53 +58,75 @@ def _wrong_rounding(got: list[float], x: float, spacing: float) -> str | None:
 
 # Exercise 03.2: FP16 weights and gradients, FP32 masters. The tiny product lr * grad is 2^-26: 0 in FP16.
 LR, STEPS = 2.0**-10, 8
-CASES = ((1.0, 4.0), (1.0, 2.0**-2), (2.0**-20, 2.0**-16))  # weight, gradient: a large, a small, a tiny update
+# Learning rate, then weight and gradient: a large, a small, a tiny update; last two weights, one with a gradient < 0.
+CASES = (
+    (LR, (1.0, 4.0)), (LR, (1.0, 2.0**-2)), (LR, (2.0**-20, 2.0**-16)), (2.0**-8, (0.5, -3.0), (2.0, 1.0)),
+)  # fmt: skip
 
 
 @checker("03.2", wants="function", returns_nothing=True)
 def master_step(answer: Any) -> Feedback:
     """Step the FP32 master from itself, in FP32, and copy it to the model."""
-    for start, grad in CASES:
-        if problem := _wrong_master(answer, start, grad):
+    for lr, *weights in CASES:
+        if problem := _wrong_masters(answer, lr, *weights):
             return problem
     return passed("The master takes every update in FP32, and the model gets its rounded copy after each step.")
 
 
-def _wrong_master(answer: Any, start: float, grad: float) -> Feedback | None:
-    """None if eight steps with the same gradient end where they should; else what they look like."""
-    param = torch.nn.Parameter(torch.full((1,), start, dtype=torch.float16))
-    masters = [param.detach().float()]  # one list for all steps: a new tensor may be put into it
-    lead = f"Weight {start:.3g}, gradient {grad:.3g}, {STEPS} steps:"
+def _wrong_masters(answer: Any, lr: float, *weights: tuple[float, float]) -> Feedback | None:
+    """None if eight steps with the same gradients end where they should; else what they look like."""
+    params = [torch.nn.Parameter(torch.full((1,), start, dtype=torch.float16)) for start, _ in weights]
+    masters = [param.detach().float() for param in params]  # one list for all steps: a new tensor may be put into it
     for _ in range(STEPS):
-        param.grad = torch.full((1,), grad, dtype=torch.float16)
-        answer([param], masters, LR)
-        if param.dtype != torch.float16:
-            return wrong(f"{lead} the model's weight is {str(param.dtype)[6:]} now. It has to stay float16.")
-    right = start - STEPS * LR * grad
-    kept, seen = masters[0].item(), param.item()
-    if math.isclose(kept, right, rel_tol=1e-6):
-        if seen == torch.tensor(right).half().item():
-            return None
-        known = "as it was" if seen == start else "not the master's rounded value"
-        return wrong(f"{lead} the master arrived, but the model's weight is {known}. Who uses the master?")
-    return _wrong_value(kept, seen, start, grad, lead)
+        for param, (_, grad) in zip(params, weights, strict=True):
+            param.grad = torch.full((1,), grad, dtype=torch.float16)
+        answer(list(params), masters, lr)
+        for param, (start, grad) in zip(params, weights, strict=True):
+            if param.dtype != torch.float16:
+                now = str(param.dtype)[6:]
+                return wrong(f"{_lead(start, grad)} the model's weight is {now} now. It has to stay float16.")
+    for place, (param, (start, grad)) in enumerate(zip(params, weights, strict=True)):
+        lead = _lead(start, grad)
+        kept, seen = masters[place].item(), param.item()
+        if place and kept == seen == start:
+            return wrong(f"{lead} this second weight of the list does not move. Which weights does your step reach?")
+        if problem := _wrong_end(kept, seen, start, grad, lr, lead):
+            return problem
+    return None
 
 
-def _wrong_value(kept: float, seen: float, start: float, grad: float, lead: str) -> Feedback:
+def _lead(start: float, grad: float) -> str:
+    return f"Weight {start:.3g}, gradient {grad:.3g}, {STEPS} steps:"
+
+
+def _wrong_end(kept: float, seen: float, start: float, grad: float, lr: float, lead: str) -> Feedback | None:
+    """None if master and weight have arrived."""
+    right = start - STEPS * lr * grad
+    if not math.isclose(kept, right, rel_tol=1e-6):
+        return _wrong_value(kept, seen, start, grad, lr, lead)
+    if seen == torch.tensor(right).half().item():
+        return None
+    known = "as it was" if seen == start else "not the master's rounded value"
+    return wrong(f"{lead} the master arrived, but the model's weight is {known}. Who uses the master?")
+
+
+def _wrong_value(kept: float, seen: float, start: float, grad: float, lr: float, lead: str) -> Feedback:
     """What a master that is not where it should be looks like."""
     if kept == start and seen != start:
         return wrong(f"{lead} the model's weight moved, the master did not. Then it is master of nothing.")
-    if kept == start and LR * grad <= 2.0**-25:
-        return wrong(f"{lead} nothing moved. `lr * p.grad` is {LR * grad:.3g} here. What is its dtype?")
-    if kept == start and torch.tensor(start - LR * grad).half().item() == start:
+    if kept == start and lr * grad <= 2.0**-25:
+        return wrong(f"{lead} nothing moved. `lr * p.grad` is {lr * grad:.3g} here. What is its dtype?")
+    if kept == start and torch.tensor(start - lr * grad).half().item() == start:
         return wrong(f"{lead} nothing moved, not even the master. On which format's grid did it land?")
     if kept == start:
         return not_yet(f"Not yet: {lead[0].lower()}{lead[1:]} nothing moves at all.")
-    if math.isclose(kept, start - LR * grad, rel_tol=1e-6):
+    if math.isclose(kept, start - lr * grad, rel_tol=1e-6):
         return wrong(f"{lead} the master is one step away from where it was, not eight. Where did each step begin?")
-    if math.isclose(kept, start + STEPS * LR * grad, rel_tol=1e-6):
+    if math.isclose(kept, start + STEPS * lr * grad, rel_tol=1e-6):
         return wrong(f"{lead} the master moved uphill.")
-    return wrong(f"{lead} the master is {kept:.6g}; eight exact steps lead to {start - STEPS * LR * grad:.6g}.")
+    if lr != LR and math.isclose(kept, start - STEPS * LR * grad, rel_tol=1e-6):
+        return wrong(f"{lead} the master moved by a learning rate of {LR:.3g}, and `lr` is {lr:.3g}.")
+    return wrong(f"{lead} the master is {kept:.6g}; eight exact steps lead to {start - STEPS * lr * grad:.6g}.")
 
 
 CHOICES = ("needs a master copy", "has one already", "does without")

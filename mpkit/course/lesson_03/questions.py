@@ -39,8 +39,8 @@ QUIZ = (
         ),
     ),
     Item(
-        question="BF16 weights, rounded to nearest. SGD with learning rate 0.1 lost half of its updates and no "
-        "accuracy, with 0.01 most of its accuracy. What explains both?",
+        question="BF16 weights, rounded to nearest. SGD with learning rate 0.1 lost half of its updates and "
+        "less than one point of accuracy, with 0.01 most of its accuracy. What explains both?",
         options=(
             "With 0.1 the lost updates were a small part of the way, with 0.01 most of it",
             "With 0.01 the network had too few steps to learn",
