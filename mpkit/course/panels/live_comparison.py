@@ -47,14 +47,13 @@ class LiveComparison(Panel):
 
         The ■ of the toolbar stops it; then the runs that were over by then are returned, and the title says so.
         """
-        handle = display(self, display_id=True)
+        display(self)
         with contextlib.suppress(KeyboardInterrupt):
             self._follow(training, seconds_between_pictures)
         self.results = {name: outcome for name, outcome in self.results.items() if outcome.scores}
         self.bar.layout.display = "none"
         self._draw(self._last_title())
-        if handle is not None:  # the stored output becomes the finished picture
-            handle.update(self)
+        self.twins.update()  # the stored output becomes the finished picture
         return self.results
 
     def _follow(self, training: Iterable[Results], seconds_between_pictures: float) -> None:

@@ -11,8 +11,7 @@ import ipywidgets as widgets
 import traitlets
 
 from mpkit.course import markup
-
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+from mpkit.course.panels.twin import WIDGET_VIEW, Bundle, Twins
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +40,8 @@ class Panel:
     A subclass builds its widgets, passes them to `super().__init__`, and says in `summary`, `png` (with `alt`) or
     `html` what it shows now. Those three depend on the widgets' values alone, so a stored notebook is repeatable.
 
-    JupyterLab shows the live widget (`box`). Where that view is missing or was stripped from a stored notebook,
-    readers see `html()` if there is one, else `png()`, else the summary.
+    JupyterLab shows the live widget (`box`). Where that view is missing (see twin.py), readers see `html()` if there
+    is one, else `png()`, else the summary.
     """
 
     message_at: int | None = None  # how many of the children stand above the message; None: all
@@ -51,6 +50,7 @@ class Panel:
     box: widgets.VBox
     message: widgets.HTML
     last_error: Exception | None
+    twins: Twins
 
     def __init__(self, *children: widgets.Widget) -> None:
         self.lock = threading.RLock()
@@ -58,6 +58,7 @@ class Panel:
         above = len(children) if self.message_at is None else self.message_at
         self.box = widgets.VBox([*children[:above], self.message, *children[above:]])
         self.last_error = None
+        self.twins = Twins(self._still, self.lock)
 
     def summary(self) -> str:
         """What the panel shows now, in one or more lines of text that do not vary between runs."""
@@ -82,11 +83,14 @@ class Panel:
     def __repr__(self) -> str:
         return self.summary()
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Everything a front end may choose from. JupyterLab prefers the live view, then HTML, then PNG, then text."""
-        data: dict[str, Any] = dict(self.box._repr_mimebundle_() or {})
-        metadata: dict[str, Any] = {}
-        data["text/plain"] = repr(self)
+    def _ipython_display_(self) -> None:
+        """Show the live view, and behind it the twin that a saved notebook needs."""
+        self.twins.show({WIDGET_VIEW: (self.box._repr_mimebundle_() or {})[WIDGET_VIEW]})
+
+    def _still(self) -> tuple[Bundle, Bundle]:
+        """What the panel shows without a kernel, as a mime bundle, and its metadata."""
+        data: Bundle = {"text/plain": repr(self)}
+        metadata: Bundle = {}
         try:
             if html := self.html():
                 data["text/html"] = html
@@ -119,6 +123,8 @@ def guarded(method: Callable[Concatenate[PanelT, P], R]) -> Callable[Concatenate
             except Exception as error:
                 _tell(self, error)
                 return None
+            finally:
+                self.twins.update_soon()
 
     return run
 
