@@ -52,6 +52,7 @@ ASK = """async code => {
 # Errors that say nothing about a lesson. Each entry: a part of the text, and why it is harmless.
 KNOWN_NOISE = {
     "No such comm": "JupyterLab asks for widgets when it opens a notebook whose kernel has none yet",
+    "widget model not found": "and says so once for each; the lesson shows the twins that were saved",
 }
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from mpkit import Policy, StepRecord
 from mpkit.course.panels import live_comparison
 from mpkit.course.panels.live_comparison import LiveComparison, Results, watch
+from mpkit.course.panels.twin import Twins
 from mpkit.course.runs.experiments import Outcome, Variant
 
 
@@ -21,15 +22,9 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was shown, and what the stored output was replaced with."""
     shown: list[Any] = []
 
-    class Handle:
-        def update(self, what: Any) -> None:
-            shown.append(("update", what))
-
-    def display(what: Any, display_id: bool) -> Handle:
-        shown.append(("display", what))
-        return Handle()
-
-    monkeypatch.setattr(live_comparison, "display", display)
+    monkeypatch.setattr(LiveComparison, "_ipython_display_", lambda self: shown.append(("display", self)))
+    monkeypatch.setattr(live_comparison, "display", lambda what: what._ipython_display_())
+    monkeypatch.setattr(Twins, "update", lambda self: shown.append(("update", self)))
     return shown
 
 
@@ -59,7 +54,7 @@ def test_it_shows_itself_follows_and_returns_the_results(displayed: list[Any]) -
     results = shown.follow(training(), seconds_between_pictures=0.0)
     assert list(results) == ["FP32", "FP16"]
     assert results["FP16"].scores == (1.5, 1.7)
-    assert displayed == [("display", shown), ("update", shown)]
+    assert displayed == [("display", shown), ("update", shown.twins)]
     assert shown.bar.layout.display == "none"
     png = shown.png()
     assert png is not None
@@ -142,7 +137,7 @@ def test_a_training_that_is_stopped_leaves_the_runs_that_are_over(displayed: lis
     assert shown.alt() == "Which is better?"
     assert shown.picture.tooltip == "Stopped: 1 of 2 runs finished. Run the cell again for all of them."
     assert shown.bar.layout.display == "none"
-    assert displayed[-1] == ("update", shown)
+    assert displayed[-1] == ("update", shown.twins)
 
 
 def test_a_training_that_is_stopped_at_once_leaves_an_empty_chart(displayed: list[Any]) -> None:

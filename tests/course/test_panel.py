@@ -8,7 +8,6 @@ from typing import Any
 
 import ipywidgets as widgets
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from mpkit.course import markup
 from mpkit.course.lesson_00.first_look_panel import first_look, headline, picture
@@ -64,12 +63,6 @@ def test_a_panel_without_picture_has_an_html_twin_or_just_text() -> None:
     bare, _ = Panel(widgets.Label("x"))._repr_mimebundle_()
     assert bare["text/plain"] == "Panel"
     assert set(bare) == {"text/plain", WIDGET_VIEW}
-
-
-def test_ipython_takes_the_bundle_as_it_is() -> None:
-    data, metadata = InteractiveShell.instance().display_formatter.format(Counter())
-    assert {"text/plain", "image/png", WIDGET_VIEW} <= set(data)
-    assert metadata["image/png"] == {"alt": "a count"}
 
 
 def test_an_error_in_a_callback_shows_and_clears(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,3 +75,30 @@ def test_the_stored_lesson_shows_pictures(lesson: LessonPage) -> None:
     assert all(width > 500 for width in stored.pictures)
     assert "model not found" not in stored.text.lower()
     assert stored.errors == []
+
+
+# What each cell shows below itself: of every output that is not hidden, its text, or that it is a picture.
+SHOWN = """() => [...document.querySelectorAll('.jp-CodeCell')].map(cell =>
+  [...cell.querySelectorAll('.jp-OutputArea-child')]
+    .filter(output => getComputedStyle(output).display !== 'none' && !output.querySelector('style.mpkit-twin'))
+    .map(output => output.querySelector('img') ? '[picture]' : output.textContent.trim())
+    .filter(Boolean))"""
+
+
+def test_a_saved_lesson_comes_back_whole(lesson: LessonPage, lab: Lab, notebooks_copy: Path) -> None:
+    """Saved after it was run, and opened where no kernel knows its widgets: each output still shows something."""
+    name = lesson.page.evaluate("() => jupyterapp.shell.currentWidget.context.path")
+    live = lesson.page.evaluate(SHOWN)
+    lab.command(lesson.page, "docmanager:save")
+    copy = notebooks_copy / f"saved_{Path(name).name}"
+    copy.write_bytes((notebooks_copy / Path(name).name).read_bytes())
+    page = lab.open(copy.name, width=1280)
+    whole = sum(map(len, live))
+    with suppress(TimeoutError):  # the assertions say it better
+        page.wait_for_function(f"whole => ({SHOWN})().flat().length === whole", arg=whole)
+    saved = page.evaluate(SHOWN)
+    lab.close(page)
+    copy.unlink()
+    assert [len(outputs) for outputs in saved] == [len(outputs) for outputs in live]
+    assert not [output for outputs in saved for output in outputs if "not found" in output]
+    assert whole > 10

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from harness.lesson_page import test_run_all_without_an_error, test_the_stored_lesson_shows_pictures  # noqa: F401
+from harness.lesson_page import (  # noqa: F401
+    test_a_saved_lesson_comes_back_whole,
+    test_run_all_without_an_error,
+    test_the_stored_lesson_shows_pictures,
+)
 from harness.page_checks import clipped, contrasts
 from labdriver import Lab
 from labkeys import press

@@ -85,7 +85,15 @@ class Panel:
 
     def _ipython_display_(self) -> None:
         """Show the live view, and behind it the twin that a saved notebook needs."""
-        self.twins.show({WIDGET_VIEW: (self.box._repr_mimebundle_() or {})[WIDGET_VIEW]})
+        self.twins.show(self._live())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[Bundle, Bundle]:
+        """Both in one, for a front end that asks."""
+        still, metadata = self._still()
+        return {**still, **self._live()}, metadata
+
+    def _live(self) -> Bundle:
+        return {WIDGET_VIEW: (self.box._repr_mimebundle_() or {})[WIDGET_VIEW]}
 
     def _still(self) -> tuple[Bundle, Bundle]:
         """What the panel shows without a kernel, as a mime bundle, and its metadata."""
