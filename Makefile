@@ -52,14 +52,10 @@ lint: $(STAMP)
 unit: $(STAMP)
 	@$(OWN_HOME) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not browser" tests
 
-# Strict: each stored output must come out again. One worker takes a whole lesson, so its cells stay in order.
-# Lesson 00 shows what the learner has done in the others, so it runs by itself, in a home where nothing is done yet.
-NBVAL = $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120
-FIRST := notebooks/00_start_here.ipynb
-
+# Strict: each stored output must come out again. One worker takes a whole lesson, so its cells stay in order; each
+# lesson has a home of its own (conftest.py).
 lessons: $(STAMP)
-	@$(OWN_HOME) $(NBVAL) $(FIRST)
-	@$(OWN_HOME) $(NBVAL) -n $(JOBS) --dist loadscope --ignore=$(FIRST) notebooks
+	$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 -n $(JOBS) --dist loadscope notebooks
 
 # The last lessons take longest and start first, so that no worker is left alone with one of them.
 browser: $(STAMP)

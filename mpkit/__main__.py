@@ -68,9 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"commands:\n{listing}",
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="command", help="one of those below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the command")
     arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
     return COMMANDS[arguments.command](arguments.rest)
 
 

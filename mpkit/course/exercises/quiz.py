@@ -1,4 +1,4 @@
-"""Multiple choice with feedback on every option. The first try is what counts on the score card."""
+"""Multiple choice with feedback on every option. A right answer stays right; the first try is told apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +44,7 @@ class Quiz(Panel):
         self.key, self.items = key, tuple(items)
         self.record = False
         self.first: dict[int, int] = {}  # item -> option chosen at the first try
+        self.solved: set[int] = set()  # items whose right option was chosen; looking at the others takes nothing away
         self.choices = [self._radio(item) for item in self.items]
         self.notes = [widgets.HTML() for _ in self.items]
         self.score = widgets.HTML()
@@ -70,6 +71,8 @@ class Quiz(Panel):
         item = self.items[number]
         right = option == item.right
         self.first.setdefault(number, option)
+        if right:
+            self.solved.add(number)
         text = f"{'✓' if right else '✗'} {markup.escape(item.feedback[option])}"
         self.notes[number].value = markup.card(f'<div role="status">{text}</div>', "good" if right else "bad")
         self.score.value = markup.escape(self.summary())
@@ -77,10 +80,13 @@ class Quiz(Panel):
             store.put("quizzes", self.key, self.state())
 
     def state(self) -> dict[str, Any]:
-        """What is stored: the first and the current choice of each question (null: none yet)."""
+        """What is stored: the first and the last choice of each question (null: none yet), a right one in its place."""
         return {
             "first": [self.first.get(number) for number in range(len(self.items))],
-            "now": [radio.value for radio in self.choices],
+            "now": [
+                item.right if number in self.solved else radio.value
+                for number, (item, radio) in enumerate(zip(self.items, self.choices, strict=True))
+            ],
             "right": [item.right for item in self.items],
         }
 
@@ -96,24 +102,29 @@ class Quiz(Panel):
     def summary(self) -> str:
         """How many are answered and right, in one line."""
         done = [number for number, radio in enumerate(self.choices) if radio.value is not None]
-        right = sum(self.choices[number].value == self.items[number].right for number in done)
         at_once = sum(self.first[number] == self.items[number].right for number in done)
         text = f"Quiz {self.key.removesuffix('.quiz')}: {len(done)} of {len(self.items)} answered"
-        return f"{text}, {right} right, {at_once} right at the first try" if done else text
+        return f"{text}, {len(self.solved)} right, {at_once} at the first try" if done else text
 
     def html(self) -> str:
-        """Questions with folded feedback, for readers without a live widget."""
-        return "".join(markup.card(_heading(n, item) + _folded(item)) for n, item in enumerate(self.items))
+        """Questions with folded feedback and what was chosen, for readers without a live widget."""
+        cards = [
+            markup.card(_heading(number, item) + _folded(item, self.choices[number].value))
+            for number, item in enumerate(self.items)
+        ]
+        return "".join(cards) + markup.escape(self.score.value and self.summary())
 
 
 def _heading(number: int, item: Item) -> str:
     return f"<b>{number + 1}. {markup.escape(item.question)}</b>"
 
 
-def _folded(item: Item) -> str:
-    rows = zip(item.options, item.feedback, strict=True)
+def _folded(item: Item, chosen: int | None) -> str:
+    rows = enumerate(zip(item.options, item.feedback, strict=True))
     return "".join(
-        f"<details><summary>{markup.escape(option)}</summary>{markup.escape(text)}</details>" for option, text in rows
+        f"<details{' open' if place == chosen else ''}><summary>{markup.escape(option)}</summary>{markup.escape(text)}"
+        "</details>"
+        for place, (option, text) in rows
     )
 
 

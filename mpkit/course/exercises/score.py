@@ -90,7 +90,7 @@ def _quiz_result(number: str) -> tuple[str, str, str] | None:
         return "not taken", "", MARK["not yet"]
     right = state.get("right", ())
     now, first = (sum(map(operator.eq, state.get(name, ()), right)) for name in ("now", "first"))
-    return f"{now} of {total} right, {first} right at the first try", "", MARK["pass" if now == total else "not yet"]
+    return f"{now} of {total} right, {first} at the first try", "", MARK["pass" if now == total else "not yet"]
 
 
 def course_map() -> Table:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from mpkit.course.record.processes import Gathered, Part, Recorder
-from mpkit.course.recorded.machine import header, write
+from mpkit.course.recorded.machine import FOLDER, header, write
+from mpkit.course.recorded.place import add_place, folder
 from mpkit.processes import gpus
 
 
@@ -22,7 +23,7 @@ def arguments(kind: str, about: str, seconds: float) -> argparse.ArgumentParser:
     add("--gpus", type=int, default=1, help="GPUs to spread them over, one process at a time on each; default 1")
     add("--only", default="", help="measure only parts with this in their name, print them and write nothing")
     add("--work", type=Path, help="folder of what is measured so far; a run that was broken off goes on from there")
-    add("--out", type=Path, help="file; default: named after the GPU, in mpkit/course/recorded")
+    add_place(parser, "file, otherwise named after the GPU")
     add("--part", help=argparse.SUPPRESS)  # these two are for the processes that the command starts
     add("--into", type=Path, help=argparse.SUPPRESS)
     return parser
@@ -38,9 +39,9 @@ def recorder(parser: argparse.ArgumentParser, chosen: argparse.Namespace, module
         parser.error(str(error))
     if chosen.processes < 1:
         parser.error(f"--processes {chosen.processes}: at least 1 is needed, and 3 or more say how far they differ.")
-    folder = chosen.work or Path(tempfile.mkdtemp(prefix="mpkit-record-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return Recorder(module, chosen.processes, names, folder)
+    work = chosen.work or Path(tempfile.mkdtemp(prefix="mpkit-record-"))
+    work.mkdir(parents=True, exist_ok=True)
+    return Recorder(module, chosen.processes, names, work)
 
 
 def measure_only(recorder: Recorder, parts: Mapping[str, Part], only: str, options: Sequence[str]) -> int:
@@ -56,7 +57,7 @@ def measure_only(recorder: Recorder, parts: Mapping[str, Part], only: str, optio
 def finish(kind: str, argv: Sequence[str], chosen: argparse.Namespace, found: Gathered) -> int:
     """Write the record."""
     first = header(kind, found.machine, shown(argv), chosen.processes, chosen.gpus)
-    path = write(kind, {**first, **found.figures, "range": found.ranges}, chosen.out)
+    path = write(kind, {**first, **found.figures, "range": found.ranges}, chosen.out, folder(chosen, FOLDER))
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
     return 0
 
@@ -67,6 +68,6 @@ def shown(argv: Sequence[str]) -> list[str]:
     for word in words:
         if word in ("--work", "--out"):
             next(words, None)
-        elif not word.startswith(("--work=", "--out=")):
+        elif word != "--for-lessons" and not word.startswith(("--work=", "--out=")):
             kept.append(word)
     return kept

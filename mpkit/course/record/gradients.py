@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from mpkit import ExponentHistogram, Policy
 from mpkit.course.recorded.history import BINS, FOLDER, GradientHistory
+from mpkit.course.recorded.place import add_place, folder
 from mpkit.course.runs.recipes import RECIPES, Recipe
 from mpkit.course.runs.snapshots import layer_gradients
 from mpkit.scaling import GradientStats
@@ -52,11 +52,11 @@ def _measure(gradients: tuple[Tensor, Tensor]) -> tuple[np.ndarray, float, float
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m mpkit record [names]`: record histories and store them beside their recipes."""
+    """`python -m mpkit record [names]`: record histories and store them."""
     parser = argparse.ArgumentParser(prog="python -m mpkit record", description="record gradients of real runs")
     parser.add_argument("names", nargs="*", help="histories to record; none: all of them")
     parser.add_argument("--list", action="store_true", help="list the recipes and record nothing")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder; default: the one that the lessons read")
+    add_place(parser, "folder")
     chosen = parser.parse_args(argv)
     if chosen.list:
         print("\n".join(f"{name:13} {recipe.about}" for name, recipe in RECIPES.items()))  # noqa: T201
@@ -65,6 +65,6 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"there is no recipe {', '.join(unknown)}; use {', '.join(RECIPES)}")
     torch.set_num_threads(1)
     for name in chosen.names or RECIPES:
-        path = record(name).save(chosen.out)
+        path = record(name).save(chosen.out or folder(chosen, FOLDER))
         print(f"{name}: {path.name}, {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
     return 0

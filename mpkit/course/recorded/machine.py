@@ -97,8 +97,8 @@ def header(kind: str, machine: dict[str, str], argv: Sequence[str], processes: i
     }  # fmt: skip
 
 
-def write(kind: str, record: dict[str, Any], path: Path | None = None) -> Path:
-    """Store a record under its GPU's name beside the others, or at `path`; returns where."""
-    path = path or FOLDER / f"{kind}_{record['gpu'].lower().replace(' ', '_')}.json"
+def write(kind: str, record: dict[str, Any], path: Path | None, folder: Path) -> Path:
+    """Store a record at `path`, or under its GPU's name in `folder`; returns where."""
+    path = path or folder / f"{kind}_{record['gpu'].lower().replace(' ', '_')}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path

@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mpkit.course import table
 from mpkit.course.recorded.machine import FOLDER
+from mpkit.course.recorded.place import add_place, folder
 from mpkit.course.robustness.sweep import SEEDS, Sweep
 from mpkit.course.robustness.table import Table
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mpkit robustness", description=__doc__)
     parser.add_argument("lesson", help="its two digits, such as 03")
     parser.add_argument("--only", default="", help="only sweeps with this in their key; the others stay as stored")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder; default: the one that the lessons read")
+    add_place(parser, "folder")
     chosen = parser.parse_args(argv)
     try:
         table.find(chosen.lesson)
@@ -71,12 +71,13 @@ def main(argv: Sequence[str]) -> int:
         known = ", ".join(sweep.key for sweep in every) or "none"
         parser.error(f"lesson {chosen.lesson} has no such sweep; known: {known}")
     torch.set_num_threads(1)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    path = chosen.out / f"robustness_{chosen.lesson}.json"
+    out = chosen.out or folder(chosen, FOLDER)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"robustness_{chosen.lesson}.json"
     stored = json.loads(path.read_text(encoding="utf-8"))["sweeps"] if path.exists() else {}
     for sweep in some:
         stored[sweep.key] = measured(sweep, f"python -m mpkit robustness {chosen.lesson}")
         kept = {one.key: stored[one.key] for one in every if one.key in stored}
         path.write_text(json.dumps({"lesson": chosen.lesson, "sweeps": kept}, indent=1) + "\n", encoding="utf-8")
-        print(Table.load(sweep.key, chosen.out))  # noqa: T201
+        print(Table.load(sweep.key, out))  # noqa: T201
     return 0
