@@ -12,7 +12,7 @@ from PIL import Image
 
 from mpkit import Policy, StepRecord
 from mpkit.course.panels import live_comparison
-from mpkit.course.panels.live_comparison import LiveComparison, Results, watch
+from mpkit.course.panels.live_comparison import Finished, LiveComparison, Results, watch
 from mpkit.course.panels.twin import Twins
 from mpkit.course.runs.experiments import Outcome, Variant
 
@@ -151,6 +151,15 @@ def test_a_training_that_is_stopped_at_once_leaves_an_empty_chart(displayed: lis
     assert shown.follow(stopped()) == {}
     assert shown.picture.tooltip == "Stopped: 0 of 2 runs finished. Run the cell again for all of them."
     assert shown.alt() == "Which is better?"
+
+
+def test_a_run_that_was_stopped_says_what_to_do(displayed: list[Any]) -> None:
+    results = Finished(panel().follow(training(names=("FP32",))))
+    with pytest.raises(
+        LookupError, match="there is no finished run 'FP16'; finished: FP32. If the training was stopped"
+    ):
+        results["FP16"]
+    assert "FP16" not in results
 
 
 def test_any_other_error_is_not_hidden(displayed: list[Any]) -> None:

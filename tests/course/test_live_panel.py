@@ -12,6 +12,7 @@ from mpkit.course.panels import live_panel
 from mpkit.course.panels.controls import slider
 from mpkit.course.panels.live_panel import LivePanel
 from mpkit.course.panels.panel import BadInput
+from mpkit.course.panels.run_buttons import IDLE
 from mpkit.course.panels.setting import Setting
 
 
@@ -87,6 +88,19 @@ def test_the_buttons(panel: Counting) -> None:
         panel.buttons.stop.click()
         assert (panel.race.stopped, panel.buttons.stop.disabled) == (True, True)
         assert panel.picture.tooltip == f"At {panel.race.step}"
+
+    asyncio.run(check())
+
+
+def test_a_button_that_does_nothing_now_says_why(panel: Counting) -> None:
+    buttons = panel.buttons
+    assert (buttons.pause.tooltip, buttons.stop.tooltip) == (IDLE, IDLE)
+
+    async def check() -> None:
+        await started_and_paused(panel)
+        assert (buttons.pause.tooltip, buttons.stop.tooltip, buttons.pause.disabled) == (None, None, False)
+        panel.stop()
+        assert buttons.stop.tooltip == IDLE
 
     asyncio.run(check())
 

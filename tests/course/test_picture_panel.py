@@ -86,7 +86,7 @@ def test_the_rows_stand_above_the_picture(panel: Product) -> None:
     assert list(first.children) == [panel.controls["a"], *panel.presets.values()]
     assert second is panel.controls["b"], "alone, it is in no box"
     assert list(third.children) == list(panel.controls["marks"].row)
-    assert rest == [panel.picture, panel.words, panel.message]
+    assert rest == [panel.message, panel.picture, panel.words], "a message is seen without scrolling"
 
 
 def test_the_message_can_stand_higher() -> None:
@@ -158,7 +158,7 @@ def test_the_row_of_a_panel_that_has_none(monkeypatch: pytest.MonkeyPatch) -> No
         rows: tuple[Any, ...] = ()
         below_rows = (widgets.Label("here"),)
 
-    assert [type(child).__name__ for child in Bare().box.children] == ["Label", "Picture", "HTML", "HTML"]
+    assert [type(child).__name__ for child in Bare().box.children] == ["Label", "HTML", "Picture", "HTML"]
 
 
 def test_a_panel_is_not_made_of_what_it_does_not_have() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from mpkit import BF16, FP16, FP32, FloatFormat, course
-from mpkit.course.panels.controls import Unseen, buttons, field, menu, slider, whole_slider
+from mpkit.course.panels.controls import Toggles, Unseen, buttons, field, menu, slider, whole_slider
 from mpkit.course.panels.panel import Panel
 from mpkit.course.panels.setting import FormatSetting, OwnSetting, Setting, Several, TypedNumber, make_controls
 
@@ -33,7 +33,7 @@ class Kitchen:
     format = FormatSetting((FP16, BF16), buttons("format", 200), BF16, doc="Which format.")
     init: OwnSetting[int] = OwnSetting((1, 10), slider("init", 300, 80), doc="The first one.")
     weight = TypedNumber(field("weight", 100, 50, "a number"), 0.1, check=positive, doc="How heavy.")
-    some = Several(("a, b", "c", "d"), ("d", "c"), label="some of", tooltip="{} is in", doc="Which of them.")
+    some = Several(("a, b", "c", "d"), ("d", "c"), label="some of", tooltip="{} is in".format, doc="Which of them.")
     hidden = Setting(WAYS, lambda _, value: Unseen(value=value), doc="Shown by nothing.")
 
     def __init__(self) -> None:
@@ -44,6 +44,24 @@ class Kitchen:
 @pytest.fixture
 def kitchen() -> Kitchen:
     return Kitchen()
+
+
+def test_names_beyond_the_first_stand_behind_a_button_until_they_are_wanted() -> None:
+    toggles = Toggles(("a", "b", "c"), ("a",), "about {}".format, "", first=1)
+
+    def seen() -> list[str]:
+        return [name for name, one in toggles.buttons.items() if one.layout.display != "none"]
+
+    assert (seen(), toggles.row[-1].description) == (["a"], "more")
+    assert toggles.buttons["c"].tooltip == "about c"
+    toggles.value = ("a", "c")
+    assert seen() == ["a", "c"], "what is pressed is seen"
+    toggles.more.value = True
+    assert seen() == ["a", "b", "c"]
+    toggles.more.value = False
+    assert seen() == ["a", "c"]
+    assert toggles.value == ("a", "c")
+    assert all(one.description != "more" for one in Toggles(("a", "b"), (), str, "").row)
 
 
 def values(kitchen: Kitchen) -> dict[str, Any]:

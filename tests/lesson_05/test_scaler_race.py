@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS
+from mpkit.course.lesson_05.rule_choice import ABOUT, BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS
 from mpkit.course.lesson_05.rule_race import Lap, race
-from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
+from mpkit.course.lesson_05.scaler_race import DEFAULT, ScalerRacePanel
+from mpkit.course.lesson_05.scaler_race_picture import _LOOK
 from mpkit.course.lesson_05.scaler_race_words import headline, log2_text, row
 from mpkit.course.lesson_05.settings_grid_picture import settings_grid
+from mpkit.course.pictures import comparison
 from mpkit.course.recorded.history import GradientHistory, synthetic
 from mpkit.scaling import DynamicScale, NoScaling, preset
 
@@ -98,7 +100,7 @@ def test_what_the_panel_does_not_offer(panel: ScalerRacePanel) -> None:
     with pytest.raises(ValueError, match=r"gradients 'mine' is not in this panel; use one of 'made up: drifts', 'cl"):
         panel.gradients = "mine"
     with pytest.raises(
-        ValueError, match=r"rules 'adam' is not in this panel; use some of 'no scaling', 'static 2¹⁰', 'torch'"
+        ValueError, match=r"rules 'adam' is not in this panel; use some of 'torch', 'megatron', 'LogMax', 'article'"
     ):
         panel.rules = ("adam",)
     with pytest.raises(ValueError, match=r"one to 5 rules can be raced, but 0 came"):
@@ -109,6 +111,20 @@ def test_what_the_panel_does_not_offer(panel: ScalerRacePanel) -> None:
         panel.interval = 7
     with pytest.raises(ValueError, match=r"backoff 0.4 is not in this panel; use one of 0.25, 0.5, 0.75, 0.9"):
         panel.backoff = 0.4
+
+
+def test_four_rules_are_seen_at_first_and_each_says_what_it_does(panel: ScalerRacePanel) -> None:
+    toggles = panel.controls["rules"]
+    assert [name for name, one in toggles.buttons.items() if one.layout.display != "none"] == list(DEFAULT)
+    toggles.more.value = True
+    assert all(one.layout.display != "none" for one in toggles.buttons.values())
+    assert {name: one.tooltip for name, one in toggles.buttons.items()} == ABOUT
+    assert all(len(words) < 110 for words in ABOUT.values())
+
+
+def test_a_rule_looks_the_same_whoever_else_is_raced() -> None:
+    assert len({marker for *_, marker in _LOOK.values()}) == len(_LOOK) == len(RULES)
+    assert [_LOOK[name] for name in DEFAULT] == list(comparison.RUNS[:4])
 
 
 def test_a_sixth_rule_is_refused_and_taken_back(panel: ScalerRacePanel) -> None:

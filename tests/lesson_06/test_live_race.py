@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from dataclasses import replace
 from statistics import fmean
@@ -311,6 +313,27 @@ def test_an_interrupt_in_the_work_stops_it_and_not_the_loop() -> None:
         asyncio.run(check())
     except KeyboardInterrupt:
         pytest.fail("the interrupt reached the loop")
+
+
+def test_the_toolbars_interrupt_between_two_slices_stops_it() -> None:
+    """There the kernel ignores SIGINT; a message's own handler comes and goes around the message."""
+    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+
+        async def check() -> None:
+            job = Job()
+            job.runner.start()
+            await until(lambda: job.done > 0)
+            os.kill(os.getpid(), signal.SIGINT)
+            await until(lambda: not job.runner.active)
+            await settled()
+            assert (job.runner.state, job.states[-1]) == ("stopped", "stopped")
+            os.kill(os.getpid(), signal.SIGINT)  # nothing runs: nothing happens
+            await settled()
+
+        asyncio.run(check())
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def test_a_change_of_state_is_told_without_a_loop_too() -> None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from mpkit import BF16, E4M3, E5M2, FP16
 from mpkit.course.lesson_04.gradient_histogram_picture import GradientHistogramFigure, Histograms, histograms
 from mpkit.course.lesson_04.gradient_histogram_words import consequence, describe, headline
-from mpkit.course.panels.controls import menu, slider, whole_slider
+from mpkit.course.panels.controls import buttons, slider, whole_slider
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.setting import FormatSetting, Setting
 from mpkit.course.pictures.style import percent, power
@@ -39,7 +39,9 @@ class GradientHistogramPanel(PicturePanel):
         doc="The recorded training step.",
     )  # fmt: skip
     format = FormatSetting(
-        FORMATS.values(), menu("format", 200, 80, "number format"), doc="The format that the gradients are cast to."
+        FORMATS.values(),
+        buttons("format", 400, 80, "number format", 72),
+        doc="The format that the gradients are cast to.",
     )
     words_room = 52  # one line or two
     rows = ("log2_scale", "presets"), ("step", "format")

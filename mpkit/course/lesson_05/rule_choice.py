@@ -9,19 +9,34 @@ from mpkit.course.panels.panel import BadInput
 from mpkit.course.recorded.history import GradientHistory, synthetic
 from mpkit.scaling import LogMaxScale, ScaleRule, preset
 
-RULES: dict[str, ScaleRule] = {
+RULES: dict[str, ScaleRule] = {  # the first SHOWN are seen at once
+    "torch": preset("torch"),
+    "megatron": preset("megatron"),
+    "LogMax": preset("openseq2seq-logmax"),
+    "article": preset("article"),
     "no scaling": preset("none"),
     "static 2¹⁰": StaticScale(2.0**10),
-    "torch": preset("torch"),
     "apex-amp": preset("apex-amp"),
     "deepspeed": preset("deepspeed"),
     "fairseq": preset("fairseq"),
-    "megatron": preset("megatron"),
     "keras": preset("keras"),
-    "LogMax": preset("openseq2seq-logmax"),
     "popart": preset("popart"),
-    "article": preset("article"),
     "article, scaled norm": preset("article-scaled-norm"),
+}
+SHOWN = 4
+ABOUT = {
+    "torch": "PyTorch's GradScaler: starts at 2¹⁶, halves at an overflow, doubles after 2,000 clean steps",
+    "megatron": "Megatron-LM: starts at 2³², halves at the second overflow, doubles after 1,000 clean steps",
+    "LogMax": "OpenSeq2Seq: puts the scale where the largest gradients of late, with some room, just fit",
+    "article": "the article's formula: halves where the gradient's norm times the scale is above one half, never grows",
+    "no scaling": "the loss is left as it is",
+    "static 2¹⁰": "one scale for the whole training, chosen by hand",
+    "apex-amp": "NVIDIA Apex: as torch, and never above 2²⁴",
+    "deepspeed": "DeepSpeed: starts at 2¹⁶, halves at the second overflow, doubles after 1,000 clean steps, stops at 1",
+    "fairseq": "fairseq: starts at 2⁷, halves at an overflow, doubles after 16,384 clean steps",
+    "keras": "Keras: as torch, and starts at 2¹⁵",
+    "popart": "Graphcore's PopART: reads a histogram, and lets one gradient in ten million overflow",
+    "article, scaled norm": "the article's formula, with the norm of the scaled gradient in it",
 }
 RUNS = {"made up: drifts": "synthetic", "classifier": "classifier", "autoencoder": "autoencoder",
           "bad start": "bad-start", "falling loss": "falling-loss"}  # fmt: skip

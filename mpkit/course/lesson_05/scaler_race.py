@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpkit.course.lesson_05.live_rules import STEPS, LiveScales
-from mpkit.course.lesson_05.rule_choice import BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS, chosen_rule, history_of
+from mpkit.course.lesson_05.rule_choice import (
+    ABOUT,
+    BACKOFFS,
+    INITS,
+    INTERVALS,
+    MOST,
+    RULES,
+    RUNS,
+    SHOWN,
+    chosen_rule,
+    history_of,
+)
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race_picture import ScalerRaceFigure
 from mpkit.course.lesson_05.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, headline, live_headline, row
@@ -40,7 +51,9 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     gradients = Setting(
         RUNS, buttons("gradients of", "100%", 96, button=128), doc="Name of the run whose gradients are shown."
     )
-    rules = _Rules(RULES, DEFAULT, doc="Names of the rules in the race, one to five.")
+    rules = _Rules(
+        RULES, DEFAULT, tooltip=ABOUT.__getitem__, first=SHOWN, doc="Names of the rules in the race, one to five."
+    )
     log2_init = OwnSetting(
         INITS, slider("initial scale", 330, 96), text=power,
         doc="Exponent of every rule's first scale, or None: each its own.",

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from mpkit.course.lesson_05.rule_choice import RULES
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.lesson_05.scaler_race_words import numbers
 from mpkit.course.pictures.canvas import Canvas, Frame, counts
@@ -14,6 +15,12 @@ from mpkit.course.recorded.history import GradientHistory
 
 SIZE = (1040, 560)  # pixels
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
+
+# A rule keeps its looks whoever else is raced: a marker of its own, and a colour that few others have.
+_LOOK = {
+    name: (*RUNS[place % len(RUNS)][:2], marker)
+    for place, (name, marker) in enumerate(zip(RULES, "s^vDPX*o<>ph", strict=True))
+}
 
 _COLUMNS = {"steps lost": 222, "flushed": 288, "end": 348}  # right edges, in pixels
 LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the steps that were taken. Doing well:",
@@ -58,8 +65,8 @@ class ScalerRaceFigure:
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), about or f"Gradients: {history.recipe}", size=13, color=FAINT)
         self._zone_words(frame, steps)
-        for lap, style in zip(laps.values(), RUNS, strict=False):
-            self._line(frame, lap, *style)
+        for name, lap in laps.items():
+            self._line(frame, lap, *_LOOK[name])
         self._table(frame, laps)
         return frame
 
@@ -102,9 +109,9 @@ class ScalerRaceFigure:
         frame.text((left, top), "rule", size=13, color=FAINT)
         for head, x in columns.items():
             frame.text((left + x, top), head, size=13, color=FAINT, anchor="ra")
-        for number, ((name, lap), style) in enumerate(zip(laps.items(), RUNS, strict=False)):
+        for number, (name, lap) in enumerate(laps.items()):
             y = top + 38 + 34 * number
-            frame.marks(self.page, [(left + 7, y)], style[2], style[0], size=10)
+            frame.marks(self.page, [(left + 7, y)], _LOOK[name][2], _LOOK[name][0], size=10)
             frame.text((left + 20, y), name, size=14, anchor="lm")
             for words, x in zip(numbers(lap), columns.values(), strict=False):
                 frame.text((left + x, y), words, anchor="rm", size=14)

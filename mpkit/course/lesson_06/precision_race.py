@@ -14,6 +14,7 @@ from mpkit.course.runs.how import how
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 ENDED = "The race was stopped, because you changed the {}. Press Start for a new one."
+STALE = "The picture shows the race before you changed the {}. Press Start for a new one."
 
 
 class PrecisionRacePanel(LivePanel[LiveRace]):
@@ -34,7 +35,7 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
     )  # fmt: skip
     competitors = Several(
         [name for name in COMPETITORS if name != REFERENCE], CHOSEN, label="against FP32",
-        tooltip="{} takes part", doc="Who takes part in the next race, FP32 left out.",
+        tooltip="{} takes part".format, doc="Who takes part in the next race, FP32 left out.",
     )  # fmt: skip
     words_room, announce = 28, "off"
     rows, drawn_by = (("task", "lr"), ("competitors",)), RaceFigure
@@ -51,10 +52,14 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
         if self._held or name == "lr":
             if self.runner.active and not self._held:
                 self.say("This learning rate is for the next race.")
+            elif self.race and not self._held:
+                self.say(STALE.format("learning rate"))
             return
         if self.runner.active:
             self.runner.stop()
             self.say(ENDED.format(name))
+        elif self.race:
+            self.say(STALE.format(name))
         if name == "task":
             with self.hold():
                 self.lr = TASKS[self.task].lr

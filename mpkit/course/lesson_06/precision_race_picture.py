@@ -61,10 +61,10 @@ class RaceFigure:
         self._every = max(steps // 7, 1)
         self.loss.set_ylim(*loss)
         self.scale.set_ylim(*scale)
-        tens = np.arange(math.ceil(2 * loss[0]), math.floor(2 * loss[1]) + 1) / 2
-        frame.ticks(self.loss, "y", {value: f"{10**value:.2g}" for value in tens}, 14)
-        marks = range(8 * math.ceil(scale[0] / 8), math.floor(scale[1]) + 1, 8)
-        frame.ticks(self.scale, "y", {mark: power(mark) for mark in marks}, 14)
+        frame.ticks(
+            self.loss, "y", {half / 2: f"{10 ** (half / 2):.2g}" for half in _marks(2 * loss[0], 2 * loss[1])}, 14
+        )
+        frame.ticks(self.scale, "y", {mark: power(mark) for mark in _marks(*scale, every=8)}, 14)
         frame.ticks(self.flushed, "y", {share: f"{share} %" for share in (0, 50, 100)}, 14)
         for ax in (self.loss, self.scale, self.flushed):
             ax.set_xlim(0, steps)
@@ -106,6 +106,12 @@ class RaceFigure:
                 frame.text((x, y), words, size=13, anchor="rm")
             if outcome.scores:
                 frame.text((COLUMNS[-1][1], y + 17), spread(race, outcome), size=12, color="#444444", anchor="rm")
+
+
+def _marks(low: float, high: float, every: int = 1, most: int = 8) -> range:
+    """Multiples of `every`, or of the smallest multiple of it of which no more than `most` lie between the limits."""
+    every *= max(1, math.ceil((high - low) / (most * every)))
+    return range(every * math.ceil(low / every), math.floor(high) + 1, every)
 
 
 def _limits(race: LiveRace) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -1,11 +1,12 @@
 """What a race says in words: its title, and one line about everybody."""
 
+import math
 from collections.abc import Mapping
 
 from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, has_yardstick, standings
 
 INVITATION = "Nobody has started yet: press Start"
-NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try more steps, or another learning rate"
+NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try another learning rate"
 _ORDER = ("level", "ahead", "behind", "stuck")
 
 
@@ -18,6 +19,9 @@ def headline(race: LiveRace | None) -> str:
     if race.over:
         return _verdict(standings(race))
     where = f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}"
+    lost = [name for name, o in race.outcomes.items() if o.records and not math.isfinite(o.records[-1].loss)]
+    if lost:
+        return f"{where}: the loss of {', '.join(lost)} is no longer a number"
     seen = {name: o.flushed for name, o in race.outcomes.items() if o.flushed is not None}
     if not seen:
         return where

@@ -61,28 +61,51 @@ class Unseen(traitlets.HasTraits):  # type: ignore[misc]
 
 
 class Toggles(Unseen):
-    """Toggle buttons by name, in `buttons`; `value`: the names of those that are pressed, in their order."""
+    """Toggle buttons by name, in `buttons`; `value`: the names of those that are pressed, in their order.
 
-    def __init__(self, names: Iterable[str], pressed: Iterable[str], tooltip: str, label: str) -> None:
+    tooltip: name → what its button says when one points at it. `first`: names beyond so many stand behind a button
+    "more", until one of them is pressed; None: all are seen.
+    """
+
+    def __init__(
+        self, names: Iterable[str], pressed: Iterable[str], tooltip: Callable[[str], str], label: str,
+        first: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(value=tuple(pressed))
-        self._setting, width = False, widgets.Layout(width="auto")
+        self._setting = False
         self.buttons = {
             name: widgets.ToggleButton(
-                name in self.value, description=name, tooltip=tooltip.format(name) or None, layout=width
+                name in self.value, description=name, tooltip=tooltip(name) or None, layout=widgets.Layout(width="auto")
             )
             for name in names
         }
-        self.row = (*([widgets.Label(label)] if label else []), *self.buttons.values())
-        for one in self.buttons.values():
+        self._later = list(self.buttons.items())[first:] if first is not None else []
+        self.more = widgets.ToggleButton(
+            False,
+            description="more",
+            tooltip="show the others as well",
+            layout=widgets.Layout(width="auto"),
+        )
+        self.row = (
+            *([widgets.Label(label)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
+        )  # fmt: skip
+        for one in (*self.buttons.values(), self.more):
             one.observe(self._pressed, names="value")
         self.observe(self._set, names="value")
+        self._show()
+
+    def _show(self) -> None:
+        for name, one in self._later:
+            one.layout.display = None if self.more.value or name in self.value else "none"
 
     def _pressed(self, _change: Any) -> None:
         if not self._setting:
             self.value = tuple(name for name, one in self.buttons.items() if one.value)
+            self._show()
 
     def _set(self, _change: Any) -> None:
         self._setting = True
         for name, one in self.buttons.items():
             one.value = name in self.value
         self._setting = False
+        self._show()

@@ -18,6 +18,17 @@ BETWEEN_MOVES = 0.2  # seconds, of the bar
 Results = dict[str, Outcome]
 
 
+class Finished(dict[str, Outcome]):
+    """The runs that were over when a training ended or was stopped, by name."""
+
+    def __missing__(self, name: str) -> Outcome:
+        """Raises LookupError: there is no such run, or it was stopped before its end."""
+        finished = ", ".join(self) or "none"
+        raise LookupError(
+            f"there is no finished run {name!r}; finished: {finished}. If the training was stopped, run its cell again."
+        )
+
+
 class LiveComparison(Panel):
     """A picture and a progress bar that follow `train_each`.
 
@@ -50,7 +61,7 @@ class LiveComparison(Panel):
         display(self)
         with contextlib.suppress(KeyboardInterrupt):
             self._follow(training, seconds_between_pictures)
-        self.results = {name: outcome for name, outcome in self.results.items() if outcome.scores}
+        self.results = Finished((name, outcome) for name, outcome in self.results.items() if outcome.scores)
         self.bar.layout.display = "none"
         self._draw(self._last_title())
         self.twins.update()  # the stored output becomes the finished picture

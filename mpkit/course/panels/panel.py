@@ -54,7 +54,7 @@ class Panel:
 
     def __init__(self, *children: widgets.Widget) -> None:
         self.lock = threading.RLock()
-        self.message = widgets.HTML()
+        self.message = widgets.HTML(layout=widgets.Layout(display="none"))
         above = len(children) if self.message_at is None else self.message_at
         self.box = widgets.VBox([*children[:above], self.message, *children[above:]])
         self.last_error = None
@@ -77,8 +77,9 @@ class Panel:
         return None
 
     def say(self, text: str, accent: str = "note") -> None:
-        """Show a line under the panel; "" clears it. The text is escaped; `accent` is good, note, bad or plain."""
+        """Show a line under the controls; "" clears it. The text is escaped; `accent` is good, note, bad or plain."""
         self.message.value = markup.card(markup.status(text), accent) if text else ""
+        self.message.layout.display = None if text else "none"  # an empty line would keep its height
 
     def __repr__(self) -> str:
         return self.summary()

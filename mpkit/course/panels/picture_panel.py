@@ -38,6 +38,8 @@ class PicturePanel(Panel):
         self.figure: Any = make_figure and make_figure()
         self.picture, room = Picture(), f"{self.words_room}px" if self.words_room else None
         self.words = widgets.HTML(layout=widgets.Layout(min_height=room))
+        if self.message_at is None:
+            self.message_at = len(self.rows) + len(self.below_rows)  # above the picture, which may fill the screen
         super().__init__(*map(self._row, self.rows), *self.below_rows, self.picture, self.words)
         if unknown := [name for name in start if name not in self.controls]:
             known = ", ".join(self.controls)

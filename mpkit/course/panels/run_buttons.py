@@ -7,6 +7,8 @@ import ipywidgets as widgets
 
 from mpkit.course.panels.runner import Runner
 
+IDLE = "nothing is training now"
+
 
 class RaceButtons:
     """`row` is the widget. `follow` sets what can be pressed; `count_to` moves the bar."""
@@ -17,8 +19,8 @@ class RaceButtons:
     ) -> None:  # fmt: skip
         narrow = widgets.Layout(width="92px")
         self.start = widgets.Button(description=name, button_style="primary", layout=widgets.Layout(width="112px"))
-        self.pause = widgets.Button(description="Pause", disabled=True, layout=narrow)
-        self.stop = widgets.Button(description="Stop", disabled=True, layout=narrow)
+        self.pause = widgets.Button(description="Pause", disabled=True, tooltip=IDLE, layout=narrow)
+        self.stop = widgets.Button(description="Stop", disabled=True, tooltip=IDLE, layout=narrow)
         self.progress = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="280px"))
         self.count = widgets.Label("")
         self.row = widgets.HBox([self.start, self.pause, self.stop, self.progress, self.count])
@@ -29,6 +31,7 @@ class RaceButtons:
     def follow(self, runner: Runner) -> None:
         """Offer what the runner can do now."""
         self.pause.disabled = self.stop.disabled = not runner.active
+        self.pause.tooltip = self.stop.tooltip = None if runner.active else IDLE
         self.pause.description = "Resume" if runner.state == "paused" else "Pause"
 
     def get_ready(self) -> None:

@@ -9,6 +9,8 @@ controls from a thread of its own; the panel's lock keeps them, too, out of a st
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -112,6 +114,7 @@ class Runner:
     async def _slices(self) -> None:
         try:
             me = asyncio.current_task()
+            _listen_to_interrupts()
             while self.state == "running" and self.task is me:  # paused and resumed meanwhile: another task goes on
                 end = time.perf_counter() + SLICE
                 while self.state == "running" and time.perf_counter() < end:
@@ -126,6 +129,21 @@ class Runner:
         except Exception as error:
             self._leave("failed")
             self.failed(error)
+
+
+def _listen_to_interrupts() -> None:
+    """Let the ■ of the toolbar stop what runs. Between two messages the kernel ignores it; in a cell it ends the cell.
+
+    The handler stays: the kernel puts it back after each message, and where nothing runs it does nothing.
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda _number, _frame: stop_all())
+
+
+def stop_all() -> None:
+    """Stop every runner."""
+    for name in list(_RUNNING):
+        stop(name)
 
 
 def stop(name: str) -> bool:

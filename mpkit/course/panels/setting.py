@@ -129,13 +129,14 @@ class TypedNumber(Setting[float]):
 
 
 class Several(Setting[tuple[str, ...]]):
-    """Some of the names of a row of toggle buttons, in the buttons' order. `tooltip` has a place for the name."""
+    """Some of the names of a row of toggle buttons, in the buttons' order. `tooltip`, `first`: as for `Toggles`."""
 
     def __init__(
-        self, names: Iterable[str], start: Iterable[str], *, doc: str, label: str = "", tooltip: str = ""
-    ) -> None:
+        self, names: Iterable[str], start: Iterable[str], *, doc: str, label: str = "",
+        tooltip: Callable[[str], str] = lambda name: "", first: int | None = None,
+    ) -> None:  # fmt: skip
         self.names = tuple(names)
-        super().__init__((), lambda _, value: Toggles(self.names, value, tooltip, label), tuple(start), doc=doc)
+        super().__init__((), lambda _, value: Toggles(self.names, value, tooltip, label, first), tuple(start), doc=doc)
 
     def _held(self, panel: Any, value: Any) -> Any:
         """The names, each once. ValueError: the panel has no such button."""
