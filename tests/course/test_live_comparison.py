@@ -156,7 +156,7 @@ def test_a_training_that_is_stopped_at_once_leaves_an_empty_chart(displayed: lis
 def test_a_run_that_was_stopped_says_what_to_do(displayed: list[Any]) -> None:
     results = Finished(panel().follow(training(names=("FP32",))))
     with pytest.raises(
-        LookupError, match="there is no finished run 'FP16'; finished: FP32. If the training was stopped"
+        LookupError, match=r"there is no finished run 'FP16'; finished: FP32\. If the training was stopped"
     ):
         results["FP16"]
     assert "FP16" not in results
