@@ -68,7 +68,7 @@ def test_the_slider_answers_arrow_keys(lab: Lab, page: Page) -> None:
 
 
 def test_the_buttons_answer_the_keyboard(lab: Lab, page: Page) -> None:
-    names = panel(page).locator("button").all_inner_texts()  # such as "no scaling: 2⁰"
+    names = panel(page).locator("button.widget-button").all_inner_texts()  # such as "no scaling: 2⁰"
     assert len(names) == 3
     page.keyboard.press("End")
     page.keyboard.press("Tab")  # the number beside the slider, which can be edited
