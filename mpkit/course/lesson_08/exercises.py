@@ -129,7 +129,10 @@ QUIZ = (
         ),
     ),
     Item(
-        question="Two runs clip before they unscale, with Adam and its usual ε of 1e-8. Which loses most?",
+        question=(
+            "Runs of 40 steps clip before they unscale, at this lesson's learning rate, with Adam and its usual ε of "
+            "1e-8. Which loses most, if only the relation of ε to the gradients counts?"
+        ),
         options=(
             "The one with 100 thousand parameters",
             "The one with 7 billion",
