@@ -26,6 +26,7 @@ def six(**changes: str) -> str:
 
 
 BY_HAND = "w = (s - s.amax(-1, keepdim=True)).exp()\n    return w / w.sum(-1, keepdim=True) @ value"
+AFTER = "query @ key.mT / query.shape[-1]**0.5"
 NO_MAX = "w = s.exp()\n    return w / w.sum(-1, keepdim=True) @ value"
 
 RIGHT = [
@@ -34,6 +35,7 @@ RIGHT = [
     ("08.1", attend("return (query @ (key / query.shape[-1]**0.5).transpose(-2, -1)).softmax(-1) @ value")),
     ("08.1", attend("c = query.shape[-1]**0.25\n    return ((query / c) @ (key / c).mT).softmax(-1) @ value")),
     ("08.1", attend("return torch.nn.functional.scaled_dot_product_attention(query, key, value)")),
+    ("08.1", attend("return ((query.float() / query.shape[-1]**0.5) @ key.float().mT).softmax(-1) @ value")),
     ("08.2", mean("return torch.stack(gradients).float().mean(0).bfloat16()")),
     ("08.2", mean("return sum(g.float() for g in gradients).div(len(gradients)).to(torch.bfloat16)")),
     ("08.2", mean("return torch.stack(gradients).mean(0)")),  # torch adds BF16 up in FP32
@@ -46,6 +48,13 @@ WRONG = [
     ("08.1", attend("return (query @ key.mT).softmax(-1) @ value"), "root of d no longer has any effect"),
     ("08.1", attend("return (query @ key.mT / query.shape[-1]).softmax(-1) @ value"), "the same attention"),
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-1)"), "Each query finds one value"),
+    ("08.1", attend(f"return (({AFTER}).softmax(-1) @ value).nan_to_num(0.)"), "62 of 64 queries find nothing"),
+    ("08.1", attend(f"s = {AFTER}\n    w = s.exp()\n    return (w / w.sum(-1, keepdim=True) @ value).nan_to_num(0.)"),
+     "spread of 12: 64 of 64 queries find nothing"),
+    ("08.1", attend(f"return ({AFTER}).clamp(-20, 20).softmax(-1) @ value"),
+     "spread of 12: 64 of 64 results are no NaN"),
+    ("08.1", attend("s = (query @ key.mT).clamp(-6e4, 6e4) / query.shape[-1]**0.5\n    return s.softmax(-1) @ value"),
+     "spread of 90: 62 of 64 results are no NaN"),
     ("08.1", attend("return 1.0"), "what each query has found"),
     ("08.1", "attend = 1.0", "without parentheses"),
     ("08.2", mean("total = gradients[0] * 0\n    for g in gradients: total += g\n    return total / len(gradients)"),
@@ -62,6 +71,7 @@ WRONG = [
 ]  # fmt: skip
 ALSO_WRONG = [
     ("08.1", attend(f"s = query @ key.mT / query.shape[-1]**0.5\n    {BY_HAND}"), "though no divided score"),
+    ("08.1", attend(f"return ({AFTER}).softmax(-1).nan_to_num(0.) @ value"), "62 of 64 queries find nothing"),
     ("08.1", attend("return (query @ key.mT / query.shape[-1]**0.5).softmax(-2) @ value"), "the same attention"),
     ("08.2", mean("n = len(gradients)\n    t = gradients[0] / n\n    for g in gradients[1:]: t += g / n\n    return t"),
      "Where do the terms get lost"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
 
 import pytest
 from harness.prose import (  # noqa: F401
+    NOTEBOOKS,
     prose,
     pytest_generate_tests,
     test_no_figure_is_said_that_is_not_checked_here,
@@ -16,6 +18,7 @@ from harness.prose import (  # noqa: F401
 
 from mpkit import BF16, FP16, FloatFormat
 from mpkit.course.lesson_08 import SpeedRecord, TransformerRecord, attention_trial, equivalence, robustness_table
+from mpkit.course.lesson_08.robustness import CLIP_STEPS, RATE, RIGHT
 from mpkit.course.lesson_08.trial import Scaling
 from mpkit.course.record.character_models import MARGIN, seeds
 from mpkit.course.robustness.sweep import Cell
@@ -54,6 +57,16 @@ def swept(key: str, way: str) -> dict[float, Cell]:
 RATES, WEIGHTS = (swept(key, "FP16, no scaling") for key in ("08.rate", "08.weight"))
 SCALED, BF16_TESTS = ([*swept("08.rate", way).values(), *swept("08.weight", way).values()]
                       for way in ("FP16, dynamic", "BF16, no scaling"))  # fmt: skip
+CLIP = robustness_table("08.clip")
+OWN, MEDIUM, LARGE, ORDERED = (
+    list(swept("08.clip", way).values())
+    for way in ("clipping first", "first, ε of 124 million", "first, ε of 7 billion", "right order, ε of 7 billion")
+)  # each at a third of the rate, at the lesson's, and at three times of it
+RIGHT_ENDS = [math.fsum(ways[RIGHT]) / len(ways[RIGHT]) for ways in CLIP.scores.values()]
+
+
+def rounded_cells(cells: list[Cell]) -> list[float]:
+    return [round(cell.difference, 1) for cell in cells]
 
 
 def weights_of(fmt: FloatFormat) -> float:
@@ -69,6 +82,15 @@ def as_good(run: str) -> bool:
 
 
 NOTEBOOK = "08_train_a_transformer.ipynb"
+
+
+def printed(line: str) -> bool:
+    """Whether the stored lesson has an output with this regex in it."""
+    cells = json.loads((NOTEBOOKS / NOTEBOOK).read_text(encoding="utf-8"))["cells"]
+    said = ("".join(output.get("text", ())) for cell in cells for output in cell.get("outputs", ()))
+    return any(re.search(line, text) for text in said)
+
+
 SAID = {
     "is eight times smaller": STORED["after"] / STORED["before"] == pytest.approx(8, rel=0.01),
     "output is off by 15 %": rounded(attention_trial(16, 45.0, "before", "in FP32", BF16).error, to=0.15, digits=2),
@@ -111,6 +133,21 @@ SAID = {
     "At the lesson's learning rate both train as well as FP32, within the margin": as_good("FP16 mixed")
     and as_good("BF16 mixed"),
     "at three times of it BF16 is undecided": BF16_TESTS[2].outcome == "undecided",
+    "Learning rate and steps stay: 0.002, and 40": (RATE, CLIP_STEPS) == (0.002, 40),
+    "on five other seeds, at a third of the rate and at three times of it. The margin is the real run's 0.1 nats": (
+        [pytest.approx(3 * value / CLIP.chosen) for value in CLIP.scores], CLIP.margin, len(CLIP.scores[RATE][RIGHT])
+    ) == ([1, 3, 9], MARGIN, 5),
+    "At the lesson's rate and at a third of it both relations cost more than the margin: 124 million 0.4 to 0.7 nats, "
+    "7 billion 1.1": min(cell.low for cell in (*MEDIUM[:2], *LARGE[:2])) > MARGIN
+    and (rounded_cells(MEDIUM[:2]), rounded_cells(LARGE[:2])) == ([0.7, 0.4], [1.1, 1.1]),
+    "At three times the rate 124 million costs nothing, within the margin, and 7 billion 0.4 nats":
+    MEDIUM[2].outcome == "equivalent" and rounded_cells(LARGE[2:]) == [0.4],
+    "the right order ends worse there than at the lesson's rate": RIGHT_ENDS[2] > RIGHT_ENDS[1],
+    "Two things hold at all three rates": {cell.outcome for cell in (*OWN, *ORDERED)} == {"equivalent"},
+    "Is 2 % a stall": printed(r"BF16 +0\.\d\d +0\.\d\d +2\.\d\d\n"),
+    "its 2 % are many roundings, to either side": printed(r"  256 micro-batches: 97 to 103 % of the sum is left: True"),
+    "a part is missing, 10 to 30 %": printed(r"1,024 micro-batches: 70 to 90 % of the sum is left: True"),
+    "and 35 to 55 % of the additions change nothing": printed(r"35 to 55 % of the additions change nothing: True"),
 }  # fmt: skip
 # What the learner is told to count, and what a paper says.
 COUNTED = (
@@ -119,6 +156,7 @@ COUNTED = (
     "80 % are hidden behind a mask, 10 % replaced, 10 % left alone",
     "get stuck, above 2.5 nats",
     '"Stuck", above 2.5 nats, was chosen after it',
+    "With 256 micro-batches, and with four times as many",
     "At 2,048, as in lesson 05's log, gradients are 32 times larger",
 )
 NO_EXERCISE = re.compile(r"lesson08-(?:49|5[0-7]|64)")  # made-up cases, and further reading

@@ -15,7 +15,7 @@ CASES = {
     "C": ("gradients flushed", {
         "scores overflow": "Case C: the scores do not depend on the number of micro-batches.",
         "clipped too early": "Case C: with a scale of 1, unscaling changes nothing, so its order does not matter.",
-        "sum stalls": "Case C: a sum that stalls is some per cent off. Here nothing at all is learned.",
+        "sum stalls": "Case C: a sum that stalls is too short, but not zero. Here nothing at all is learned.",
     }),
     "D": ("sum stalls", {
         "scores overflow": "Case D: all is finite, and BF16 does not overflow there.",
