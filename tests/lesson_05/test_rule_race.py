@@ -84,6 +84,12 @@ def test_constant_gradients_by_hand() -> None:
     assert lap.lost_steps == 3
 
 
+def test_a_smaller_growth_factor_loses_fewer_steps_as_the_quiz_says() -> None:
+    history = constant(4000, [2.0**-3])
+    lost = [race(DynamicScale(growth_interval=50, growth_factor=by), history).lost_steps for by in (2.0, 1.5, 1.1)]
+    assert lost[0] > lost[1] > lost[2] > 0
+
+
 def test_popart_skips_nothing_and_deepspeed_gives_up() -> None:
     history = constant(40, [2.0**10])
     lap = race(HistogramScale(init_scale=2.0**10), history)

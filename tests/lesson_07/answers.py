@@ -56,6 +56,7 @@ RIGHT = [
         loop(THEN + "(float(torch.stack(losses[-100:]).mean()))"),
     ),
     ("07.2", loop("losses.append(step(batch))", "log = torch.stack(losses).view(3, 100).mean(1).tolist()")),
+    ("07.2", loop(f"total = total + step(batch).to(torch.float64)\n        {LINE}")),
     ("07.3", six()),
     ("07.3", six(B="launch bound", C="Memory-bound")),
     ("07.4", fits("max(0, (memory - 18 * parameters) // (2 * activations))")),
@@ -91,6 +92,10 @@ WRONG = [
     ("07.4", fits("(memory, parameters)"), "return one number"),
 ]  # fmt: skip
 ALSO_WRONG = [
+    ("07.2", loop(f"total += step(batch).to('cpu')\n        {LINE}"), "made the host wait 303 times"),
+    ("07.2", loop(f"total += step(batch).to(device=torch.device('cpu'))\n        {LINE}"), "made the host wait 303"),
+    ("07.2", loop(f"loss = step(batch); str(loss); total = total + loss\n        {LINE}"), "made the host wait 303"),
+    ("07.2", loop(f"loss = step(batch); f'{{loss:.3f}}'; total = total + loss\n        {LINE}"), "host wait 303"),
     ("07.1", bound("0.5"), "How long does it take after"),
     ("07.2", loop(f"total += float(step(batch))\n        {LINE}"), "made the host wait 300 times"),
     (

@@ -155,7 +155,7 @@ QUIZ = (
         options=("Lower the growth factor", "Nothing: it looks for its upper limit", "Start from a smaller scale"),
         right=1,
         feedback=(
-            "It would look for its limit in smaller strides, and lose no fewer steps.",
+            "It would lose fewer. But one in 2,000 is not worth it, and it rises more slowly where gradients shrink.",
             "Yes. Growing until something overflows is how the rule finds out where the limit is.",
             "After the first few thousand steps the start is forgotten.",
         ),

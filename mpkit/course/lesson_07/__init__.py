@@ -11,3 +11,5 @@ from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
 from mpkit.course.runs.equivalence import equivalence
 from mpkit.course.runs.resnet_rows import DEFAULTS, resnet_row
 from mpkit.course.runs.timing import repeated
+
+HOST = "cpu"  # where the mechanism runs, whatever else this machine has

@@ -42,7 +42,9 @@ def a_bound(answer: Any) -> Feedback:
     return passed("That is Amdahl's law. It tells you before you program whether it is worth it.")
 
 
-WAITS = frozenset("item tolist cpu numpy __float__ __int__ __bool__ __format__ __index__".split())
+WAITS = frozenset(
+    "item tolist cpu numpy equal __array__ __float__ __int__ __bool__ __index__ __format__ __repr__ __str__".split()
+)
 
 
 class Watched(Tensor):
@@ -53,9 +55,17 @@ class Watched(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count, then do what was asked."""
-        if getattr(func, "__name__", "") in WAITS:
+        name = getattr(func, "__name__", "")
+        if name in WAITS or (name == "to" and _to_the_host([*args[1:], *(kwargs or {}).values()])):
             Watched.waits += 1
+        if name == "__format__":  # a subclass knows no ".3f"
+            return format(args[0].as_subclass(Tensor), *args[1:])
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+
+
+def _to_the_host(asked: Sequence[Any]) -> bool:
+    """Does `.to` move the value to the CPU? With a dtype alone it does not."""
+    return any(isinstance(what, str | torch.device) and torch.device(what).type == "cpu" for what in asked)
 
 
 STEPS, EVERY = 300, 100
