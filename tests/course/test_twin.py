@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -53,12 +52,11 @@ class Counter:
     """Its twin says how often it was asked for one."""
 
     def __init__(self) -> None:
-        self.asked, self.drawn = 0, threading.Event()
+        self.asked = 0
         self.twins = Twins(self.still, threading.RLock())
 
     def still(self) -> tuple[dict[str, Any], dict[str, Any]]:
         self.asked += 1
-        self.drawn.set()
         return {"text/plain": f"twin {self.asked}"}, {"image/png": {"alt": "a"}}
 
 
@@ -100,7 +98,7 @@ def test_what_a_cell_changes_leaves_the_twin_alone(screen: Screen) -> None:
     counter = Counter()
     counter.twins.show(LIVE)
     counter.twins.update_soon()
-    time.sleep(0.05)
+    assert not counter.twins._timer.is_alive()
     assert (counter.asked, screen.handle.shown) == (1, [])
 
 
@@ -113,15 +111,12 @@ def test_what_a_learner_changes_is_drawn_anew(screen: Screen, monkeypatch: pytes
     counter.twins.update_soon()
     assert counter.asked == 0, "it is not shown yet"
     counter.twins.show(LIVE)
-    counter.drawn.clear()
     counter.twins.update_soon()
-    assert counter.drawn.wait(5)
+    counter.twins._timer.join()
     parent["header"]["msg_type"] = "execute_request"  # what a thread of its own draws afterwards counts, too
-    counter.drawn.clear()
     counter.twins.update_soon()
-    assert counter.drawn.wait(5)
-    while len(screen.handle.shown) < 2:
-        time.sleep(0.001)
+    counter.twins._timer.join()
+    assert len(screen.handle.shown) == 2
     assert screen.handle.shown[-1] == ({"text/plain": "twin 3"}, {"image/png": {"alt": "a"}})
 
 
