@@ -51,6 +51,11 @@ def test_the_sliders_answer_arrow_keys(lab: Lab, page: Page) -> None:
 
 def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> None:
     button = panel(page).get_by_role("button", name="popart")
+    expect(button).to_be_hidden()
+    more = panel(page).get_by_role("button", name="more")
+    more.focus()
+    page.keyboard.press("Space")
+    expect(button).to_be_visible()
     button.focus()
     page.keyboard.press("Space")
     expect(status(page)).to_contain_text("popart takes 4 with Inf; torch does well")
@@ -59,6 +64,8 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     panel(page).get_by_role("button", name="made up: drifts").click()
     button.click()
     expect(status(page)).to_contain_text("megatron loses")
+    more.click()
+    expect(button).to_be_hidden()
 
 
 def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page: Page) -> None:
