@@ -54,6 +54,7 @@ WRONG = [
     ("05.3", "causes = 'healthy'", "The answer is a dict"),
 ]  # fmt: skip
 ALSO_WRONG = [
+    ("05.1", rule(overflow="return max(scale // 2, floor), 0"), "from scale 3 and count 0"),
     ("05.1", rule(overflow="return str(scale / 2), 0"), "return scale, clean"),
     ("05.1", rule(overflow="return floor, 0"), "What should an overflow do to the scale"),
     ("05.1", rule(overflow="return (scale, clean) if scale == floor else (scale / 2, 0)"), "clean in a row"),

@@ -38,6 +38,7 @@ WRONG = [
     ("06.1", group(UNDIVIDED, UNSCALE, CLIP, STEP, UPDATE), "That is their sum"),
     ("06.1", group(LAST_ONLY, UNSCALE, CLIP, STEP, UPDATE), "Does every loss count once"),
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP), "Who tells the scaler"),
+    ("06.1", group(SCALE, UNSCALE, CLIP, "optimizer.step()", UPDATE), "a step that asks nobody is taken on Inf"),
     ("06.1", group(SCALE, UNSCALE, CLIP, UPDATE), "No weight has moved"),
     ("06.1", group("scaler.scale(losses[0]).backward()", UNSCALE, CLIP, STEP, UPDATE), "There are three losses here"),
     ("06.1", group(SCALE.replace("len(losses)", "2"), UNSCALE, CLIP, STEP, UPDATE), "instead of their mean"),

@@ -9,17 +9,19 @@ from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
 from mpkit.scaling import ScaleState
 
-INTERVAL, FLOOR = 3, 512.0
-FLAGS = (0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)
-OTHER = (5, 1024.0, (0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1))  # interval, floor, flags: from the floor on
+TRIED = (  # first scale, interval, floor, flags
+    (1024.0, 3, 512.0, (0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)),
+    (1024.0, 5, 1024.0, (0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1)),  # from the floor on
+    (3.0, 2, 0.5, (1, 1, 0, 0)),  # a scale need not be a power of two, nor a whole number
+)
 
 
 @checker("05.1", wants="function")
 def dynamic_rule(answer: Any) -> Feedback:
     """The usual rule with a floor, for factor 2 and 1/2, as a function of scale and count."""
-    for interval, floor, flags in ((INTERVAL, FLOOR, FLAGS), OTHER):
-        rule = DynamicScale(init_scale=1024.0, growth_interval=interval, min_scale=floor)
-        right, scale, clean = rule.init(), 1024.0, 0
+    for start, interval, floor, flags in TRIED:
+        rule = DynamicScale(init_scale=start, growth_interval=interval, min_scale=floor)
+        right, scale, clean = rule.init(), start, 0
         for step, flag in enumerate(flags):
             was, right = right, rule.update(right, bool(flag))
             given = answer(scale, clean, bool(flag), interval, floor)

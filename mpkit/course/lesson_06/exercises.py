@@ -77,7 +77,8 @@ def group_of_batches(answer: Any) -> Feedback:
     said = f"You called: {', '.join(scaler.calls)}."
     scaled = scaler.calls.count("scale")  # each loss, or their mean: that is as good where both fit into memory
     require(scaled == len(LONG) or (scaled == 1 and _is_mean(_step_of(answer))), f"{said} There are three losses here.")
-    require("step" in scaler.calls, f"{said} No weight has moved.")
+    alone = "The weights moved without it: a step that asks nobody is taken on Inf, too."
+    require("step" in scaler.calls, f"{said} {'No weight has moved.' if moved == 0 else alone}")
     require("update" in scaler.calls, f"{said} Who tells the scaler that the step is over?")
     if moved == 0:
         return wrong(f"{said} And yet no weight has moved: was there a gradient at the step?")
