@@ -107,7 +107,7 @@ class Desk:
     def _click(self, output: Any, names: tuple[str, ...]) -> None:
         for name in names:
             button = output.get_by_role("button", name=name, exact=True)
-            if button.is_enabled():
+            if button.is_visible() and button.is_enabled():
                 button.click()
                 self.lab.ask(self.page)
 

@@ -101,6 +101,11 @@ def toggle(name: str, *texts: str) -> Row:
     return Row(name, tuple(Turn(text, f"button:text-is({text!r})") for text in texts for _ in range(2)))
 
 
+def first(row: Row, *before: str) -> Row:
+    """The row where these buttons are pressed first, as long as they are there."""
+    return replace(row, turns=tuple(replace(turn, before=before) for turn in row.turns))
+
+
 def after(row: Row, *before: str, shown: str = "", within_ms: float | None = None) -> Row:
     """The row where every turn comes after these buttons, and what goes on is stopped."""
     turns = tuple(replace(turn, before=before, then=("Stop",)) for turn in row.turns)
@@ -172,10 +177,10 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         push("presets", "torch starts here: 2¹⁶", "too large: 2²⁸", "no scaling: 2⁰"),
         slide("log2 loss scale", 20),
         slide("training step", 4),
-        menu("format", "BF16", "E5M2", "E4M3", "FP16"),
+        pick("format", "BF16", "E5M2", "E4M3", "FP16"),
     ),
     Shown("05", "scaler race", "ScalerRacePanel(", "gradients of", "lines", 1, 560): (
-        toggle("rules", *RULES),
+        first(toggle("rules", *RULES), "more"),
         slide("initial scale", 11),
         slide("grow after", 8),
         slide("backoff", 4),

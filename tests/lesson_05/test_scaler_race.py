@@ -116,7 +116,7 @@ def test_what_the_panel_does_not_offer(panel: ScalerRacePanel) -> None:
 def test_four_rules_are_seen_at_first_and_each_says_what_it_does(panel: ScalerRacePanel) -> None:
     toggles = panel.controls["rules"]
     assert [name for name, one in toggles.buttons.items() if one.layout.display != "none"] == list(DEFAULT)
-    toggles.more.value = True
+    toggles.more.click()
     assert all(one.layout.display != "none" for one in toggles.buttons.values())
     assert {name: one.tooltip for name, one in toggles.buttons.items()} == ABOUT
     assert all(len(words) < 110 for words in ABOUT.values())

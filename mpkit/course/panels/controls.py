@@ -63,8 +63,8 @@ class Unseen(traitlets.HasTraits):  # type: ignore[misc]
 class Toggles(Unseen):
     """Toggle buttons by name, in `buttons`; `value`: the names of those that are pressed, in their order.
 
-    tooltip: name → what its button says when one points at it. `first`: names beyond so many stand behind a button
-    "more", until one of them is pressed; None: all are seen.
+    tooltip: name → what its button says when one points at it. `first`: names beyond so many are seen while they are
+    pressed, or once "more" was; None: all are seen.
     """
 
     def __init__(
@@ -80,23 +80,23 @@ class Toggles(Unseen):
             for name in names
         }
         self._later = list(self.buttons.items())[first:] if first is not None else []
-        self.more = widgets.ToggleButton(
-            False,
-            description="more",
-            tooltip="show the others as well",
-            layout=widgets.Layout(width="auto"),
-        )
+        self.more = button("more", self._reveal, "show the others as well")
         self.row = (
             *([widgets.Label(label)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
         )  # fmt: skip
-        for one in (*self.buttons.values(), self.more):
+        for one in self.buttons.values():
             one.observe(self._pressed, names="value")
         self.observe(self._set, names="value")
         self._show()
 
     def _show(self) -> None:
         for name, one in self._later:
-            one.layout.display = None if self.more.value or name in self.value else "none"
+            one.layout.display = None if name in self.value else "none"
+
+    def _reveal(self) -> None:
+        self.more.layout.display, self._later = "none", []
+        for one in self.buttons.values():
+            one.layout.display = None
 
     def _pressed(self, _change: Any) -> None:
         if not self._setting:
