@@ -41,6 +41,9 @@ class Place:
     def is_enabled(self) -> bool:
         return True
 
+    def is_visible(self) -> bool:
+        return True
+
     def wait_for(self) -> None:
         self.done.append(f"wait for {self.name}")
 
@@ -145,9 +148,9 @@ def test_fields_are_typed_into_and_menus_chosen_from(lab: FakeLab) -> None:
     field = f"focus {keyrows.labelled('add', 'input')}"
     assert lab.done[2:8] == ["type 1", field, "Enter", "type 0.1", field, "Enter"]
     lab.done.clear()
-    measure(case_of("gradient histogram: format"), 1)
-    menu = f"focus {keyrows.labelled('format', 'select')}"
-    assert lab.done[2:6] == [menu, "choose FP16", menu, "choose BF16"]
+    measure(case_of("cast explorer: values"), 1)
+    menu = f"focus {keyrows.labelled('values', 'select')}"
+    assert lab.done[2:6] == [menu, "choose every size, 2⁻⁴⁰ to 2²⁰", menu, "choose normal: mean 0, sd 1"]
 
 
 def test_what_starts_long_work_has_a_bar_of_its_own(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
