@@ -108,7 +108,7 @@ def first(row: Row, *before: str) -> Row:
 
 def after(row: Row, *before: str, shown: str = "", within_ms: float | None = None) -> Row:
     """The row where every turn comes after these buttons, and what goes on is stopped."""
-    turns = tuple(replace(turn, before=before, then=("Stop",)) for turn in row.turns)
+    turns = tuple(replace(turn, then=("Stop",)) for turn in first(row, *before).turns)
     return replace(row, turns=turns, shown=shown, within_ms=within_ms)
 
 

@@ -65,6 +65,12 @@ def test_an_exercise_may_train_on_the_cpu(tmp_path: Path) -> None:
     assert said(tmp_path, exercise) == ["lesson 04: no cell was seen to train"]
 
 
+def test_a_cell_about_the_cpu_may_train_there(tmp_path: Path) -> None:
+    on_purpose = {"source": "net = deepcopy(small).to(HOST)\nfit(net)", "devices": ["cpu"], "kernels": 0}
+    assert gpuproof.violations(lessons(tmp_path, [START, {}, on_purpose]), {"04": 3}) == []
+    assert said(tmp_path, on_purpose | {"source": "fit(net.to(GHOST))"}) != []
+
+
 @pytest.mark.parametrize("source", ["spot_check(model)", "fit(net)  # as in check(…)", 'print(check("04.1", fit))'])
 def test_no_other_cell_is_an_exercise(tmp_path: Path, source: str) -> None:
     cell = {"source": source, "devices": ["cpu"], "kernels": 0}

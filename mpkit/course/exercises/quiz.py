@@ -112,7 +112,7 @@ class Quiz(Panel):
             markup.card(_heading(number, item) + _folded(item, self.choices[number].value))
             for number, item in enumerate(self.items)
         ]
-        return "".join(cards) + markup.escape(self.score.value and self.summary())
+        return "".join([*cards, self.score.value])
 
 
 def _heading(number: int, item: Item) -> str:
