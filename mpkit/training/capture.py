@@ -55,7 +55,7 @@ class CapturedStep:
             self.graph = torch.cuda.CUDAGraph()
             for generator in _generators(work.optimizer):
                 self.graph.register_generator_state(generator)
-            with _intact_generator(), torch.cuda.graph(self.graph, stream=side):
+            with _intact_generator(), _own_workspace(), torch.cuda.graph(self.graph, stream=side):
                 self.numbers = work(self.inputs, self.targets).numbers
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -88,6 +88,20 @@ class CapturedStep:
 def _side_stream(_device: int) -> torch.cuda.Stream:
     """One for all captures: cuBLAS keeps a workspace for each stream that it has worked in, 32 MiB on a large GPU."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _own_workspace() -> Iterator[None]:
+    """Inside, cuBLAS takes a workspace out of the graph's own memory, which lives as long as the graph.
+
+    One that it had before could be freed by others under a graph that writes to it: torch.compile's own graphs free all
+    of them before and after each recording, in this way too (torch/_inductor/cudagraph_trees.py, clear_cublas_manager).
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 @contextmanager

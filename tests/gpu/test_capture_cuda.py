@@ -339,8 +339,61 @@ def test_a_schedule_under_auto_goes_on_without_a_graph() -> None:
     assert training.uncaptured_because.startswith("lr changed, but the graph has the old number in it")
 
 
+def halves(disturb: Callable[[], object]) -> list[float]:
+    """The losses of a captured run that is disturbed half-way."""
+    training = run(capture=True, steps=40)
+    first = [next(training).loss for _ in range(20)]
+    disturb()
+    return first + [record.loss for record in training]
+
+
+def overwrite_free_memory() -> None:
+    torch.cuda.empty_cache()
+    junk = [torch.full((2**22,), float("nan"), device="cuda") for _ in range(64)]
+    torch.cuda.synchronize()
+    del junk
+
+
+def test_workspaces_of_cublas_may_be_freed_beside_a_graph() -> None:
+    def free() -> None:
+        torch._C._cuda_clearCublasWorkspaces()
+        overwrite_free_memory()
+
+    assert halves(free) == halves(lambda: None)
+
+
+def test_graphs_of_torch_compile_may_come_between_and_after() -> None:
+    """They free the workspaces, and a second captured run has graphs beside them."""
+
+    def train_compiled() -> None:
+        torch._dynamo.reset()
+        model = MLP(seeds=[0]).cuda()
+        forward: Any = torch.compile(model, mode="reduce-overhead")
+        optimizer, data = sgd(model), FixedSize()
+        for step in range(12):
+            torch.compiler.cudagraph_mark_step_begin()
+            inputs, targets = data.batch(step)
+            model.loss(forward(inputs), targets).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        overwrite_free_memory()
+
+    undisturbed = halves(lambda: None)
+    assert halves(train_compiled) == undisturbed
+    assert halves(lambda: None) == undisturbed
+
+
+def test_a_graph_outlives_one_that_was_captured_before() -> None:
+    """None works in the memory of another."""
+    first, second = run(capture=True, steps=40), run(capture=True, steps=40)
+    losses = [(next(first).loss, next(second).loss)[1] for _ in range(20)]
+    del first
+    gc.collect()
+    overwrite_free_memory()
+    assert losses + [record.loss for record in second] == halves(lambda: None)
+
+
 def test_captures_leave_no_memory_behind() -> None:
-    """Beyond one workspace of cuBLAS, which stays for the next."""
     list(run(capture=True, steps=3))
     gc.collect()
     before = torch.cuda.memory_allocated()
