@@ -339,58 +339,62 @@ def test_a_schedule_under_auto_goes_on_without_a_graph() -> None:
     assert training.uncaptured_because.startswith("lr changed, but the graph has the old number in it")
 
 
-def halves(disturb: Callable[[], object]) -> list[float]:
-    """The losses of a captured run that is disturbed half-way."""
-    training = run(capture=True, steps=40)
-    first = [next(training).loss for _ in range(20)]
-    disturb()
-    return first + [record.loss for record in training]
+class Long:
+    """Sums over 65,536 products, which cuBLAS splits, and whose parts it keeps in a workspace."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator("cuda").manual_seed(3)
+        self.inputs = torch.randn(32, 2**16, generator=draw, device="cuda")
+        self.targets = torch.randint(0, 10, (32,), generator=draw, device="cuda")
+
+    def captured(self) -> CapturedStep:
+        torch.manual_seed(7)
+        model = nn.Linear(2**16, 64).cuda()
+        policy, scaler = Policy.preset("fp16-mixed"), LossScaler(DynamicScale())
+        step = TrainStep(model, sgd(model), policy, scaler, nn.functional.cross_entropy, "native")
+        return CapturedStep(step, self.inputs, self.targets)
+
+    def train(self, step: CapturedStep) -> list[list[float]]:
+        return [step(self.inputs, self.targets).tolist() for _ in range(5)]
 
 
-def overwrite_free_memory() -> None:
-    torch.cuda.empty_cache()
-    junk = [torch.full((2**22,), float("nan"), device="cuda") for _ in range(64)]
-    torch.cuda.synchronize()
-    del junk
+def free_all_workspaces() -> None:
+    torch._C._cuda_clearCublasWorkspaces()
 
 
-def test_workspaces_of_cublas_may_be_freed_beside_a_graph() -> None:
-    def free() -> None:
-        torch._C._cuda_clearCublasWorkspaces()
-        overwrite_free_memory()
-
-    assert halves(free) == halves(lambda: None)
-
-
-def test_graphs_of_torch_compile_may_come_between_and_after() -> None:
-    """They free the workspaces, and a second captured run has graphs beside them."""
-
-    def train_compiled() -> None:
-        torch._dynamo.reset()
-        model = MLP(seeds=[0]).cuda()
-        forward: Any = torch.compile(model, mode="reduce-overhead")
-        optimizer, data = sgd(model), FixedSize()
-        for step in range(12):
-            torch.compiler.cudagraph_mark_step_begin()
-            inputs, targets = data.batch(step)
-            model.loss(forward(inputs), targets).sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        overwrite_free_memory()
-
-    undisturbed = halves(lambda: None)
-    assert halves(train_compiled) == undisturbed
-    assert halves(lambda: None) == undisturbed
+def train_with_graphs_of_torch_compile() -> None:
+    torch._dynamo.reset()
+    model, data = MLP(seeds=[0]).cuda(), FixedSize()
+    forward: Any = torch.compile(model, mode="reduce-overhead")
+    for step in range(12):
+        torch.compiler.cudagraph_mark_step_begin()
+        inputs, targets = data.batch(step)
+        model.loss(forward(inputs), targets).sum().backward()
+        model.zero_grad()
 
 
-def test_a_graph_outlives_one_that_was_captured_before() -> None:
-    """None works in the memory of another."""
-    first, second = run(capture=True, steps=40), run(capture=True, steps=40)
-    losses = [(next(first).loss, next(second).loss)[1] for _ in range(20)]
-    del first
+def capture_another_and_drop_it() -> None:
+    Long().captured()
     gc.collect()
-    overwrite_free_memory()
-    assert losses + [record.loss for record in second] == halves(lambda: None)
+
+
+@pytest.mark.parametrize("disturb", [
+    free_all_workspaces, train_with_graphs_of_torch_compile, capture_another_and_drop_it
+])  # fmt: skip
+@pytest.mark.parametrize("one_before", [False, True])
+def test_a_graph_writes_to_no_memory_that_others_may_free(disturb: Callable[[], None], one_before: bool) -> None:
+    """What cuBLAS works in is the graph's own: whoever takes the memory that is free then keeps what is in it."""
+    data = Long()
+    undisturbed = data.train(data.captured())
+    earlier = data.captured() if one_before else None
+    captured = data.captured()
+    del earlier
+    gc.collect()
+    disturb()
+    torch.cuda.empty_cache()
+    others = [torch.zeros(2**23, device="cuda") for _ in range(64)]
+    assert data.train(captured) == undisturbed
+    assert not any(bool(other.any()) for other in others)
 
 
 def test_captures_leave_no_memory_behind() -> None:
