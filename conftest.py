@@ -25,4 +25,5 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPKIT_HOME", str(Path(item.config.stash[HOMES].name) / item.path.stem))
+        patch.setenv("MPKIT_STRICT", "1")  # a panel's error is the cell's, and so is a picture whose words are cut
         return (yield)

@@ -18,7 +18,7 @@ RED, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
 @pytest.fixture
 def plain() -> tuple[Canvas, Axes]:
     """A canvas of 200 x 100 pixels that one axes fills: data (0, 0) is the lower left corner, (20, 10) the other."""
-    canvas = Canvas((200, 100), colors=(RED, BLUE, GREEN))
+    canvas = Canvas((200, 100), colors=(RED, BLUE, GREEN), density=1)
     with look():
         axes = canvas.figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -80,7 +80,7 @@ def test_a_mark_sits_on_its_point(plain: tuple[Canvas, Axes]) -> None:
 
 
 def test_shapes_find_their_place_on_logarithmic_axes() -> None:
-    canvas = Canvas((200, 100), [RED, GREEN])
+    canvas = Canvas((200, 100), [RED, GREEN], density=1)
     axes = canvas.figure.add_axes((0, 0, 1, 1), xlim=(1, 100), ylim=(1, 100), xscale="log", yscale="log")
     axes.set_axis_off()
     canvas.freeze()
@@ -174,7 +174,7 @@ def test_words_look_the_same_wherever_they_were_drawn_first(plain: tuple[Canvas,
 
 
 def test_ticks_stand_outside_the_axes_at_their_coordinates() -> None:
-    canvas = Canvas((200, 100), colors=(INK, EDGE))
+    canvas = Canvas((200, 100), colors=(INK, EDGE), density=1)
     with look():
         axes = canvas.figure.add_axes((0.25, 0.4, 0.7, 0.5), xlim=(0, 10), ylim=(0, 5))
         axes.set_axis_off()
@@ -207,3 +207,24 @@ def test_words_that_would_be_cut_are_written_smaller(plain: tuple[Canvas, Axes])
     assert sizes[0] == 20
     assert font(sizes[1]).getlength(frame._words[1][1]) <= 190 < font(sizes[1] + 1).getlength(frame._words[1][1])
     assert sizes[2] == SMALLEST, "smaller than that it could not be read"
+
+
+def test_a_denser_picture_is_the_same_picture() -> None:
+    """Each pixel of the page is the mean of its dots, but for the edges of words and lines, which the dots sharpen."""
+    seen = []
+    for density in (1, 2):
+        canvas = Canvas((200, 100), [RED, BLUE, GREEN], density)
+        with look():
+            axes = canvas.figure.add_axes((0.1, 0.1, 0.8, 0.8), xlim=(0, 20), ylim=(0, 10))
+            axes.set_axis_off()
+            canvas.freeze()
+        frame = canvas.frame()
+        frame.polygon(axes, [(2, 2), (8, 2), (8, 8), (2, 8)], BLUE)
+        frame.line(axes, [(10, 1), (18, 9)], RED, width=3, dash=(0, (5, 2)))
+        frame.marks(axes, [(14, 2)], "s", GREEN, size=12)
+        frame.ticks(axes, "x", {5.0: "5"}, size=12)
+        frame.text((10, 5), "words", size=14, axes=axes)
+        dots = np.asarray(frame.image()).astype(float)
+        seen.append(dots.reshape(100, density, 200, density, 3).mean(axis=(1, 3)))
+    assert np.abs(seen[0] - seen[1]).mean() < 3
+    assert np.abs(seen[0] - 255).mean() > 10, "something was drawn"

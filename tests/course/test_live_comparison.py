@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from PIL import Image
+from harness.pictures import page_size
 
 from mpkit import Policy, StepRecord
 from mpkit.course.panels import live_comparison
@@ -58,7 +57,7 @@ def test_it_shows_itself_follows_and_returns_the_results(displayed: list[Any]) -
     assert shown.bar.layout.display == "none"
     png = shown.png()
     assert png is not None
-    assert Image.open(io.BytesIO(png)).size == (1040, 440)
+    assert page_size(png) == (1040, 440)
 
 
 def test_the_picture_and_the_bar_move_while_it_trains(displayed: list[Any]) -> None:

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from harness.pictures import page_pixels, page_size
 from matplotlib import rc_params_from_file, rcParams
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -185,8 +186,8 @@ def test_a_picture_needs_alt_text_and_has_a_plain_text_that_never_changes() -> N
     picture = StillPicture(Figure(figsize=(2, 1)), "an empty frame")
     data, metadata = picture._repr_mimebundle_()
     assert data["text/plain"] == repr(picture) == "picture"
-    assert metadata["image/png"]["alt"] == "an empty frame"
-    assert Image.open(io.BytesIO(picture.png())).size == (200, 100)
+    assert metadata["image/png"] == {"alt": "an empty frame", "width": 200, "height": 100}
+    assert Image.open(io.BytesIO(picture.png())).size == (400, 200), "sharp on a screen with two dots a pixel"
 
 
 # ---- histograms under a window ----
@@ -213,8 +214,7 @@ def shown(
     figure: GradientHistogramFigure, view: WhatIf, words: str = "", drawn: Histograms | None = None
 ) -> np.ndarray:
     """The pixels, (height, width, RGB)."""
-    png = figure.show(view, drawn or of(*known_layers()), words, words).png()
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return page_pixels(figure.show(view, drawn or of(*known_layers()), words, words).png())
 
 
 def rgb(color: str) -> list[int]:
@@ -223,18 +223,16 @@ def rgb(color: str) -> list[int]:
 
 def at(figure: GradientHistogramFigure, log2_value: float, height: float) -> tuple[int, int]:
     """Row and column of a point of the axes."""
-    x, y = figure.axes.transData.transform((log2_value, height))
-    return SIZE[1] - int(y), int(x)
+    x, y = figure.canvas.place(figure.axes, (log2_value, height))
+    return int(y), int(x)
 
 
 def test_the_png_is_valid_and_has_its_size() -> None:
     figure, view = view_of(0)
     png = figure.show(view, of(*known_layers()), "title", "subtitle").png()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    image = Image.open(io.BytesIO(png))
-    image.load()
-    assert (image.format, image.size) == ("PNG", SIZE)
-    assert len(png) < 120_000
+    assert page_size(png) == SIZE
+    assert len(png) < 200_000
 
 
 def test_zones_have_exactly_their_colours_at_the_format_s_edges() -> None:

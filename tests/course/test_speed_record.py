@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from harness.pictures import page_size
 
 from mpkit.course.lesson_07.memory import KINDS, ledger, saved_bytes
 from mpkit.course.lesson_07.memory_ledger import RATIOS, SIZES, MemoryLedgerPanel
@@ -137,7 +136,7 @@ def test_every_size_and_preset_of_the_speed_lab() -> None:
     for name, size in PRESETS.items():
         panel.presets[name].click()
         assert (panel.size, panel.case) == (size, "products")
-    assert Image.open(io.BytesIO(panel.png())).size == (1040, 470)
+    assert page_size(panel.png()) == (1040, 470)
     assert "no multiple of 8" in headline(panel.record, 4095)
     assert "too small to keep the GPU busy" in headline(panel.record, 64)
     # The ranges of FP16 and FP32 overlap at 64, and not at 4,096.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from harness.pictures import page_size
 
 import mpkit
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat
@@ -318,7 +317,7 @@ def test_the_words_on_the_stretch_are_inside_the_picture(
     def text(self: Frame, place: Any, words: str, *rest: Any, **named: Any) -> None:
         if words.startswith("everything in here"):
             _, size, bold, anchor, axes = rest
-            right = axes.transData.transform(place)[0]
+            right = self.place(axes, place)[0]
             shown.append((right - font(size, bold).getlength(words), right))
             assert anchor[0] == "r"
 
@@ -357,8 +356,7 @@ def test_the_picture_and_the_words_follow_every_control(panel: NumberLinePanel) 
         assert panel.summary() in panel.words.value
         seen.add(panel.png())
     assert len(seen) == 7, "seven settings, seven pictures"
-    image = Image.open(io.BytesIO(panel.png()))
-    assert (image.format, image.size) == ("PNG", SIZE)
+    assert page_size(panel.png()) == SIZE
     panel.presets["Adam's step"].click()
     panel.keeper = "nearest"
     assert panel.png() in seen, "back at the start, the same picture"

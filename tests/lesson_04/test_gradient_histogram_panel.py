@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from harness.pictures import page_size
 
 from mpkit import BF16, E4M3, E5M2, FP16, FP32, FloatFormat, tally
 from mpkit.course import markup
@@ -152,8 +151,7 @@ def test_the_picture_and_the_words_follow_every_control(panel: GradientHistogram
         assert markup.escape(describe(panel.view)) in panel.words.value
         seen.add(panel.png())
     assert len(seen) == 6, "six settings, six pictures"
-    image = Image.open(io.BytesIO(panel.png()))
-    assert (image.format, image.size) == ("PNG", SIZE)
+    assert page_size(panel.png()) == SIZE
     panel.log2_scale, panel.step, panel.format = 0, 60, FP16
     assert panel.png() in seen, "back at the start, the same picture"
 
@@ -198,7 +196,7 @@ def test_the_stored_twin(panel: GradientHistogramPanel) -> None:
     data, metadata = panel._repr_mimebundle_()
     assert data["text/plain"] == panel.summary() == describe(panel.view)
     assert base64.b64decode(data["image/png"]) == panel.png()
-    assert metadata["image/png"] == {"alt": panel.alt()}
+    assert metadata["image/png"] == {"alt": panel.alt(), "width": SIZE[0], "height": SIZE[1]}
     assert "text/html" not in data
 
 

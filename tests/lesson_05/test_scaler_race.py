@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from harness.pictures import page_size
 
 from mpkit.course.lesson_05.rule_choice import ABOUT, BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS
 from mpkit.course.lesson_05.rule_race import Lap, race
@@ -57,8 +56,7 @@ def test_every_trace_and_rule_draws(panel: ScalerRacePanel, history: str) -> Non
     for start in range(0, len(names), MOST):
         panel.rules = names[start : start + MOST]
         assert set(panel.laps) == set(names[start : start + MOST])
-        image = Image.open(io.BytesIO(panel.png()))
-        assert image.size == (1040, 560)
+        assert page_size(panel.png()) == (1040, 560)
         pictures.add(panel.png())
         assert all(name in panel.alt() for name in panel.laps)
         assert panel.summary().count("\n") == len(panel.laps)

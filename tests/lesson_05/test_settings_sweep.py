@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from harness.pictures import page_size
 from harness.turns import nothing_goes_on, until
-from PIL import Image
 
 from mpkit.course import markup
 from mpkit.course.lesson_05 import settings_sweep
@@ -42,7 +41,7 @@ def test_every_control_changes_the_picture() -> None:
         assert getattr(panel, name) == value
         seen.add(panel.png())
     assert len(seen) == 2 + len(RUNS)
-    assert Image.open(io.BytesIO(panel.png())).size == SIZE
+    assert page_size(panel.png()) == SIZE
 
 
 def lap(lost: int, flushed: float, steps: int = 1000) -> Lap:

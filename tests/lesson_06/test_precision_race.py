@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 
 import numpy as np
 import pytest
+from harness.pictures import page_size
 from harness.turns import nothing_goes_on, started_and_paused, until
-from PIL import Image
 
 from mpkit.course.lesson_06.precision_race import PrecisionRacePanel
 from mpkit.course.lesson_06.precision_race_picture import LOOK, SIZE, SMOOTH, _smooth
@@ -23,7 +22,7 @@ def panel(monkeypatch: pytest.MonkeyPatch) -> PrecisionRacePanel:
 
 def test_before_and_after_a_race(panel: PrecisionRacePanel) -> None:
     empty = panel.png()
-    assert Image.open(io.BytesIO(empty)).size == SIZE
+    assert page_size(empty) == SIZE
     assert repr(panel) == "Nobody has started yet: press Start"
     assert panel.run_to_end(steps=60) is panel
     found = "tiny loss, 60 steps, against FP32. level: FP16, dynamic, BF16; stuck: FP16, no scaling."

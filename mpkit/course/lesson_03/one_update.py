@@ -30,7 +30,7 @@ class OneUpdate:
         self.color = LOOK[keeper][0]
         zoom = max(1.0, landing.share / (AHEAD - 0.7))
         self.unit = landing.gap * 2.0 ** math.ceil(math.log2(zoom))
-        self.pixels = axes.bbox.width / (AHEAD + BEHIND)  # a unit of the axis
+        self.pixels = frame.place(axes, (1, 0))[0] - frame.place(axes, (0, 0))[0]  # a unit of the axis
 
     def draw(self) -> None:
         """Everything, from the back to the front."""

@@ -65,7 +65,7 @@ class GradientHistogramFigure:
 
     def _write_row(self, frame: Frame, row: int, view: WhatIf) -> None:
         report, cosine = view.layers[row], view.cosines[row]
-        y = SIZE[1] - self.axes.transData.transform((0.0, 0.3 - row))[1]
+        y = self.canvas.place(self.axes, (0.0, 0.3 - row))[1]
         shares = (report.flushed, report.subnormal, report.overflowed + report.nonfinite)
         for zone, share, x in zip(ZONES, shares, COLUMN_X, strict=False):
             color = ZONE_TEXT[zone] if share >= 0.0005 else FAINT

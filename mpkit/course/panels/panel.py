@@ -12,6 +12,7 @@ import traitlets
 
 from mpkit.course import markup
 from mpkit.course.panels.twin import WIDGET_VIEW, Bundle, Twins
+from mpkit.course.pictures.still import about_png
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,7 +106,7 @@ class Panel:
                 data["text/html"] = html
             if png := self.png():
                 data["image/png"] = base64.b64encode(png).decode("ascii")
-                metadata["image/png"] = {"alt": self.alt()}
+                metadata["image/png"] = about_png(png, self.alt())
         except Exception as error:  # a broken picture must not take the live widget down with it
             _tell(self, error)
         return data, metadata

@@ -24,7 +24,7 @@ from matplotlib.transforms import Affine2D, IdentityTransform
 from PIL import Image, ImageDraw, ImageFont
 
 from mpkit.course.pictures.palette import levels, palette
-from mpkit.course.pictures.style import EDGE, INK
+from mpkit.course.pictures.style import DENSITY, EDGE, INK
 
 Points = Sequence[tuple[float, float]] | np.ndarray
 TICK = 5  # pixels: as long as matplotlib's own, and as far from the label
@@ -38,13 +38,14 @@ class Canvas:
     """A figure to draw the still part on; then `freeze` it and ask for frames.
 
     Args:
-        size: width and height in pixels.
+        size: width and height on the page, in pixels. All places and sizes are given in those.
         colors: hex colours that frames use. They come out exactly, all others as the nearest of a palette.
+        density: dots of the picture for one of those pixels, along each side.
     """
 
-    def __init__(self, size: tuple[int, int], colors: Sequence[str] = ()) -> None:
-        self.size, self.colors = size, tuple(colors)
-        self.figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
+    def __init__(self, size: tuple[int, int], colors: Sequence[str] = (), density: int = DENSITY) -> None:
+        self.size, self.colors, self.density = size, tuple(colors), density
+        self.figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100 * density)
         self.agg = FigureCanvasAgg(self.figure)
         self.palette: Image.Image | None = None
         self._still: Any = None
@@ -57,7 +58,13 @@ class Canvas:
 
     def image(self) -> Image.Image:
         """What is drawn now, in true colour."""
-        return Image.frombytes("RGB", self.size, bytes(self.agg.buffer_rgba()), "raw", "RGBX")
+        dots = (self.size[0] * self.density, self.size[1] * self.density)
+        return Image.frombytes("RGB", dots, bytes(self.agg.buffer_rgba()), "raw", "RGBX")
+
+    def place(self, axes: Axes, point: tuple[float, float]) -> tuple[float, float]:
+        """Where data coordinates of an axes lie, in pixels from the upper left corner."""
+        x, y = axes.transData.transform(point) / self.density
+        return float(x), self.size[1] - float(y)
 
     def frame(self) -> Frame:
         """A fresh copy of the still part to draw on. It takes the place of the last frame.
@@ -75,7 +82,8 @@ class Frame:
     """One state of a canvas. Shapes take data coordinates of an axes and are clipped to it; words lie above them."""
 
     def __init__(self, canvas: Canvas) -> None:
-        self._canvas, self._renderer = canvas, canvas.agg.get_renderer()
+        self._canvas, self._renderer, self._density = canvas, canvas.agg.get_renderer(), canvas.density
+        self.place = canvas.place
         self._words: list[tuple[tuple[float, float], str, str, int, bool, str]] = []
 
     def polygon(self, axes: Axes, points: Points, fill: str, edge: str | None = None, width: float = 1.0) -> None:
@@ -89,10 +97,10 @@ class Frame:
     def marks(self, axes: Axes, points: Points, marker: str, color: str, size: float = 8.0, edge: str = INK) -> None:
         """One `marker` (matplotlib's letters) of `size` pixels at each of `points` (n, 2)."""
         style = MarkerStyle(marker)
-        shape = style.get_transform() + Affine2D().scale(size)
+        shape = style.get_transform() + Affine2D().scale(size * self._density)
         gc = self._pen(axes, 1.0, edge)
         face = _rgb(color) if style.is_filled() else None
-        path = Path(_pixels(axes, points))
+        path = Path(self._dots(axes, points))
         self._renderer.draw_markers(gc, style.get_path(), shape, path, IdentityTransform(), face)
         gc.restore()
 
@@ -100,13 +108,11 @@ class Frame:
         """Marks and their labels below (`side` "x") or left of ("y") an axes, by data coordinate."""
         for value, words in labels.items():
             point = (value, axes.get_ylim()[0]) if side == "x" else (axes.get_xlim()[0], value)
-            x, y = axes.transData.transform(point)
-            end = (x, y - TICK) if side == "x" else (x - TICK, y)
-            self._path(None, [(x, y), end], 1.1, EDGE)
-            place = (
-                (x, self._canvas.size[1] - y + 2 * TICK) if side == "x" else (x - 2 * TICK, self._canvas.size[1] - y)
-            )
-            self.text((float(place[0]), float(place[1])), words, INK, size, anchor="mt" if side == "x" else "rm")
+            x, y = self.place(axes, point)
+            right, down = (0, TICK) if side == "x" else (-TICK, 0)
+            self._path(None, [(x, y), (x + right, y + down)], 1.1, EDGE)
+            place = (x + 2 * right, y + 2 * down)
+            self.text(place, words, INK, size, anchor="mt" if side == "x" else "rm")
 
     def text(
         self, place: tuple[float, float], words: str, color: str = INK, size: int = 15, bold: bool = False,
@@ -118,18 +124,18 @@ class Frame:
         Lines of one text are centred. Words that would be cut at the right edge are written smaller.
         """
         if axes is not None:
-            x, y = axes.transData.transform(place)
-            place = (float(x), self._canvas.size[1] - float(y))
+            place = self.place(axes, place)
         if anchor[0] == "l":
             size = _fitting(words, size, bold, self._canvas.size[0] - place[0])
         self._words.append((place, words, color, size, bold, anchor))
 
     def image(self) -> Image.Image:
         """The frame in true colour."""
-        image = self._canvas.image()
+        image, density = self._canvas.image(), self._density
         for (x, y), words, color, size, bold, anchor in self._words:
+            x, y = x * density, y * density
             left, top = math.floor(x), math.floor(y)
-            shape, at = _stencil(words, size, bold, anchor, round(x - left, 2), round(y - top, 2))
+            shape, at = _stencil(words, size * density, bold, anchor, round(x - left, 2), round(y - top, 2))
             image.paste(color, (left + at[0], top + at[1]), shape)
         return image
 
@@ -143,8 +149,8 @@ class Frame:
     def _path(
         self, axes: Axes | None, points: Points, width: float, color: str, fill: str | None = None, dash: Dash = "-"
     ) -> None:
-        """Without axes, the points are pixels from the lower left corner."""
-        points = _pixels(axes, points)
+        """Without axes, the points are pixels from the upper left corner."""
+        points = self._dots(axes, points)
         gc = self._pen(axes, width, color)
         if not isinstance(dash, str):
             gc.set_dashes(dash[0] * width * POINTS, [part * width * POINTS for part in dash[1]])
@@ -152,6 +158,13 @@ class Frame:
             points = np.vstack([points, points[:1]])
         self._renderer.draw_path(gc, Path(points), IdentityTransform(), None if fill is None else _rgb(fill))
         gc.restore()
+
+    def _dots(self, axes: Axes | None, points: Points) -> np.ndarray:
+        """Of the file, from the lower left corner, as the renderer counts; it alone knows no logarithmic axes."""
+        points = np.asarray(points, dtype=float).reshape(-1, 2)
+        if axes:
+            return np.asarray(axes.transData.transform(points))
+        return (points * (1, -1) + (0, self._canvas.size[1])) * self._density
 
     def _pen(self, axes: Axes | None, width: float, color: str) -> Any:
         gc = self._renderer.new_gc()
@@ -161,12 +174,6 @@ class Frame:
         if axes:
             gc.set_clip_rectangle(axes.bbox)
         return gc
-
-
-def _pixels(axes: Axes | None, points: Points) -> np.ndarray:
-    """From data coordinates: the renderer alone knows no logarithmic axes."""
-    points = np.asarray(points, dtype=float).reshape(-1, 2)
-    return np.asarray(axes.transData.transform(points)) if axes else points
 
 
 def _rgb(color: str) -> tuple[float, ...]:

@@ -24,6 +24,7 @@ WEIGHT = "#222222"
 ZONE = {"flushed": "#F8E3D4", "subnormal": "#FAF0D2", "normal": "#FFFFFF", "overflow": "#E6D3DF"}
 ZONE_TEXT = {"flushed": "#9A3B00", "subnormal": "#7A5900", "normal": "#333333", "overflow": "#6B1D52"}
 
+DENSITY = 2  # dots of a picture for a pixel of the page, along each side: screens of today have two
 SHEET = Path(__file__).with_name("mpkit.mplstyle")  # type sizes and what else matplotlib itself decides
 
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
