@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from mpkit.course import markup
 
+# How the article's claim comes off → the accent of the card. What is not decided is plain.
+ARTICLE = {"holds": "good", "holds in part": "note", "does not hold": "bad"}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -18,6 +21,7 @@ class Verdict:
     conclusion: str
     evidence: Mapping[str, bool]
     controls: Mapping[str, bool] = field(default_factory=dict)
+    article: str = "holds"
 
     @property
     def holds(self) -> bool:
@@ -29,8 +33,12 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<li style='list-style:none'>{markup.escape(row)}</li>" for row in self._rows())
-        inner = f"<b>{markup.escape(self._headline())}</b><ul style='margin:2px 0;padding-left:8px'>{rows}</ul>"
-        return markup.card(inner, "good" if self.holds else "bad")
+        stands = f"the article's claim {self.article}" if self.holds else "open"
+        inner = (
+            f"<b>{markup.escape(self._headline())}</b> <span style='color:{markup.FAINT}'>({stands})</span>"
+            f"<ul style='margin:2px 0;padding-left:8px'>{rows}</ul>"
+        )
+        return markup.card(inner, ARTICLE[self.article] if self.holds else "plain")
 
     def _rows(self) -> list[str]:
         evidence = [f"{'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
@@ -42,8 +50,9 @@ class Verdict:
 
 
 def verdict(
-    claim: str, conclusion: str, evidence: Mapping[str, bool], controls: Mapping[str, bool] | None = None
-) -> Verdict:
+    claim: str, conclusion: str, evidence: Mapping[str, bool], controls: Mapping[str, bool] | None = None, *,
+    article: str,
+) -> Verdict:  # fmt: skip
     """Judge a claim such as "C05".
 
     Args:
@@ -52,15 +61,20 @@ def verdict(
         evidence: sentence → whether it was measured to be so.
         controls: a bad run and the test that it must fail → whether it failed. "Equal", "within" and "as good as" need
             one.
+        article: how its claim comes off if so: "holds", "holds in part" or "does not hold". The card has that colour.
 
     Raises:
-        ValueError: there is no evidence.
+        ValueError: there is no evidence, or no such `article`.
         TypeError: something is neither True nor False.
     """
     if not evidence:
         raise ValueError(f"a verdict on {claim} needs evidence: pass what was measured, sentence → True or False.")
+    if article not in ARTICLE:
+        raise ValueError(
+            f"a verdict on {claim} needs article= one of {', '.join(map(repr, ARTICLE))}, not {article!r}."
+        )
     for what, found in [*evidence.items(), *(controls or {}).items()]:
         if "bool" not in str(getattr(found, "dtype", type(found).__name__)):
             raise TypeError(f"a verdict on {claim} needs True or False, but {found!r} came for: {what}.")
     plain = [{what: bool(found) for what, found in rows.items()} for rows in (evidence, controls or {})]
-    return Verdict(claim, conclusion, *plain)
+    return Verdict(claim, conclusion, *plain, article)
