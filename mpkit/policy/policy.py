@@ -87,6 +87,7 @@ class Policy:
     def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Application:
         """Run `model` under this policy inside the with block.
 
+        What comes back can be entered again and again, as a `torch.autocast`; so a script may make it once.
         Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it. With
         activation checkpointing the backward pass belongs inside too; natively that works for FP32 and what autocast
         does (fp16-mixed, bf16-mixed). An apply inside another one, or inside torch.autocast, replaces it there.
@@ -107,7 +108,8 @@ class Policy:
             NotImplementedError: in the forward pass, a layer that hides its matrix products (nn.MultiheadAttention,
                 nn.LSTM and its like).
         """
-        return Application(self.running(model, self.require(model, engine, meter), meter))
+        self.require(model, engine, meter)
+        return Application(lambda: self.running(model, self.require(model, engine, meter), meter))
 
     def require(self, model: nn.Module, engine: str, meter: Meter | None = None) -> str:
         """The checks of `apply` and its errors; returns "emulated" or "native"."""
@@ -159,14 +161,16 @@ class Policy:
 
 
 def _require_plain_float32(model: nn.Module) -> None:
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-    for name, p in model.named_parameters():
-        if p.dtype != torch.float32:
-            raise TypeError(
-                f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() first; "
-                'the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
-            )
+    for path, module in model.named_modules():  # one walk: every entrance of a block makes it
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
+        for name, p in module._parameters.items():
+            if p is not None and p.dtype != torch.float32:
+                raise TypeError(
+                    f"parameter {path}{'.' * bool(path)}{name} is {p.dtype}; a policy starts from float32 parameters. "
+                    "Call model.float() first; the policy decides what is rounded (for 16-bit weights: "
+                    'Policy.preset("fp16-true")).'
+                )
 
 
 PRESETS: dict[str, Policy] = {
