@@ -15,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from mpkit.casting import EXACT_IN_TORCH, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
+from mpkit.policy.layers import LAYERS
 from mpkit.policy.meter import Meter
-from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
+from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, WIDE, is_in_place
 from mpkit.trees import map_tensors, tensors_in
 
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
@@ -63,13 +64,12 @@ class Emulation(TorchFunctionMode):
                 return _backward(*args, **given)
         if self.paused or self.shadowed or func in (cast, fake_cast):  # a cast of the user's own says what it wants
             return func(*args, **kwargs)
-        if name in OPAQUE:
-            raise NotImplementedError(
-                f"{name} hides its matrix products from emulation, so their rounding would be missing; "
-                "write the layer with torch.nn.Linear, matmul or scaled_dot_product_attention."
-            )
+        stored = self.forward.bits == 16
+        if name in LAYERS:
+            args = self._round_all(args, True) if stored and name in MATRIX else args
+            with self:  # stay active: its operations come by here
+                return LAYERS[name](*args, **kwargs)
         if name in MATRIX:
-            stored = self.forward.bits == 16
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
         # Not in place: rounding makes a copy, and a change of that would be lost.
         if self.everywhere and self.in_forward and not name.startswith("__get") and not is_in_place(name, kwargs):
@@ -142,7 +142,8 @@ class Emulation(TorchFunctionMode):
     def _low(self, x: Tensor, stored: bool) -> Tensor:
         if not x.is_floating_point() or is_low(x, self.forward):
             return x
-        return self._round(x, self.forward, self.backward if stored else None)
+        rounded = self._round(x, self.forward, self.backward if stored else None)
+        return _mark(rounded, self.forward) if stored else rounded
 
     def _round(self, x: Tensor, forward: FloatFormat | None, backward: FloatFormat | None) -> Tensor:
         backward = None if backward == FP32 else backward

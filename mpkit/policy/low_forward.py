@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from mpkit.policy.operations import MATRIX, OPAQUE
+from mpkit.policy.layers import LAYERS
+from mpkit.policy.operations import MATRIX
 from mpkit.policy.unmultiplied import ONCE, Unmultiplied
 
 
@@ -33,11 +34,9 @@ class LowForward(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self.shadowed:
             return func(*args, **kwargs)
-        if name in OPAQUE:
-            raise NotImplementedError(
-                f"{name} hides its matrix products; write the layer with torch.nn.Linear, matmul or "
-                "scaled_dot_product_attention."
-            )
+        if name in LAYERS:
+            with self:  # stay active: its operations come by here
+                return LAYERS[name](*args, **kwargs)
         if name not in MATRIX or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))

@@ -7,7 +7,8 @@ MATRIX = frozenset(
     "linear linalg_vecdot linalg_matrix_power conv_tbc matmul __matmul__ __rmatmul__ mm bmm mv addmm "
     "addmv addr addbmm baddbmm einsum chain_matmul "
     "linalg_matmul linalg_multi_dot conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-    "scaled_dot_product_attention prelu".split()
+    "scaled_dot_product_attention prelu "
+    "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
 )
 # Where one of these takes an operand that is added, not multiplied; tensor cores add in FP32.
 ADDED = {"linear": 2, "addmm": 0, "addmv": 0, "addr": 0, "addbmm": 0, "baddbmm": 0}
@@ -22,9 +23,6 @@ WIDE = frozenset(
     "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss soft_margin_loss triplet_margin_loss".split()
 )
 FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32, result in the input's format
-OPAQUE = frozenset(
-    "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
-)
 
 
 def is_in_place(name: str, kwargs: dict[str, Any]) -> bool:

@@ -91,6 +91,7 @@ class Policy:
         Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it. With
         activation checkpointing the backward pass belongs inside too; natively that works for FP32 and what autocast
         does (fp16-mixed, bf16-mixed). An apply inside another one, or inside torch.autocast, replaces it there.
+        nn.MultiheadAttention, nn.LSTM and its like run written out in matrix products, which takes longer.
         Buffers and optimizer state stay FP32, gradients are unscaled in FP32, and other threads are not emulated.
         Parameters and data stay float32 tensors. If `update` is a 16-bit format, the parameters are rounded to it
         on entry and after every optimizer step inside the block, as after `model.half()`.
@@ -105,8 +106,6 @@ class Policy:
         Raises:
             ValueError: unknown engine; a policy or a device that has no native engine; a meter with it.
             TypeError: `model` is no module or a compiled script, or a parameter is not float32.
-            NotImplementedError: in the forward pass, a layer that hides its matrix products (nn.MultiheadAttention,
-                nn.LSTM and its like).
         """
         self.require(model, engine, meter)
         return Application(lambda: self.running(model, self.require(model, engine, meter), meter))
