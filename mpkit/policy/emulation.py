@@ -17,7 +17,7 @@ from mpkit.casting import EXACT_IN_TORCH, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
 from mpkit.policy.layers import LAYERS
 from mpkit.policy.meter import Meter
-from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, WIDE, is_in_place
+from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, Lists, is_in_place
 from mpkit.trees import map_tensors, tensors_in
 
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
@@ -34,17 +34,26 @@ class Emulation(TorchFunctionMode):
         everywhere: True if the whole model is stored in the low format (as after `model.half()`), so that nothing
             is promoted to FP32 by a wide input.
         meter: counts flushed gradients, if given.
+        lists: which operations are matrix work, and which are wide.
 
     Two simplifications: the gradient of an operation that works in place is rounded where the tensor was made,
     and where a tensor has several consumers their gradients are added in FP32 and rounded once.
     """
 
     def __init__(
-        self, forward: FloatFormat, backward: FloatFormat, wide: FloatFormat, everywhere: bool, meter: Meter | None
+        self,
+        forward: FloatFormat,
+        backward: FloatFormat,
+        wide: FloatFormat,
+        everywhere: bool,
+        meter: Meter | None,
+        lists: Lists = LISTS["cuda"],
     ) -> None:
         super().__init__()
         self.forward, self.backward, self.wide = forward, backward, wide
-        self.everywhere, self.meter = everywhere, meter
+        self.everywhere, self.meter, self.lists = everywhere, meter, lists
+        autocasts = forward.bits == 16 and forward == backward and wide == FP32  # what torch does by its autocast
+        self.refused = lists.refused if autocasts else frozenset()
         self.paused = False  # while an optimizer works
         self.in_forward = False  # while the model computes
         self.shadowed = False  # while another emulation is active inside this one
@@ -64,17 +73,23 @@ class Emulation(TorchFunctionMode):
                 return _backward(*args, **given)
         if self.paused or self.shadowed or func in (cast, fake_cast):  # a cast of the user's own says what it wants
             return func(*args, **kwargs)
+        if name in self.refused:
+            raise RuntimeError(
+                f"F.{name} is refused under this policy, as CUDA's autocast refuses it: a probability in "
+                f"{self.forward} may be 0 or 1. Give F.{name}_with_logits (nn.BCEWithLogitsLoss) what comes before the "
+                'sigmoid, or ask for the CPU\'s lists, which take it in FP32: policy.apply(model, lists="cpu").'
+            )
         stored = self.forward.bits == 16
         if name in LAYERS:
-            args = self._round_all(args, True) if stored and name in MATRIX else args
+            args = self._round_all(args, True) if stored and name in self.lists.matrix else args
             with self:  # stay active: its operations come by here
                 return LAYERS[name](*args, **kwargs)
-        if name in MATRIX:
+        if name in self.lists.matrix:
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
         # Not in place: rounding makes a copy, and a change of that would be lost.
         if self.everywhere and self.in_forward and not name.startswith("__get") and not is_in_place(name, kwargs):
             args, kwargs = self._round_parameters(args), self._round_parameters(kwargs)
-        if name in WIDE:
+        if name in self.lists.wide:
             if self.wide == FP32:
                 return func(*args, **kwargs)
             return self._result(func(*self._round_all(args, True), **self._round_all(kwargs, True)))

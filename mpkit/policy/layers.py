@@ -105,10 +105,10 @@ def _one_step(cell: Cell, x: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: 
     return state[0] if isinstance(hx, Tensor) else state
 
 
-def _attention(*args: Any, **kwargs: Any) -> Any:
-    """F.multi_head_attention_forward: its body, which is Python, with a no where it would hand itself to the mode."""
-    torchs: Any = F.multi_head_attention_forward
-    body = FunctionType(torchs.__code__, {**vars(F), "has_torch_function": lambda _: False})
+def _body(name: str, *args: Any, **kwargs: Any) -> Any:
+    """A function of F that is Python: its body, with a no where it would hand itself to the mode."""
+    torchs, no = getattr(F, name), lambda *_: False
+    body = FunctionType(torchs.__code__, {**vars(F), "has_torch_function": no, "has_torch_function_variadic": no})
     body.__defaults__, body.__kwdefaults__ = torchs.__defaults__, torchs.__kwdefaults__
     return body(*args, **kwargs)
 
@@ -120,6 +120,8 @@ CELLS: dict[str, Cell] = {
     "rnn_relu": partial(_simple, torch.relu),
 }
 # By the name of the function that they replace, whose arguments they take.
-LAYERS: dict[str, Callable[..., Any]] = {"multi_head_attention_forward": _attention}
+LAYERS: dict[str, Callable[..., Any]] = {
+    name: partial(_body, name) for name in ("multi_head_attention_forward", "linear_cross_entropy")
+}
 LAYERS |= {name: partial(_recurrent, cell) for name, cell in CELLS.items()}
 LAYERS |= {f"{name}_cell": partial(_one_step, cell) for name, cell in CELLS.items()}

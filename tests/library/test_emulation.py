@@ -20,7 +20,7 @@ MIXED = Policy.preset("fp16-mixed")
 CPU_DIFFERS = {
     "mv", "inner", "tensordot", "interpolate, nearest", "interpolate, bilinear", "layer_norm", "group_norm",
     "normalize", "sum", "cumsum", "logsumexp", "norm", "linalg.vector_norm", "softmax", "log_softmax", "softplus",
-    "exp", "log", "** 2", "1 / x", "rsqrt", "cosine_similarity",
+    "exp", "log", "** 2", "square", "asin", "1 / x", "rsqrt", "cosine_similarity",
 }  # fmt: skip
 
 

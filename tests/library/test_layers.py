@@ -202,10 +202,10 @@ def test_attention_is_nearer_to_torch_autocast_than_fp32_is(name: str, policy: s
     make, inputs = ATTENTION[name]
     layer, dtype = drawn(make()), DTYPES[policy[:4]]
     native = found(layer, inputs, lambda _: torch.autocast("cpu", dtype=dtype))
-    emulated = found(layer, inputs, Policy.preset(policy).apply)
+    emulated = found(layer, inputs, lambda model: Policy.preset(policy).apply(model, lists="cpu"))
     exact = found(layer, inputs, plainly)
     assert apart(emulated, native) < torch.finfo(dtype).eps
-    if name != "encoder":  # where the CPU's layer norm is low and CUDA's is not
+    if name != "encoder":  # two fused attentions, which round inside on a CPU, weigh as much as the rest together
         assert apart(emulated, native) < apart(exact, native)
 
 
