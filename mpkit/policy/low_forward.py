@@ -42,6 +42,13 @@ class LowForward(TorchFunctionMode):
         leaves, spec = tree_flatten((args, kwargs))
         if not any(isinstance(leaf, Tensor) and leaf.dtype == torch.float32 for leaf in leaves):
             return func(*args, **kwargs)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(
+                "torch.func (grad, vmap, jvp) is asked for under a policy whose hardware engine computes gradients by "
+                'itself; use engine="emulated", or another policy.'
+            )
+        if any(isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout == torch.strided for leaf in leaves):
+            raise NotImplementedError(f"{name} of a nested tensor came; make it with layout=torch.jagged.")
         return _LowMatrix.apply(func, spec, self.dtype, *leaves)  # type: ignore[no-untyped-call]
 
 

@@ -19,6 +19,7 @@ from mpkit.policy.meter import Meter
 from mpkit.policy.native import Kind, kind_of, natively
 from mpkit.policy.nesting import active, replacing
 from mpkit.policy.operations import LISTS, Lists
+from mpkit.policy.parameters import require_parameters
 from mpkit.policy.stepping import emulated_around_steps
 from mpkit.policy.tf32 import tf32
 
@@ -113,7 +114,8 @@ class Policy:
             ValueError: unknown engine or lists; a policy or a device that has no native engine; with a native engine a
                 meter, or lists="cpu".
             RuntimeError: in the forward pass, F.binary_cross_entropy where CUDA's autocast refuses it.
-            TypeError: `model` is no module or a compiled script, or a parameter is not float32.
+            TypeError: `model` is no module or a compiled script, or a parameter is not float32; where weights are
+                stored low, one of a lazy layer without values, and natively a DTensor.
         """
         self.require(model, engine, meter, lists)
         return Application(lambda: self.running(model, self.require(model, engine, meter, lists), meter, lists))
@@ -122,8 +124,8 @@ class Policy:
         """The checks of `apply` and its errors; returns "emulated" or "native"."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
-        _require_plain_float32(model)
         engine = self.engine_for(model, engine)
+        require_parameters(model, self.params != FP32 or self.update != FP32, engine)
         if lists not in LISTS:
             raise ValueError(f'lists={lists!r} is unknown; use "cuda" or "cpu", whose autocast is to be followed.')
         if engine == "native":
@@ -171,19 +173,6 @@ class Policy:
         with torch.no_grad(), torch._C.DisableTorchFunction():
             for p in params:
                 p.copy_(cast(p, self.update))
-
-
-def _require_plain_float32(model: nn.Module) -> None:
-    for path, module in model.named_modules():  # one walk: every entrance of a block makes it
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-        for name, p in module._parameters.items():
-            if p is not None and p.dtype != torch.float32:
-                raise TypeError(
-                    f"parameter {path}{'.' * bool(path)}{name} is {p.dtype}; a policy starts from float32 parameters. "
-                    "Call model.float() first; the policy decides what is rounded (for 16-bit weights: "
-                    'Policy.preset("fp16-true")).'
-                )
 
 
 PRESETS: dict[str, Policy] = {
