@@ -9,7 +9,7 @@ from torch.overrides import handle_torch_function
 
 from mpkit.formats import E4M3, TF32, FloatFormat, require_format
 from mpkit.rounding import Overflow, Rounding, by_half, convert, raise_if_too_large, round_to
-from mpkit.trees import map_tensors
+from mpkit.trees import is_distributed, map_tensors
 
 # torch's own conversions round to nearest even and are faster than arithmetic. E4M3 is not here: torch 2.11 turns
 # what is too large into NaN, torch 2.12 and later into 448, and a CPU takes longer for it than for the arithmetic.
@@ -39,26 +39,26 @@ def cast(
 
     Subnormals are exact, NaN stays NaN, -0 stays -0. A float64 input is rounded once, not by way of float32.
     A float16 or bfloat16 input comes back in that dtype, which must be able to hold the result.
-    Under `torch.set_flush_denormal(True)` float32's own subnormals count as zero. Forward-mode AD is not supported.
+    Under `torch.set_flush_denormal(True)` float32's own subnormals count as zero. Forward-mode AD goes by torch.func.
+    Of a DTensor each rank rounds its own part; a sum that is still partial is refused.
     If `x` requires a gradient, the gradient passes through unchanged (straight-through); see `fake_cast`.
 
     Raises:
-        TypeError: `fmt` is not a FloatFormat, or `x` is not a floating-point tensor.
+        TypeError: `fmt` is not a FloatFormat, or `x` is not a floating-point tensor, or a DTensor of partial sums.
         ValueError: unknown `rounding` or `overflow`.
         OverflowError: overflow="raise" and a finite value is too large.
     """
     fmt = require_format(fmt)
     _check_tensor(x)
-    if rounding not in get_args(Rounding):
-        raise ValueError(f"rounding={rounding!r} is unknown; use one of {', '.join(get_args(Rounding))}.")
     if overflow is None:
         overflow = "inf" if fmt.has_inf else "saturate"
-    if overflow not in get_args(Overflow):
-        raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
+    _check_settings(rounding, overflow)
     if _asked_by_a_mode():
         return handle_torch_function(cast, (x,), x, fmt, rounding, overflow, generator)
-    if x.requires_grad and torch.is_grad_enabled():
-        return FakeCast.apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
+    if (x.requires_grad and torch.is_grad_enabled()) or _in_a_transform():
+        return _function().apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
+    if is_distributed(x):
+        return _each_part(x, fmt, rounding, overflow, generator)
     wide = x.detach().resolve_neg() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     if overflow == "raise":
         raise_if_too_large(wide, fmt, rounding)
@@ -98,7 +98,7 @@ def fake_cast(
     plain = plain and not torch.compiler.is_compiling()  # a compiler removes such a pair, and the rounding with it
     if plain and forward is not None and forward == backward and forward.dtype in EXACT_IN_TORCH:
         return x.to(forward.dtype).to(x.dtype)  # autograd sends the gradient through the same two conversions
-    return FakeCast.apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
+    return _function().apply(x, forward, backward, rounding, overflow, None, observe)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class FakeCast(torch.autograd.Function):
@@ -124,12 +124,54 @@ class FakeCast(torch.autograd.Function):
         return (rounded, *[None] * 6)
 
 
+class TransformedCast(FakeCast):
+    """The same as torch.func's grad, vmap and jvp ask for it. By itself: binding the arguments takes its time."""
+
+    @staticmethod
+    def forward(x: Tensor, forward: Any, _backward: Any, *how: Any) -> Any:  # type: ignore[override]
+        """Round the value."""
+        return x.clone() if forward is None else cast(x, forward, *how[:3])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what `backward` and `jvp` read."""
+        _, ctx.rounds, *settings, ctx.observe = inputs
+        ctx.settings = tuple(settings)
+
+    @staticmethod
+    def vmap(_info: Any, in_dims: tuple[Any, ...], x: Tensor, *how: Any) -> tuple[Tensor, Any]:
+        """Each element is rounded by itself, so a dimension more makes no difference."""
+        return TransformedCast.apply(x, *how), in_dims[0]  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        """A tangent is rounded as its value is, which is what a conversion to a 16-bit dtype does."""
+        return tangent.clone() if ctx.rounds is None else cast(tangent, ctx.rounds, *ctx.settings[1:])
+
+
 def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
     """Convert every floating-point tensor in nested dicts, lists and tuples to a real torch dtype.
 
     Integer and bool tensors and everything else are returned as they are.
     """
     return map_tensors(lambda x: x.to(dtype) if x.is_floating_point() else x, tree)
+
+
+def _in_a_transform() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def _function() -> type[FakeCast]:
+    return TransformedCast if _in_a_transform() else FakeCast
+
+
+def _each_part(x: Any, fmt: FloatFormat, *how: Any) -> Tensor:
+    """Round a DTensor: its own part on each rank. TypeError: the parts have still to be added."""
+    if any(place.is_partial() for place in x.placements):
+        raise TypeError("a DTensor of partial sums came, and sums are rounded when they are whole: x.full_tensor().")
+    part = cast(x.to_local(), fmt, *how)
+    sizes = {"shape": x.shape, "stride": x.stride()}
+    return type(x).from_local(part, x.device_mesh, x.placements, run_check=False, **sizes)  # type: ignore[no-any-return]
 
 
 def _asked_by_a_mode() -> bool:
@@ -144,3 +186,10 @@ def _check_tensor(x: Any) -> None:
         raise TypeError(f"a dense tensor is asked for, but a {x.layout} one came; round its values: x.values().")
     if not x.is_floating_point():
         raise TypeError(f"a floating-point tensor is asked for, but {x.dtype} came; convert it first: x.float().")
+
+
+def _check_settings(rounding: str, overflow: str) -> None:
+    if rounding not in get_args(Rounding):
+        raise ValueError(f"rounding={rounding!r} is unknown; use one of {', '.join(get_args(Rounding))}.")
+    if overflow not in get_args(Overflow):
+        raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")

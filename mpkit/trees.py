@@ -47,3 +47,15 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """`x` on `device`, without a wait, except on a CPU: that would read it before the copy is there."""
     return x.to(device, non_blocking=device.type != "cpu")
+
+
+def bare(x: Tensor) -> Tensor:
+    """`x` without what torch.func's transforms wrap around a tensor while they work."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
+
+
+def is_distributed(x: Tensor) -> bool:
+    """True for a DTensor."""
+    return type(x) is not Tensor and hasattr(x, "placements")

@@ -31,7 +31,8 @@ class WeightKeeper(torch.optim.Optimizer):
     FP32 copies of all weights exist during a step, not between steps.
 
     Raises:
-        TypeError: `optimizer` is no torch optimizer, or is wrapped already; a parameter is neither float32 nor `fmt`.
+        TypeError: `optimizer` is no torch optimizer, or is wrapped already; a parameter is neither float32 nor
+            `fmt`, or is a DTensor.
     """
 
     _step_supports_amp_scaling = True  # scalers then leave found_inf and grad_scale here

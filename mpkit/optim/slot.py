@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mpkit.formats import FloatFormat
-from mpkit.trees import map_tensors
+from mpkit.trees import is_distributed, map_tensors
 
 
 @dataclass
@@ -53,8 +53,17 @@ def widened(value: Any) -> Any:
 
 
 def require_dtypes(groups: list[dict[str, Any]], fmt: FloatFormat) -> None:
-    """Raise a TypeError, before anything has changed, unless every parameter is float32 or of the format's dtype."""
+    """Raise a TypeError, before anything has changed, unless every parameter is float32 or of the format's dtype.
+
+    A DTensor is refused: what is set as its data does not reach its own part, so that no FP32 weight can be lent.
+    """
     for param in (p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]):
+        if is_distributed(param):
+            raise TypeError(
+                f"a parameter of shape {tuple(param.shape)} is a DTensor, and plain tensors are asked for; with FSDP2 "
+                f"keep float32 parameters, let fully_shard(…, mp_policy=MixedPrecisionPolicy(param_dtype={fmt.dtype})) "
+                "make the 16-bit copies, and use the optimizer without a wrapper."
+            )
         if param.dtype not in (torch.float32, fmt.dtype):
             raise TypeError(
                 f"a parameter of shape {tuple(param.shape)} is {param.dtype}, but the weights are to live in {fmt}; "

@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from mpkit.casting import EXACT_IN_TORCH, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
+from mpkit.policy.layers import LAYERS
 from mpkit.policy.meter import Meter
-from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, MATRIX, OPAQUE, WIDE, is_in_place
+from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, Lists, is_in_place
+from mpkit.policy.tensors import converted, memory, run_backward, same_memory
 from mpkit.trees import map_tensors, tensors_in
 
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
@@ -33,17 +36,26 @@ class Emulation(TorchFunctionMode):
         everywhere: True if the whole model is stored in the low format (as after `model.half()`), so that nothing
             is promoted to FP32 by a wide input.
         meter: counts flushed gradients, if given.
+        lists: which operations are matrix work, and which are wide.
 
     Two simplifications: the gradient of an operation that works in place is rounded where the tensor was made,
     and where a tensor has several consumers their gradients are added in FP32 and rounded once.
     """
 
     def __init__(
-        self, forward: FloatFormat, backward: FloatFormat, wide: FloatFormat, everywhere: bool, meter: Meter | None
+        self,
+        forward: FloatFormat,
+        backward: FloatFormat,
+        wide: FloatFormat,
+        everywhere: bool,
+        meter: Meter | None,
+        lists: Lists = LISTS["cuda"],
     ) -> None:
         super().__init__()
         self.forward, self.backward, self.wide = forward, backward, wide
-        self.everywhere, self.meter = everywhere, meter
+        self.everywhere, self.meter, self.lists = everywhere, meter, lists
+        autocasts = forward.bits == 16 and forward == backward and wide == FP32  # what torch does by its autocast
+        self.refused = lists.refused if autocasts else frozenset()
         self.paused = False  # while an optimizer works
         self.in_forward = False  # while the model computes
         self.shadowed = False  # while another emulation is active inside this one
@@ -60,25 +72,38 @@ class Emulation(TorchFunctionMode):
             if self.shadowed or not scalar or not given.keys() <= BACKWARD_OPTIONS:
                 return func(*args, **kwargs)  # the mode rests in there: then checkpointed parts are run again in FP32
             with self:  # stay active: checkpointing runs the forward pass again in there
-                return _backward(*args, **given)
-        if self.paused or self.shadowed or func in (cast, fake_cast):  # a cast of the user's own says what it wants
+                return run_backward(*args, **given)
+        if self._rests(func, types):
             return func(*args, **kwargs)
-        if name in OPAQUE:
-            raise NotImplementedError(
-                f"{name} hides its matrix products from emulation, so their rounding would be missing; "
-                "write the layer with torch.nn.Linear, matmul or scaled_dot_product_attention."
-            )
-        if name in MATRIX:
-            stored = self.forward.bits == 16
+        self._require_allowed(name)
+        stored = self.forward.bits == 16
+        if name in LAYERS:
+            args = self._round_all(args, True) if stored and name in self.lists.matrix else args
+            with self:  # stay active: its operations come by here
+                return LAYERS[name](*args, **kwargs)
+        if name in self.lists.matrix:
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
         # Not in place: rounding makes a copy, and a change of that would be lost.
         if self.everywhere and self.in_forward and not name.startswith("__get") and not is_in_place(name, kwargs):
             args, kwargs = self._round_parameters(args), self._round_parameters(kwargs)
-        if name in WIDE:
+        if name in self.lists.wide:
             if self.wide == FP32:
                 return func(*args, **kwargs)
             return self._result(func(*self._round_all(args, True), **self._round_all(kwargs, True)))
         return self._follow(func, name, args, kwargs)
+
+    def _rests(self, func: Any, types: Any) -> bool:
+        if UninitializedParameter in types:  # a lazy layer's, which is about to get its shape
+            return True
+        return self.paused or self.shadowed or func in (cast, fake_cast)  # a cast of the user's says what it wants
+
+    def _require_allowed(self, name: str) -> None:
+        if name in self.refused:
+            raise RuntimeError(
+                f"F.{name} is refused under this policy, as CUDA's autocast refuses it: a probability in "
+                f"{self.forward} may be 0 or 1. Give F.{name}_with_logits (nn.BCEWithLogitsLoss) what comes before the "
+                'sigmoid, or ask for the CPU\'s lists, which take it in FP32: policy.apply(model, lists="cpu").'
+            )
 
     def _operands(self, name: str, args: tuple[Any, ...], stored: bool) -> tuple[Any, ...]:
         """Round the operands of a matrix operation; what is only added stays FP32 unless the format is stored."""
@@ -109,7 +134,7 @@ class Emulation(TorchFunctionMode):
         """Decide whether one result is stored in the low format."""
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return out
-        if shared := [t for t in inputs if _same_memory(out, t)]:  # a view, a copy of the reference, or in place
+        if shared := [t for t in inputs if same_memory(out, t)]:  # a view, a copy of the reference, or in place
             if any(is_low(t, self.forward) for t in shared):
                 _mark(out, self.forward)
                 if out is inputs[0]:
@@ -132,8 +157,8 @@ class Emulation(TorchFunctionMode):
 
     def _round_memory(self, x: Tensor) -> None:
         """Round in place, past autograd, for which this is no step of its own."""
-        rounded = x.data.to(self.forward.dtype) if self.forward.dtype in EXACT_IN_TORCH else cast(x.data, self.forward)
-        x.data.copy_(rounded)
+        data = memory(x)
+        data.copy_(data.to(self.forward.dtype) if self.forward.dtype in EXACT_IN_TORCH else cast(data, self.forward))
 
     def _round_all(self, tree: Any, stored: bool) -> Any:
         """Round every floating tensor in args or kwargs that is not in the format yet."""
@@ -142,10 +167,13 @@ class Emulation(TorchFunctionMode):
     def _low(self, x: Tensor, stored: bool) -> Tensor:
         if not x.is_floating_point() or is_low(x, self.forward):
             return x
-        return self._round(x, self.forward, self.backward if stored else None)
+        rounded = self._round(x, self.forward, self.backward if stored else None)
+        return _mark(rounded, self.forward) if stored else rounded
 
     def _round(self, x: Tensor, forward: FloatFormat | None, backward: FloatFormat | None) -> Tensor:
         backward = None if backward == FP32 else backward
+        if x.layout != torch.strided or x.is_nested:
+            return converted(x, forward, backward)
         observe = self.meter.see if self.meter is not None and backward is not None else None
         return fake_cast(x, forward, backward, observe=observe)
 
@@ -159,19 +187,6 @@ def is_low(x: Tensor, fmt: FloatFormat | None = None) -> bool:
 def _mark(x: Tensor, fmt: FloatFormat) -> Tensor:
     x._mpkit_low = fmt  # type: ignore[attr-defined]
     return x
-
-
-def _backward(tensor: Tensor, retain_graph: bool | None = None, create_graph: bool = False) -> None:
-    """`tensor.backward()` of a scalar. The public function would ask the active mode once more, without end."""
-    keep = create_graph if retain_graph is None else retain_graph
-    engine = torch.autograd.Variable._execution_engine
-    engine.run_backward(
-        (tensor,), (torch.ones_like(tensor),), keep, create_graph, (), allow_unreachable=True, accumulate_grad=True
-    )
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a is b or a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
 
 
 def _asks_for_wide(name: str, args: Any, kwargs: Any) -> bool:

@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from mpkit.policy.operations import MATRIX, OPAQUE
+from mpkit.policy.layers import LAYERS
+from mpkit.policy.operations import MATRIX
 from mpkit.policy.unmultiplied import ONCE, Unmultiplied
 
 
@@ -33,16 +34,21 @@ class LowForward(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self.shadowed:
             return func(*args, **kwargs)
-        if name in OPAQUE:
-            raise NotImplementedError(
-                f"{name} hides its matrix products; write the layer with torch.nn.Linear, matmul or "
-                "scaled_dot_product_attention."
-            )
+        if name in LAYERS:
+            with self:  # stay active: its operations come by here
+                return LAYERS[name](*args, **kwargs)
         if name not in MATRIX or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))
         if not any(isinstance(leaf, Tensor) and leaf.dtype == torch.float32 for leaf in leaves):
             return func(*args, **kwargs)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(
+                "torch.func (grad, vmap, jvp) is asked for under a policy whose hardware engine computes gradients by "
+                'itself; use engine="emulated", or another policy.'
+            )
+        if any(isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout == torch.strided for leaf in leaves):
+            raise NotImplementedError(f"{name} of a nested tensor came; make it with layout=torch.jagged.")
         return _LowMatrix.apply(func, spec, self.dtype, *leaves)  # type: ignore[no-untyped-call]
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mpkit.trees import bare
+
 
 class Meter:
     """Counts the gradient values that rounding turns into zero. Nothing is read from the device until you look."""
@@ -17,8 +19,8 @@ class Meter:
 
     def see(self, grad: Tensor, rounded: Tensor) -> None:
         """Count one gradient tensor before and after rounding."""
-        self._nonzero = self._nonzero + torch.count_nonzero(grad)
-        self._kept = self._kept + torch.count_nonzero(rounded)
+        self._nonzero = self._nonzero + torch.count_nonzero(bare(grad))
+        self._kept = self._kept + torch.count_nonzero(bare(rounded))
 
     def counts(self, device: torch.device | str = "cpu") -> Tensor:
         """Non-zero values seen, and how many of them were kept: (2,) int64 on `device`."""

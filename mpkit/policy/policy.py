@@ -18,6 +18,8 @@ from mpkit.policy.hardware import device_of, in_hardware
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import Kind, kind_of, natively
 from mpkit.policy.nesting import active, replacing
+from mpkit.policy.operations import LISTS, Lists
+from mpkit.policy.parameters import require_parameters
 from mpkit.policy.stepping import emulated_around_steps
 from mpkit.policy.tf32 import tf32
 
@@ -84,12 +86,16 @@ class Policy:
             )
         return engine if engine != "auto" else self.engine_on(device_of(model))
 
-    def apply(self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None) -> Application:
+    def apply(
+        self, model: nn.Module, engine: str = "emulated", meter: Meter | None = None, lists: str = "cuda"
+    ) -> Application:
         """Run `model` under this policy inside the with block.
 
+        What comes back can be entered again and again, as a `torch.autocast`; so a script may make it once.
         Put the forward pass and the loss inside; the backward pass and the optimizer may be inside or after it. With
         activation checkpointing the backward pass belongs inside too; natively that works for FP32 and what autocast
         does (fp16-mixed, bf16-mixed). An apply inside another one, or inside torch.autocast, replaces it there.
+        nn.MultiheadAttention, nn.LSTM and its like run written out in matrix products, which takes longer.
         Buffers and optimizer state stay FP32, gradients are unscaled in FP32, and other threads are not emulated.
         Parameters and data stay float32 tensors. If `update` is a 16-bit format, the parameters are rounded to it
         on entry and after every optimizer step inside the block, as after `model.half()`.
@@ -100,30 +106,41 @@ class Policy:
                 presets; see `mpkit.policy.native`. Put the backward pass inside the block then. On a CPU native FP16
                 is slow. "auto" is what `engine_on` says of the model's device.
             meter: counts the gradient values that rounding flushes to zero; emulation only.
+            lists: whose autocast says which operations run in `forward` and which in `loss`: "cuda" or "cpu". They
+                differ: softmax, layer_norm, pow, exp and sum are wide on CUDA, and in their input's format on a CPU.
+                Natively it is the device's.
 
         Raises:
-            ValueError: unknown engine; a policy or a device that has no native engine; a meter with it.
-            TypeError: `model` is no module or a compiled script, or a parameter is not float32.
-            NotImplementedError: in the forward pass, a layer that hides its matrix products (nn.MultiheadAttention,
-                nn.LSTM and its like).
+            ValueError: unknown engine or lists; a policy or a device that has no native engine; with a native engine a
+                meter, or lists="cpu".
+            RuntimeError: in the forward pass, F.binary_cross_entropy where CUDA's autocast refuses it.
+            TypeError: `model` is no module or a compiled script, or a parameter is not float32; where weights are
+                stored low, one of a lazy layer without values, and natively a DTensor.
         """
-        return Application(self.running(model, self.require(model, engine, meter), meter))
+        self.require(model, engine, meter, lists)
+        return Application(lambda: self.running(model, self.require(model, engine, meter, lists), meter, lists))
 
-    def require(self, model: nn.Module, engine: str, meter: Meter | None = None) -> str:
+    def require(self, model: nn.Module, engine: str, meter: Meter | None = None, lists: str = "cuda") -> str:
         """The checks of `apply` and its errors; returns "emulated" or "native"."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"a torch.nn.Module is asked for, but a {type(model).__name__} came; pass the model.")
-        _require_plain_float32(model)
         engine = self.engine_for(model, engine)
+        require_parameters(model, self.params != FP32 or self.update != FP32, engine)
+        if lists not in LISTS:
+            raise ValueError(f'lists={lists!r} is unknown; use "cuda" or "cpu", whose autocast is to be followed.')
         if engine == "native":
+            if lists != "cuda":
+                raise ValueError(f'a native engine has its device\'s lists; lists={lists!r} needs engine="emulated".')
             if meter is not None:
                 raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
             self.kind()  # or its error
         return engine
 
-    def running(self, model: nn.Module, engine: str, meter: Meter | None = None) -> AbstractContextManager[nn.Module]:
+    def running(
+        self, model: nn.Module, engine: str, meter: Meter | None = None, lists: str = "cuda"
+    ) -> AbstractContextManager[nn.Module]:
         """What `apply` enters, for a loop that called `require` once: its walk through the model is not made again."""
-        return self._run(model, meter) if engine == "emulated" else self._run_natively(model)
+        return self._run(model, meter, LISTS[lists]) if engine == "emulated" else self._run_natively(model)
 
     @contextmanager
     def _run_natively(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -137,14 +154,14 @@ class Policy:
             yield model
 
     @contextmanager
-    def _run(self, model: nn.Module, meter: Meter | None) -> Iterator[nn.Module]:
+    def _run(self, model: nn.Module, meter: Meter | None, lists: Lists) -> Iterator[nn.Module]:
         device = device_of(model).type
         exact = tf32(False) if device == "cuda" else nullcontext()
         with replacing(device) as block, exact:  # emulated is what FP32 arithmetic gives
             if self == Policy():
                 yield model
                 return
-            mode = Emulation(self.forward, self.backward, self.loss, everywhere=self.params != FP32, meter=meter)
+            mode = Emulation(self.forward, self.backward, self.loss, self.params != FP32, meter, lists)
             self.store_(model.parameters())
             with active(block, mode), mode, emulated_around_steps(model, mode, self.store_):
                 yield model
@@ -156,17 +173,6 @@ class Policy:
         with torch.no_grad(), torch._C.DisableTorchFunction():
             for p in params:
                 p.copy_(cast(p, self.update))
-
-
-def _require_plain_float32(model: nn.Module) -> None:
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise TypeError("a scripted module hides its operations from emulation; pass the model as it was before.")
-    for name, p in model.named_parameters():
-        if p.dtype != torch.float32:
-            raise TypeError(
-                f"parameter {name} is {p.dtype}; a policy starts from float32 parameters. Call model.float() first; "
-                'the policy decides what is rounded (for 16-bit weights: Policy.preset("fp16-true")).'
-            )
 
 
 PRESETS: dict[str, Policy] = {

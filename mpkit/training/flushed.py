@@ -22,7 +22,7 @@ def flushed_counts(work: TrainStep, inputs: Tensor, targets: Tensor) -> Tensor:
     Returns (2,) int64 on the model's device; nothing is read on the host. Buffers, gradients, optimizer, scaler and
     torch's random numbers are as before; parameters are as the step finds them, rounded if the policy stores them so.
     What else a forward pass changes, such as a counter of its own, it changes once more. It takes the time and the
-    memory of an emulated step. NotImplementedError: a layer that emulation cannot run.
+    memory of an emulated step.
     """
     meter, model = Meter(), work.model
     with _unchanged(model), work.policy.apply(model, meter=meter):

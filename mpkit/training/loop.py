@@ -78,7 +78,6 @@ def fit(
 
     Raises:
         TypeError: `data` has no `batch` method, or policy, scaler or optimizer is of another kind.
-        NotImplementedError: flushed gradients are to be measured of a layer that emulation cannot run.
         ValueError: unknown engine; `steps` is negative or no whole number; `measure_every` is below 1; or `read_every`
             is below 1, or above 1 without capture; `compile` with emulation or the policy "article"; a `max_norm` that
             is not above 0; `micro_batches` below 1, or (at a step) no divisor of the batch.

@@ -92,8 +92,10 @@ class TrainStep:
                 losses = self.backward(inputs, targets)
             with torch._C.DisableTorchFunction():  # a policy around this step has no say in what follows
                 norm, result = self._update(params)
-        except BaseException:
+        except BaseException as error:
             self.scaler.abandon()
+            if isinstance(error, RuntimeError):  # perhaps because the model is no longer what the first step found
+                self.policy.require(self.model, self._engine, self.meter)
             raise
         return StepTensors(losses, norm, result)
 
@@ -129,6 +131,7 @@ class TrainStep:
 
     def _part(self, inputs: Tensor, targets: Tensor) -> Tensor:
         losses = self._losses(inputs, targets)
+        _require_loss(losses)
         # Seeds share no weights, so the gradient of the sum is each seed's own gradient.
         loss = losses.sum() if losses.ndim else losses
         if self.micro_batches > 1:
@@ -159,3 +162,14 @@ class TrainStep:
         """The model's parameters that the optimizer does not step. Looked for once: that walk takes a while."""
         own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         return [p for p in self.model.parameters() if id(p) not in own]
+
+
+def _require_loss(losses: Any) -> None:
+    """TypeError: a loss from which no gradient comes."""
+    if isinstance(losses, Tensor) and losses.requires_grad:
+        return
+    came = "a tensor without a gradient" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+    raise TypeError(
+        f"loss_fn is asked for a tensor of shape () or (seeds,) that depends on the model's parameters, but {came} "
+        "came; leave out .item() and .detach(), and train parameters that require a gradient."
+    )

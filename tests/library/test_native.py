@@ -112,12 +112,6 @@ def test_what_it_refuses() -> None:
         Policy(FP32, E4M3, FP32).apply(classifier(), engine="native")
     with pytest.raises(ValueError, match='real FP16 does not tell what it flushes; a meter needs engine="emulated"'):
         Policy.preset("fp16-mixed").apply(classifier(), engine="native", meter=Meter())
-    layer = nn.MultiheadAttention(8, 2)
-    with (
-        pytest.raises(NotImplementedError, match="multi_head_attention_forward hides its matrix products"),
-        Policy.preset("article").apply(layer, engine="native"),
-    ):
-        layer(torch.rand(3, 1, 8), torch.rand(3, 1, 8), torch.rand(3, 1, 8))
     net, data = classifier(), Batches(images(), labels(), 32)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1, fused=True)
     with pytest.raises(ValueError, match="measure_every=0; use a whole number from 1 on, such as 20"):

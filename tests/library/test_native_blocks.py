@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from oracles.reference_models import classifier, images, labels
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 from mpkit import Policy
@@ -208,12 +209,53 @@ def test_a_block_cannot_end_before_one_inside_it(kind: str, engine: str) -> None
     assert "forward" not in model.__dict__
 
 
-def test_an_application_is_entered_once() -> None:
-    block = Policy().apply(classifier())
-    with block:
-        pass
-    with pytest.raises(RuntimeError, match="this block was entered before; begin another: with policy"):
-        block.__enter__()
+@pytest.mark.parametrize("engine", ["native", "emulated"])
+@pytest.mark.parametrize("policy", SINGLE)
+def test_an_application_is_entered_again_and_inside_itself_and_decorates(policy: str, engine: str) -> None:
+    """As `ctx = torch.autocast(...)` is in many a script; what is inside comes out as in a block of its own."""
+    model = classifier()
+    ctx = Policy.preset(policy).apply(model, engine=engine)
+    expected = alone(policy, engine)
+    for _ in range(2):
+        with ctx:
+            assert torch.equal(outputs(model), expected)
+            with ctx, Policy().apply(model, engine=engine), ctx as same:
+                assert same is model
+                assert torch.equal(outputs(model), expected)
+            assert torch.equal(outputs(model), expected)
+    assert torch.equal(ctx(outputs)(model), expected)
+    with pytest.raises(KeyError), ctx, ctx:
+        raise KeyError
+    assert "forward" not in model.__dict__
+    assert not _get_current_function_mode_stack()
+    assert model(images()).dtype == torch.float32
+
+
+def test_an_application_ends_in_order_and_in_its_own_thread() -> None:
+    model = classifier()
+    ctx = Policy.preset("bf16-mixed").apply(model)
+    with ctx:
+        before, elsewhere = outputs(model), []
+        thread = threading.Thread(target=lambda: elsewhere.append(ctx(outputs)(model)))
+        thread.start()
+        thread.join()
+        assert torch.equal(elsewhere[0], before)
+        other = Policy().apply(model)
+        other.__enter__()
+        with pytest.raises(RuntimeError, match="ends while one that began inside it goes on; end that one first"):
+            ctx.__exit__(None, None, None)
+        other.__exit__(None, None, None)
+        assert torch.equal(outputs(model), before)
+
+
+def test_every_entrance_looks_at_the_model_again() -> None:
+    model = classifier()
+    ctx = Policy.preset("fp16-mixed").apply(model)
+    with ctx:
+        model(images())
+    model[0].half()
+    with pytest.raises(TypeError, match=r"parameter 0\.weight is torch\.float16; a policy starts from float32"), ctx:
+        pytest.fail("the block must not run")
 
 
 def test_of_three_blocks_the_innermost_holds() -> None:

@@ -126,6 +126,8 @@ OPS: dict[str, Callable[[Feed], Tensor]] = {
     "exp": lambda f: f.low.exp(),
     "log": lambda f: f.low.abs().log(),
     "** 2": lambda f: f.low**2,
+    "square": lambda f: f.low.square(),
+    "asin": lambda f: torch.asin(f.low.sigmoid()),
     "1 / x": lambda f: 1 / f.low,
     "rsqrt": lambda f: f.low.abs().rsqrt(),
     "sqrt": lambda f: f.low.abs().sqrt(),
@@ -136,5 +138,7 @@ OPS: dict[str, Callable[[Feed], Tensor]] = {
     "nll_loss": lambda f: F.nll_loss(f.low, f.labels),
     "mse_loss": lambda f: F.mse_loss(f.low, f.x),
     "l1_loss": lambda f: F.l1_loss(f.low, f.x),
+    "multi_margin_loss": lambda f: F.multi_margin_loss(f.low, f.labels),
+    "multilabel_margin_loss": lambda f: F.multilabel_margin_loss(f.low[:, :4], f.labels.expand(4, 4)),
     "binary_cross_entropy_with_logits": lambda f: F.binary_cross_entropy_with_logits(f.low, f.x.sigmoid()),
 }
