@@ -25,6 +25,8 @@ FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32
 OPAQUE = frozenset(
     "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split()
 )
+# They fill their result with whatever was in memory, so nothing is to be rounded or looked at.
+UNINITIALISED = frozenset({"empty_like", "new_empty", "new_empty_strided", "resize_", "resize_as_"})
 
 
 def is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
