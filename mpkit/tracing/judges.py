@@ -73,8 +73,8 @@ class Judges:
         if look.unread and self._marks:  # nothing bad can come out of it where nothing bad is
             look.outputs, after = look.unread, magnitudes(glance(look.unread))
         bad = [self._bad(amax, look) for amax in after]
-        if self._marks and (self.fmt or not any(bad)):
-            self._use(look)
+        if self._marks:
+            self._use(look, hides=not any(bad))
         causes = NOTHING
         if any(bad):
             causes = self._bad_result(look, after)
@@ -105,15 +105,15 @@ class Judges:
             return causes
         return causes | {self._record(kind, look.where, look, look.outputs, after, before)}
 
-    def _use(self, look: Look) -> None:
-        """Something good was made of what is bad: 1 / Inf = 0. That did harm, unless what is bad was discarded.
+    def _use(self, look: Look, hides: bool) -> None:
+        """An operation that `hides` makes something good of what is bad: 1 / Inf = 0.
 
-        What an operation in place has overwritten cannot be read any more; its numbers from before can.
+        That did harm, unless what is bad was discarded. A prediction does it in any result, since nothing bad need show.
         """
         if (name := look.where.operation) in names.DISCARDS:
             return
         for place, tensor in enumerate([*look.was, *look.inputs]):
-            lost = {f for f in self._marks.of(tensor) if not f.counts}
+            lost = {f for f in self._marks.of(tensor) if not f.counts and (hides or f.predicted)}
             if lost and name in names.TAKES_MINUS_INF:
                 lost = {f for f in lost if f.predicted or suspicious(tensor, math.inf)}
             seen = look.before[place : place + 1] if place < len(look.was) else glance([tensor])

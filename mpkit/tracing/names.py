@@ -25,6 +25,11 @@ DISCARDS = frozenset(
     "masked_select index index_put index_put_ topk sort reshape flatten repeat roll flip split chunk embedding "
     "nll_loss copy_ cat stack clone contiguous max_pool1d max_pool2d max_pool3d adaptive_max_pool2d".split()
 )
+# These take the shape and the dtype of a tensor, or write over it, and do not ask what is in it.
+DISCARDS |= frozenset(
+    "type_as expand_as view_as reshape_as zeros_like ones_like full_like rand_like randn_like new_zeros new_ones "
+    "new_full new_tensor zero_ fill_ normal_ uniform_ bernoulli_ exponential_".split()
+)
 # Of -Inf these make what it stands for: exp(-Inf) = 0.
 TAKES_MINUS_INF = frozenset(
     "exp exp2 sigmoid softmax softmin logsumexp logaddexp scaled_dot_product_attention "

@@ -74,7 +74,7 @@ VIEWS: dict[str, Callable[[], Tensor]] = {
     "matrix_norm": lambda: torch.linalg.matrix_norm(torch.full((1, 3, 3), 2e38), ord=1, keepdim=True),
     "tensorinv": lambda: torch.linalg.tensorinv(EYE.reshape(4, 2, 2) * 1e-44, ind=1),
     "avg_pool1d": lambda: F.avg_pool1d(torch.full((1, 1, 4), 3e38), 2),
-    "stft": lambda: torch.stft(torch.full((16,), 3e38), 4, return_complex=False, window=torch.ones(4)),
+    "stft": lambda: torch.stft(torch.full((16,), 3e38), 4, return_complex=True, window=torch.ones(4)),
     "multi_head_attention_forward": lambda: attention(torch.ones(2, 4)),
 }
 
