@@ -108,7 +108,7 @@ class Judges:
     def _use(self, look: Look, hides: bool) -> None:
         """An operation that `hides` makes something good of what is bad: 1 / Inf = 0.
 
-        That did harm, unless what is bad was discarded. A prediction does it in any result, since nothing bad need show.
+        That did harm, unless what is bad was discarded. A prediction does it in any result: nothing bad need show.
         """
         if (name := look.where.operation) in names.DISCARDS:
             return

@@ -91,9 +91,9 @@ class T5Attention(nn.Module):
         bucket = (distance < 0).to(torch.long) * (count // 2)
         count //= 2
         distance, exact = distance.abs(), count // 2
-        large = exact + (
-            torch.log(distance.float() / exact) / math.log(farthest / exact) * (count - exact)
-        ).to(torch.long)
+        large = exact + (torch.log(distance.float() / exact) / math.log(farthest / exact) * (count - exact)).to(
+            torch.long
+        )
         large = torch.min(large, torch.full_like(large, count - 1))
         return bucket + torch.where(distance < exact, distance, large)
 
@@ -127,6 +127,8 @@ class T5(nn.Module):
 
 
 class LlamaAttention(nn.Module):
+    first_masked = 1  # of each row; 0 is a known slip: then the first row has nothing left
+
     def __init__(self) -> None:
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4))
@@ -139,7 +141,7 @@ class LlamaAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.turned(heads(self.q(x))), self.turned(heads(self.k(x))), heads(self.v(x))
-        mask = torch.full((LENGTH, LENGTH), float("-inf")).triu(1).type_as(x)
+        mask = torch.full((LENGTH, LENGTH), float("-inf")).triu(self.first_masked).type_as(x)
         scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1]) + mask
         return self.o(joined(F.softmax(scores.float(), dim=-1).type_as(query) @ value))
 
@@ -234,18 +236,24 @@ class Swin(nn.Module):
 
 
 class Mamba(nn.Module):
+    sign = -1  # of the decay
+
     def __init__(self, states: int = 4) -> None:
         super().__init__()
         self.words, self.into, self.norm = nn.Embedding(WORDS, WIDTH), nn.Linear(WIDTH, 2 * WIDTH), RMSNorm()
         self.conv = nn.Conv1d(WIDTH, WIDTH, 3, groups=WIDTH, padding=2)
         self.to_bc, self.to_step = nn.Linear(WIDTH, 2 * states, bias=False), nn.Linear(WIDTH, WIDTH)
         self.a_log = nn.Parameter(torch.log(torch.arange(1.0, states + 1).repeat(WIDTH, 1)))
-        self.skip, self.out, self.head = nn.Parameter(torch.ones(WIDTH)), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WORDS)
+        self.skip, self.out, self.head = (
+            nn.Parameter(torch.ones(WIDTH)),
+            nn.Linear(WIDTH, WIDTH),
+            nn.Linear(WIDTH, WORDS),
+        )
 
     def scan(self, x: Tensor) -> Tensor:
         into, read = self.to_bc(x).chunk(2, dim=-1)
         step = F.softplus(self.to_step(x)).float()
-        keep = torch.exp(step.unsqueeze(-1) * -torch.exp(self.a_log.float()))
+        keep = torch.exp(step.unsqueeze(-1) * self.sign * torch.exp(self.a_log.float()))
         add = step.unsqueeze(-1) * into.unsqueeze(2) * x.unsqueeze(-1)
         state, result = x.new_zeros(x.shape[0], WIDTH, self.a_log.shape[1]), torch.zeros_like(x)
         for t in range(x.shape[1]):
@@ -265,6 +273,8 @@ class Mamba(nn.Module):
 
 
 class Mixture(nn.Module):
+    careful = True  # with 0 · log(0)
+
     def __init__(self, experts: int = 6) -> None:
         super().__init__()
         self.words, self.router = nn.Embedding(WORDS, WIDTH), nn.Linear(WIDTH, experts)
@@ -285,8 +295,10 @@ class Mixture(nn.Module):
             rows, which = torch.where(chosen == number)
             result.index_add_(0, rows, (expert(x[rows]) * weights[rows, which, None]).to(result.dtype))
         load = F.one_hot(chosen, len(self.experts)).float().mean((0, 1))
-        empty = torch.where(load > 0, torch.log(load) * load, torch.zeros_like(load)).sum()  # entropy, 0 · log(0) = 0
-        balance = (load * chances.mean(0)).sum() * len(self.experts) + 0.01 * empty
+        entropy = torch.log(load) * load
+        if self.careful:
+            entropy = torch.where(load > 0, entropy, torch.zeros_like(load))
+        balance = (load * chances.mean(0)).sum() * len(self.experts) + 0.01 * entropy.sum()
         logits = self.head(start + result)
         return F.cross_entropy(logits, labels.view(-1), ignore_index=-100) + 0.01 * balance
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from real.families import FAMILIES, make
 from torch import nn
 
 from mpkit.formats import FP16, FloatFormat
 from mpkit.policy.policy import Policy
 from mpkit.tracing import glance as reading
 from mpkit.tracing.watch import Trace, trace
-from real.families import FAMILIES, make
 
 Mode = tuple[FloatFormat | None, Callable[[nn.Module], AbstractContextManager[Any]], float]
 
