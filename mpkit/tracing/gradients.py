@@ -61,6 +61,8 @@ class Gradients:
             if task > self._task:  # the first node of a backward pass: the loss is its forward result
                 self._task = task
                 self._ledger.add(Look(made_by, "loss"))
+                # gradients may be unscaled or clipped as soon as it has ended
+                torch.autograd.Variable._execution_engine.queue_callback(self._ledger.read)
             look = Look(where, "backward", inputs=floating_tensors(given), node=metadata)
             same = {id(gradient) for gradient in given}
             for gradient, way in zip(results, ways, strict=True):

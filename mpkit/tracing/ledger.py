@@ -3,8 +3,10 @@
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from mpkit.formats import FloatFormat
+from mpkit.tracing.descent import memory
 from mpkit.tracing.findings import Findings
 from mpkit.tracing.glance import glance, magnitudes, reads_at_once
 from mpkit.tracing.judges import Judges
@@ -14,6 +16,8 @@ from mpkit.tracing.look import Look
 # are this many, or until the results that they hold on to take this share of the device's memory.
 PATIENCE = 256
 HELD_SHARE = 1 / 32
+# A kernel for each small result would take longer to start than to run, so one reads many of them, before they change.
+SMALL = 2**20  # bytes
 
 
 class Ledger:
@@ -24,6 +28,8 @@ class Ledger:
         self._judges = Judges(fmt, self.findings)
         self._pending: list[Look] = []
         self._held = 0
+        self._small: list[tuple[Tensor, list[Tensor]]] = []  # results to be read, and where their numbers go;
+        self._places: set[int] = set()  # the memory that they are in
 
     def start_pass(self) -> None:
         """A new forward pass begins."""
@@ -36,18 +42,32 @@ class Ledger:
         at_once = reads_at_once(held[0].device) if held else not self._pending
         if at_once and not look.outputs and not self._pending and self._judges.nothing_to_follow(look):
             return None
-        look.after = glance(look.outputs)
         self._pending.append(look)
         if at_once:
+            look.after = glance(look.outputs)
             return self.settle()
         look.detach()
+        look.after = [[] for _ in look.outputs]
+        small = [(t, numbers) for t, numbers in zip(look.outputs, look.after, strict=True) if t.nbytes < SMALL]
+        large = [(t, numbers) for t, numbers in zip(look.outputs, look.after, strict=True) if t.nbytes >= SMALL]
+        self._small += small
+        self._places.update(memory(t) for t, _ in small)
+        _read(large)
         self._held += sum(t.nbytes for t in look.outputs)
         if len(self._pending) >= PATIENCE or (held and self._held > _held_limit(held[0].device)):
             self.settle()
         return None
 
+    def read(self, changing: list[Tensor] | None = None) -> None:
+        """Read the small results that wait; with `changing` only if one of them is about to change."""
+        if self._small and (changing is None or not self._places.isdisjoint(map(memory, changing))):
+            small, self._small, self._places = self._small, [], set()
+            with torch._C.DisableTorchFunction():
+                _read(small)
+
     def settle(self) -> None:
         """Judge what is pending and let go of its tensors."""
+        self.read()
         looks, self._pending, self._held = self._pending, [], 0
         if not looks:
             return
@@ -55,6 +75,11 @@ class Ledger:
             amaxes = iter(magnitudes([numbers for look in looks for numbers in look.after]))
             for look in looks:
                 self._judges.judge(look, [next(amaxes) for _ in look.after])
+
+
+def _read(waiting: list[tuple[Tensor, list[Tensor]]]) -> None:
+    for (_, numbers), seen in zip(waiting, glance([t for t, _ in waiting]), strict=True):
+        numbers += seen
 
 
 @cache

@@ -22,7 +22,8 @@ class Look:
     phase: str
     outputs: list[Tensor] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)
-    overwritten: list[Tensor] = field(default_factory=list)  # what an operation in place writes into;
+    changes: list[Tensor] = field(default_factory=list)  # what an operation in place writes into,
+    overwritten: list[Tensor] = field(default_factory=list)  # as far as that is looked at;
     was: list[Tensor] = field(default_factory=list)  # those of them that are operands, too,
     before: Glance = field(default_factory=list)  # and their numbers before
     unread: list[Tensor] = field(default_factory=list)  # results that are bad only if an input is
@@ -38,10 +39,16 @@ class Look:
         return [*self.outputs, *self.inputs, *self.was, *self.unread]
 
     def detach(self) -> None:
-        """Hold the values only, not the graph that made them."""
-        self.outputs, self.inputs = [t.detach() for t in self.outputs], [t.detach() for t in self.inputs]
+        """Hold the values only, not the graph that made them.
+
+        Results are always held by another name: autograd takes a gradient that nobody else has for .grad, uncopied.
+        """
         self.arguments = (math.inf,) if deliberate(self.arguments) else ()
-        self.was, self.unread, self.overwritten = [t.detach() for t in self.was], [t.detach() for t in self.unread], []
+        self.changes = self.overwritten = []
+        self.outputs = [t.detach() for t in self.outputs]
+        self.inputs, self.was, self.unread = (
+            [t if t.is_leaf else t.detach() for t in tensors] for tensors in (self.inputs, self.was, self.unread)
+        )
 
 
 def look_before(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str, Any], reads: bool) -> Look:
@@ -50,10 +57,11 @@ def look_before(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str
     look = Look(names.operation(func, name, args), phase, arguments=(args, kwargs))
     into = kwargs.get("out")
     given = floating_tensors((args, kwargs if into is None else {**kwargs, "out": None}))
-    if phase == "write":
-        look.overwritten = floating_tensors(args[:1])
-    elif reads and is_in_place(name, kwargs):
-        look.overwritten = floating_tensors(args[:1] if into is None else into)
+    if phase == "write" or is_in_place(name, kwargs):
+        look.changes = floating_tensors(args[:1] if into is None else into)
+    if phase == "write" or reads:
+        look.overwritten = look.changes
+    if phase != "write" and look.overwritten:
         # What `out` holds goes nowhere, unless it is an operand, too.
         look.was = look.overwritten if into is None else sharing(look.overwritten, given)
         look.before = glance(look.was)

@@ -132,6 +132,7 @@ class Trace:
 
     def _pause(self, pause: bool, *_: Any) -> None:
         self._paused = pause
+        self._ledger.read()  # before an optimizer changes anything
 
     def _enter_module(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if elsewhere(self._thread):
@@ -170,6 +171,8 @@ class Trace:
         reads = self._fmt is not None or name not in names.NEVER_WORSE
         with torch._C.DisableTorchFunction():
             look = look_before(func, name, args, kwargs, reads)
+            if look.changes:
+                self._ledger.read(look.changes)
         out = func(*args, **kwargs)
         results = args[:1] if look.phase == "write" else out
         with torch._C.DisableTorchFunction():
