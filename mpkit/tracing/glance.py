@@ -1,14 +1,14 @@
 """Read many tensors with one wait: their largest magnitudes stay on the device until somebody asks for all of them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpkit.extremes import by_kind, extremes, memory_of
-from mpkit.trees import tensors_in
+from mpkit.trees import leaves_in, tensors_in
 
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
 IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
@@ -54,6 +54,17 @@ def floating_tensors(tree: Any) -> list[Tensor]:
     """All floating-point tensors that hold anything, in nested lists, tuples and dicts; complex ones as real pairs."""
     found = [t for t in tensors_in(tree) if (t.is_floating_point() or t.is_complex()) and not t.is_meta and t.numel()]
     return [torch.view_as_real(t.detach().resolve_conj()) if t.is_complex() else t for t in found]
+
+
+def everything_in(tree: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """All tensors in nested containers and in the attributes of objects in them: a data class, a cache of keys."""
+    seen = set() if seen is None else seen
+    for leaf in leaves_in(tree):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif id(leaf) not in seen and not isinstance(leaf, type | nn.Module) and not callable(leaf):
+            seen.add(id(leaf))
+            yield from everything_in(list(getattr(leaf, "__dict__", {}).values()), seen)
 
 
 def others(tensors: list[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:

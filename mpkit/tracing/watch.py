@@ -20,13 +20,11 @@ from mpkit.policy.operations import UNINITIALISED
 from mpkit.tracing import names
 from mpkit.tracing.descent import fresh
 from mpkit.tracing.event import TraceEvent, Where
-from mpkit.tracing.glance import floating_tensors
+from mpkit.tracing.glance import everything_in, floating_tensors
 from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
 from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look, look_at_start, look_before
-from mpkit.trees import leaves_in, tensors_in
-
-PLAIN = (torch.Tensor, int, float, str, type(None))
+from mpkit.trees import tensors_in
 
 
 class Trace:
@@ -150,9 +148,8 @@ class Trace:
             self._gradients.watch(tensor, where, name)
         if not self._path:
             with torch._C.DisableTorchFunction():
-                # None: it raised. What cannot be looked into may hold anything. Then nothing is harmless yet.
-                readable = output is not None and all(isinstance(leaf, PLAIN) for leaf in leaves_in(output))
-                self._ledger.add(Look(where, "output" if readable else "part", inputs=floating_tensors(output)))
+                phase = "part" if output is None else "output"  # None: it raised, so nothing is harmless yet
+                self._ledger.add(Look(where, phase, inputs=floating_tensors(list(everything_in(output)))))
 
     def _begin(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A new forward pass: look at what goes in."""

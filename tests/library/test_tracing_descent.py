@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -352,14 +354,43 @@ def test_before_the_end_of_a_pass_a_finding_counts() -> None:
     assert seen(watched) == ("overflow", "0", "log")
 
 
-def test_an_output_that_cannot_be_looked_into() -> None:
-    class Result:
-        def __init__(self, value: Tensor) -> None:
-            self.value = value
+def test_tensors_in_an_object_are_outputs() -> None:
+    """As a cache of keys and values is, which transformers return beside their results."""
 
-    with trace(model := Step(lambda x: Result(x.log()))) as watched:
+    class Cache:
+        def __init__(self, value: Tensor) -> None:
+            self.layers, self.myself = [{"keys": value}], self
+
+    with trace(model := Step(lambda x: (x, Cache(x.log())))) as watched:
         model(torch.zeros(2))
     assert seen(watched) == ("overflow", "(model)", "log")
+    with trace(model := Step(lambda x: (x, Cache(x.log().clamp(min=0.0))))) as watched:
+        model(torch.zeros(2))
+    assert watched.first is None
+    assert [event.operation for event in watched.harmless] == ["log"]
+
+
+def test_nothing_is_kept_alive_without_the_garbage_collector() -> None:
+    """Hooks hold the nodes after theirs, never their own: that circle no collector sees."""
+    kept = []
+
+    def remember(x: Tensor) -> Tensor:
+        y = x.sigmoid()  # the graph keeps its result
+        kept.append(StorageWeakRef(y.untyped_storage()))  # type: ignore[no-untyped-call]
+        return y
+
+    model = nn.Sequential(nn.Linear(4, 4), Step(remember), Step(Hidden.apply), nn.Linear(4, 4))
+    gc.collect()
+    gc.disable()
+    try:
+        with trace(model) as watched:
+            out = model(torch.ones(2, 4))
+            assert not kept[0].expired()
+            del out
+            assert kept[0].expired()
+    finally:
+        gc.enable()
+    assert watched.first is None
 
 
 def test_the_first_stays_when_harmless_ones_fill_the_book() -> None:
