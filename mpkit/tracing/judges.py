@@ -138,10 +138,10 @@ class Judges:
 
         An operation that nobody sees may have handed on what was bad a moment ago, so in doubt it is that.
         """
-        if look.phase == "forward" and (alive := self._marks.all()):
-            return alive
         for place, (tensor, amax) in enumerate(zip(look.inputs, before[len(look.before) :], strict=True)):
             if not math.isfinite(amax) and suspicious(tensor, amax):
+                if look.phase == "forward" and (recent := self._marks.all()):
+                    return recent
                 kind, name = "input", f"tensor {place} of {look.where.operation}"
                 if look.phase == "backward":  # autograd adds the gradients of a tensor with several uses by itself
                     kind = "overflow" if math.isinf(amax) else "invalid"
