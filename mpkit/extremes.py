@@ -17,7 +17,7 @@ def memory_of(tensor: Tensor, name: str) -> Tensor:
     of memory, float8 (for which torch has no reductions) as float32.
     """
     require_floating(tensor, name)
-    values = tensor.detach()
+    values = tensor.detach() if tensor.requires_grad else tensor
     if values.layout != torch.strided:
         values = (values.coalesce() if values.layout == torch.sparse_coo else values).values()
     if not values.is_contiguous():

@@ -18,7 +18,7 @@ from mpkit.casting import EXACT_IN_TORCH, cast, fake_cast
 from mpkit.formats import FP32, FloatFormat
 from mpkit.policy.layers import LAYERS
 from mpkit.policy.meter import Meter
-from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, Lists, is_in_place
+from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, UNINITIALISED, Lists, is_in_place
 from mpkit.policy.tensors import converted, memory, run_backward, same_memory
 from mpkit.trees import map_tensors, tensors_in
 
@@ -144,7 +144,11 @@ class Emulation(TorchFunctionMode):
             return out
         # A number without dimensions has no say, as in torch's own type promotion: low * torch.tensor(1.1) stays low.
         voters = inputs[:1] if name in FOLLOWS_FIRST else [t for t in inputs if t.dim()] or inputs
-        return self._result(out) if self.everywhere or all(is_low(t, self.forward) for t in voters) else out
+        if not (self.everywhere or all(is_low(t, self.forward) for t in voters)):
+            return out
+        if name in UNINITIALISED:  # what is in it now is nobody's value; what is written into it will be rounded
+            return _mark(out, self.forward) if self.forward.bits == 16 else out
+        return self._result(out)
 
     def _result(self, out: Any) -> Any:
         if not isinstance(out, Tensor) or not out.is_floating_point():

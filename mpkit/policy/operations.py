@@ -41,6 +41,8 @@ CPU_WIDE = frozenset(
     f"linalg_svd linalg_svdvals linalg_tensorinv linalg_tensorsolve {LOSSES}".split()
 )
 FOLLOWS_FIRST = frozenset({"batch_norm", "instance_norm"})  # statistics in FP32, result in the input's format
+# They fill their result with whatever was in memory, so nothing is to be rounded or looked at.
+UNINITIALISED = frozenset({"empty_like", "new_empty", "new_empty_strided", "resize_", "resize_as_"})
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from mpkit.formats import FloatFormat
+import torch
+from torch import Tensor
+
+from mpkit.formats import FP32, FloatFormat
+from mpkit.overflow import tally
+from mpkit.trees import leaves_in
 
 # Bad values went in, so bad values came out: nobody's fault, not recorded.
 CONSEQUENCE = "consequence"
@@ -18,7 +24,7 @@ class Where:
     operation: str
     line: str
     is_cast: bool = False  # to a format of its own, so that no other is asked of the result
-    tainted: bool = False  # its forward result was Inf, NaN or too large, so its gradient cannot be blamed
+    causes: frozenset[Any] = frozenset()  # findings from which its bad forward result comes, and so its bad gradient
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,9 @@ class TraceEvent:
         what = f"{self.operation} in {self.module}"
         if self.phase == "backward":
             what = f"the gradient of {what}"
-        return f"{self.kind} in the {self.phase} pass: {what} ({self.line}) {self._finding()}"
+        predicted = self.kind == "overflow" and not self.inf_count and not self.nan_count
+        kind = "would overflow" if predicted else self.kind
+        return f"{kind} in the {self.phase} pass: {what} ({self.line}) {self._finding()}"
 
     def _finding(self) -> str:
         total = math.prod(self.shape)
@@ -78,7 +86,34 @@ class TraceEvent:
         return f"{finding}{fmt}; {self.dtype} {self.shape}, {sizes}."
 
 
+def describe(
+    kind: str, phase: str, where: Where, tensor: Tensor, amax: float, input_amax: float, fmt: FloatFormat | None
+) -> TraceEvent:
+    """The event that a tensor with this largest magnitude is the sign of. Waits for the device."""
+    counts = tally(tensor, fmt or FP32)
+    wild = counts.inf_count + counts.nan_count
+    beyond = counts.flushed_count if kind == "underflow" else wild + counts.overflowed_count
+    return TraceEvent(
+        kind=kind,
+        phase=phase,
+        module=where.module,
+        operation=where.operation,
+        line=where.line,
+        shape=tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        count=beyond if fmt else wild,
+        inf_count=counts.inf_count,
+        nan_count=counts.nan_count,
+        input_amax=input_amax,
+        output_amax=amax,
+        format=fmt.name if fmt else None,
+    )
+
+
 WORST_FIRST = ("nan", "inf", "over", "under", "fine")  # what `condition` says
+# What masks are filled with; FP16's own end is an ordinary number elsewhere, and fits.
+ENDS = frozenset(torch.finfo(dtype).max for dtype in (torch.bfloat16, torch.float32, torch.float64))
+LARGE = frozenset({"nan", "inf", "over"})
 
 
 def condition(amax: float, fmt: FloatFormat | None) -> str:
@@ -112,3 +147,9 @@ def judge(outputs: Iterable[float], inputs: Iterable[float], fmt: FloatFormat | 
     if "under" in after:
         return CONSEQUENCE if "under" in before else "underflow"
     return None
+
+
+def deliberate(given: Any) -> bool:
+    """True if a scalar among the arguments is Inf, NaN or the end of a format: the code asked for such a result."""
+    scalars = [abs(leaf) for leaf in leaves_in(given) if isinstance(leaf, float)]
+    return any(not math.isfinite(scalar) or scalar in ENDS for scalar in scalars)

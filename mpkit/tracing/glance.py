@@ -1,14 +1,14 @@
 """Read many tensors with one wait: their largest magnitudes stay on the device until somebody asks for all of them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpkit.extremes import by_kind, extremes, memory_of
-from mpkit.trees import tensors_in
+from mpkit.trees import leaves_in, tensors_in
 
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
 IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
@@ -51,11 +51,38 @@ def reads_at_once(device: torch.device) -> bool:
 
 
 def floating_tensors(tree: Any) -> list[Tensor]:
-    """All floating-point tensors that hold anything, in nested lists, tuples and dicts."""
-    return [t for t in tensors_in(tree) if t.is_floating_point() and not t.is_meta and t.numel()]
+    """All floating-point tensors that hold anything, in nested lists, tuples and dicts; complex ones as real pairs."""
+    found = [t for t in tensors_in(tree) if (t.is_floating_point() or t.is_complex()) and not t.is_meta and t.numel()]
+    return [torch.view_as_real(t.detach().resolve_conj()) if t.is_complex() else t for t in found]
+
+
+def everything_in(tree: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """All tensors in nested containers and in the attributes of objects in them: a data class, a cache of keys."""
+    seen = set() if seen is None else seen
+    for leaf in leaves_in(tree):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif id(leaf) not in seen and not isinstance(leaf, type | nn.Module) and not callable(leaf):
+            seen.add(id(leaf))
+            yield from everything_in(list(getattr(leaf, "__dict__", {}).values()), seen)
 
 
 def others(tensors: list[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:
     """Those of `tensors` that are not among `known`, by identity: == would compare their values."""
     ids = {id(tensor) for tensor in known}
     return [tensor for tensor in tensors if id(tensor) not in ids]
+
+
+def suspicious(tensor: Tensor, amax: float) -> bool:
+    """Anything bad but a tensor whose only flaw is -Inf, as in an attention mask."""
+    return math.isfinite(amax) or bool((tensor.isnan() | (tensor == math.inf)).any())
+
+
+def within_noise(result: Tensor, amax: float, inputs: list[Tensor], largest_input: float) -> bool:
+    """True if the result is a sum over some dimensions whose rounding errors may be all that it holds.
+
+    n terms of at most `a` leave an error of up to n · eps · a (Higham 2002, Accuracy and Stability of Numerical
+    Algorithms, section 4.2). The gradient of attention's key bias is such a sum: 0 in mathematics.
+    """
+    terms = max((t.numel() for t in inputs if t.dim() > result.dim()), default=0) / max(result.numel(), 1)
+    return terms > 1 and amax <= terms * torch.finfo(result.dtype).eps * largest_input

@@ -17,13 +17,31 @@ NOT_THE_USERS = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).p
 NEVER_WORSE = frozenset(
     "relu relu_ tanh hardtanh max_pool1d max_pool2d max_pool3d adaptive_max_pool2d cat stack clone contiguous".split()
 )
-# They fill their result with whatever was in memory.
-UNINITIALISED = frozenset({"empty_like", "new_empty", "new_empty_strided", "resize_", "resize_as_"})
+# What is bad may be left behind here, and rightly so. Any other operation that makes something good of it hides a
+# value that is lost: tanh(Inf) = 1, 1 / Inf = 0.
+DISCARDS = frozenset(
+    "where min minimum fmin amin max maximum fmax amax clamp clamp_ clip clip_ clamp_min clamp_max masked_fill "
+    "masked_fill_ relu6 hardtanh_ nan_to_num nan_to_num_ getitem setitem index_select gather take take_along_dim "
+    "masked_select index index_put index_put_ topk sort reshape flatten repeat roll flip split chunk embedding "
+    "nll_loss copy_ cat stack clone contiguous max_pool1d max_pool2d max_pool3d adaptive_max_pool2d".split()
+)
+# These take the shape and the dtype of a tensor, or write over it, and do not ask what is in it.
+DISCARDS |= frozenset(
+    "type_as expand_as view_as reshape_as zeros_like ones_like full_like rand_like randn_like new_zeros new_ones "
+    "new_full new_tensor zero_ fill_ normal_ uniform_ bernoulli_ exponential_".split()
+)
+# Of -Inf these make what it stands for: exp(-Inf) = 0.
+TAKES_MINUS_INF = frozenset(
+    "exp exp2 sigmoid softmax softmin logsumexp logaddexp scaled_dot_product_attention "
+    "multi_head_attention_forward".split()
+)
 # Their gradients are the incoming ones, or 0.
 SAME_VALUES = tuple(
     "TBackward ViewBackward TransposeBackward PermuteBackward UnsqueezeBackward SqueezeBackward AliasBackward "
     "ReshapeAliasBackward UnsafeViewBackward CloneBackward CatBackward ReluBackward".split()
 )
+
+OUTSIDE = "(outside the model)"
 
 Place = tuple[str, int]
 
@@ -67,11 +85,19 @@ def readable_line(place: Place) -> str:
 CONVERSIONS = frozenset({"to", "type", "half", "float", "double", "bfloat16"})
 
 
-def where_of(node: Any, where: Where) -> Where:
-    """The rounding of a gradient, by emulation or by a real conversion, is an operation of its own."""
+def where_of(node: Any, where: Where, module: str) -> Where:
+    """Where a node of the graph belongs, if the last operation that was seen is `where`, in `module`.
+
+    The rounding of a gradient, by emulation or by a real conversion, is an operation of its own. So is a user's
+    autograd.Function, which no mode is asked about; its line is the one of its backward().
+    """
     name = node.name()
     if name.startswith("FakeCast"):
         return Where(where.module, f"cast to {node.settings[0] or 'its own format'}", where.line)
     if name.startswith("ToCopy") and not where.operation.startswith("cast") and where.operation not in CONVERSIONS:
         return Where(where.module, f"cast in {where.operation}", where.line)
+    if (users := getattr(node, "_forward_cls", None)) is not None:
+        code = getattr(users.backward, "__code__", None)
+        line = readable_line((code.co_filename, code.co_firstlineno)) if code else where.line
+        return Where(module, users.__name__, line)
     return where

@@ -5,34 +5,45 @@ inputs read as well: finite in and Inf or NaN out is a cause, everything after t
 On a GPU nothing waits for the host after each operation: findings are read in batches (see `Ledger`).
 """
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from mpkit.formats import FloatFormat, require_format
-from mpkit.policy.operations import is_in_place
+from mpkit.policy.operations import UNINITIALISED
 from mpkit.tracing import names
+from mpkit.tracing.descent import fresh
 from mpkit.tracing.event import TraceEvent, Where
-from mpkit.tracing.glance import Glance, floating_tensors, glance, others
-from mpkit.tracing.ledger import Ledger, Look
+from mpkit.tracing.glance import everything_in, floating_tensors
+from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
+from mpkit.tracing.ledger import Ledger
+from mpkit.tracing.look import Look, look_at_start, look_before
+from mpkit.trees import tensors_in
 
 
 class Trace:
     """Watch `model`, its loss and their gradients: `with mpkit.trace(model) as trace: loss = …; loss.backward()`.
 
     Afterwards `trace.first` is the first TraceEvent, or None if nothing went wrong; `trace.events` are the last `keep`.
-    Not causes: what an optimizer's step() does (a parameter that it breaks is named at the next forward pass), results
-    of a scalar Inf or NaN that the code itself names, such as masked_fill(mask, -inf), and data or buffers whose only
-    flaw is -Inf, which is what attention masks look like. A function of torch.nn.functional is one operation, even if
-    it holds a whole layer (multi_head_attention_forward); its backward pass is seen step by step.
+    What counts are bad values that an output of the model, the loss given to backward() or a parameter's gradient
+    descends from. The others are in `trace.harmless`: log(0) that `where` or `.to(long)` discards, an attention mask.
+    Before its pass has come to that end (as when forward raises), and outside the model if no backward pass follows,
+    a finding counts. With `fmt` nothing becomes Inf, so a value that would overflow counts unless `where`, `min`,
+    `clamp` or the like discard it. Where an operation is hidden (a kernel of one's own), what is bad around it counts.
 
-    Enter it outside policy.apply or autocast, `with mpkit.trace(model) as trace, policy.apply(model):`, so that a cast
-    itself can be named. Entered inside, it names the operation that holds the cast.
+    Not causes: what an optimizer's step() does (a parameter that it breaks is named at the next forward pass), results
+    of a scalar Inf, NaN or finfo.min that the code itself names, such as masked_fill(mask, -inf), and data or buffers
+    whose only flaw is -Inf, which is what attention masks look like. A function of torch.nn.functional is one
+    operation, even if it holds a whole layer (multi_head_attention_forward); its backward pass is seen step by step.
+    A checkpointed part is watched when it runs first, not when it runs again. Only the thread that entered the trace
+    is watched; a model that runs in another one says so in a UserWarning. Enter a trace outside policy.apply or
+    autocast, `with mpkit.trace(model) as trace, policy.apply(model):`, so that a cast itself can be named.
 
     Args:
         model: the module whose parameters, inputs and submodules are watched.
@@ -58,24 +69,30 @@ class Trace:
         self._used = False
         self._mode: _Mode | None = None
         self._handles: list[Any] = []
-        self._node_handles: list[Any] = []
         self._start()
 
     @property
     def first(self) -> TraceEvent | None:
         """The first cause, or None."""
         self._ledger.settle()
-        return self._ledger.first
+        return self._ledger.findings.first
 
     @property
     def events(self) -> list[TraceEvent]:
-        """The last `keep` events, oldest first."""
+        """The last `keep` events that count, oldest first."""
         self._ledger.settle()
-        return list(self._ledger.events)
+        return self._ledger.findings.events
+
+    @property
+    def harmless(self) -> list[TraceEvent]:
+        """The last `keep` events that reached no output, no loss and no gradient, oldest first."""
+        self._ledger.settle()
+        return self._ledger.findings.harmless
 
     def __repr__(self) -> str:
         unused = "not used yet: put the forward and backward pass into a with block"
-        return f"Trace({(self.first or 'nothing went wrong') if self._used else unused})"
+        harmless = f"; {len(self.harmless)} harmless, see .harmless" if self.harmless else ""
+        return f"Trace({(self.first or f'nothing went wrong{harmless}') if self._used else unused})"
 
     def __enter__(self) -> Self:
         if self._mode is not None:
@@ -87,8 +104,8 @@ class Trace:
             # always_call: also when forward raises, so that the path stays right for someone who catches it
             after = module.register_forward_hook(self._leave_module, always_call=True)
             self._handles += [before, after]
-        self._handles.append(register_optimizer_step_pre_hook(self._pause))
-        self._handles.append(register_optimizer_step_post_hook(self._resume))
+        self._handles.append(register_optimizer_step_pre_hook(partial(self._pause, True)))
+        self._handles.append(register_optimizer_step_post_hook(partial(self._pause, False)))
         self._mode = _Mode(self)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -97,105 +114,83 @@ class Trace:
         if self._mode is not None:
             self._mode.__exit__(*error)  # type: ignore[no-untyped-call]
             self._mode = None
-        for handle in [*self._handles, *self._node_handles]:
+        for handle in self._handles:
             handle.remove()
-        self._handles, self._node_handles = [], []
+        self._handles = []
+        self._gradients.stop()
         self._ledger.settle()
 
     def _start(self) -> None:
         self._ledger = Ledger(self._fmt, self._keep)
+        self._gradients = Gradients(self._ledger, lambda: self._mode is not None and not self._paused)
         self._path: list[str] = []
         self._paused = False
         self._last: Where | None = None
-        self._mark = object()  # tells the nodes of this use from those of an earlier one
+        self._thread = threading.get_ident()
 
-    def _pause(self, *_: Any) -> None:
-        self._paused = True
-
-    def _resume(self, *_: Any) -> None:
-        self._paused = False
+    def _pause(self, pause: bool, *_: Any) -> None:
+        self._paused = pause
+        self._ledger.read()  # before an optimizer changes anything
 
     def _enter_module(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if elsewhere(self._thread):
+            return
         if not self._path:
             self._begin(name, module, args, kwargs)
         self._path.append(name or "(model)")
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._path:
-            self._path.pop()
-        if self._last is not None:  # what emulation adds after the last operation belongs to that operation
-            for tensor in floating_tensors(output):
-                self._watch_gradients(tensor, self._last)
+        if not self._path or elsewhere(self._thread):
+            return
+        name = self._path.pop()
+        where = self._last or Where(name, type(module).__name__, names.readable_line(names.locate()))
+        for tensor in tensors_in(output):  # what emulation adds after the last operation belongs to that operation
+            self._gradients.watch(tensor, where, name)
+        if not self._path:
+            with torch._C.DisableTorchFunction():
+                phase = "part" if output is None else "output"  # None: it raised, so nothing is harmless yet
+                self._ledger.add(Look(where, phase, inputs=floating_tensors(list(everything_in(output)))))
 
     def _begin(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A new forward pass: look at what goes in."""
         self._ledger.start_pass()
         self._paused = False  # a forward pass inside step() (a closure), or after a step() that raised
-        self._node_handles = [h for h in self._node_handles if h.hooks_dict_ref() is not None]
-        prefix = f"{name}." if name else ""
-        given: list[tuple[str, Any]] = [(f"parameter {prefix}{key}", p) for key, p in module.named_parameters()]
-        given += [(f"buffer {prefix}{key}", b) for key, b in module.named_buffers()]
-        given += [(f"input {key}", tree) for key, tree in [*enumerate(args), *kwargs.items()]]
+        self._gradients.forget_the_dead()
+        where = Where(name or "(model)", "", names.readable_line(names.locate()))
         with torch._C.DisableTorchFunction():
-            named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
-            if named:
-                where = Where(name or "(model)", "", names.readable_line(names.locate()))
-                self._ledger.add(Look(where, "input", [t for _, t in named], [], names=[what for what, _ in named]))
+            self._ledger.add(look_at_start(where, f"{name}." if name else "", module, args, kwargs))
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one torch function and look at its result."""
         name = names.operation_name(func)
-        if self._paused or name is None:
+        if self._paused or name is None or in_backward():
             return func(*args, **kwargs)
-        overwritten: list[Tensor] = []
-        before: Glance = []
         reads = self._fmt is not None or name not in names.NEVER_WORSE
-        if reads and is_in_place(name, kwargs):
-            overwritten = floating_tensors(kwargs.get("out", args[:1]))
-            with torch._C.DisableTorchFunction():
-                before = glance(overwritten)
+        with torch._C.DisableTorchFunction():
+            look = look_before(func, name, args, kwargs, reads)
+            if look.changes:
+                self._ledger.read(look.changes)
         out = func(*args, **kwargs)
-        results = floating_tensors(out)
-        if results:
-            with torch._C.DisableTorchFunction():
-                inputs = others(floating_tensors((args, kwargs)), overwritten)
-                if (inputs or overwritten) and name not in names.UNINITIALISED:
-                    new = overwritten or [t for t in others(results, inputs) if not t._is_view()]
-                    where = names.operation(func, name, args)
-                    look = Look(where, "forward", new if reads else [], inputs, before, (args, kwargs))
-                    self._inspect(look, results)
+        results = args[:1] if look.phase == "write" else out
+        with torch._C.DisableTorchFunction():
+            if (look.inputs or look.overwritten) and name not in UNINITIALISED:
+                new = look.overwritten or fresh(floating_tensors(results), look.inputs)
+                if reads and look.phase != "write":
+                    look.outputs = new
+                else:
+                    look.unread = new
+                self._inspect(look, results)
         return out
 
-    def _inspect(self, look: Look, results: list[Tensor]) -> None:
+    def _inspect(self, look: Look, results: Any) -> None:
         where = look.where
-        where.module = self._path[-1] if self._path else "(outside the model)"
+        where.module = self._path[-1] if self._path else names.OUTSIDE
         where.line = names.readable_line(names.locate())
-        if look.outputs:
+        if look.outputs or look.unread:
             self._ledger.add(look)
-        for tensor in results:
-            self._watch_gradients(tensor, where)
+        for tensor in tensors_in(results):
+            self._gradients.watch(tensor, where, where.module)
         self._last = where
-
-    def _watch_gradients(self, tensor: Tensor, where: Where) -> None:
-        """Hook every node of the backward graph between this result and what was seen before."""
-        stack = [tensor.grad_fn] if tensor.grad_fn is not None else []
-        while stack:
-            node: Any = stack.pop()
-            name = node.name()
-            if name.endswith("AccumulateGrad") or node.metadata.get("mpkit") is self._mark:
-                continue
-            node.metadata["mpkit"] = self._mark  # kept by the node: an id may belong to another node a moment later
-            stack += [following for following, _ in node.next_functions if following is not None]
-            if not name.startswith(names.SAME_VALUES):
-                self._node_handles.append(node.register_hook(partial(self._see_gradients, names.where_of(node, where))))
-
-    def _see_gradients(self, where: Where, grad_inputs: Any, grad_outputs: Any) -> None:
-        if self._mode is None or self._paused:
-            return
-        with torch._C.DisableTorchFunction():
-            new = others(floating_tensors(grad_inputs), grad_outputs)
-            if new:
-                self._ledger.add(Look(where, "backward", new, floating_tensors(grad_outputs)))
 
 
 trace = Trace  # the verb: `with mpkit.trace(model) as trace`

@@ -73,7 +73,11 @@ def test_the_bars_of_whole_steps_are_those_of_the_design() -> None:
             assert bars.pop((f"{step}, compiled + captured", peer)) == bar
             assert bars.pop((f"{step}, captured", peer)) is None
     assert bars.pop(("the article's step, ResNet-50 batch 256", "FP32 without TF32")) == 1 / 1.2
-    assert list(bars) == [("the same in FP16, with mpkit.trace", "without it")]
+    for model, bar in {"transformer d = 256": 2.5, "ResNet-50 batch 256": 1.5}.items():
+        step = f"FP16 step, {model}, eager, with"
+        assert bars.pop((f"{step} mpkit.trace", "without it")) == bar
+        assert bars.pop((f"{step} detect_anomaly", "without it")) is None
+    assert bars == {}
 
 
 def test_resnet50_has_its_161_parameters() -> None:

@@ -73,8 +73,8 @@ def verdict(
         raise ValueError(
             f"a verdict on {claim} needs article= one of {', '.join(map(repr, ARTICLE))}, not {article!r}."
         )
-    for what, found in [*evidence.items(), *(controls or {}).items()]:
-        if "bool" not in str(getattr(found, "dtype", type(found).__name__)):
-            raise TypeError(f"a verdict on {claim} needs True or False, but {found!r} came for: {what}.")
-    plain = [{what: bool(found) for what, found in rows.items()} for rows in (evidence, controls or {})]
-    return Verdict(claim, conclusion, *plain, article)
+    for what, value in [*evidence.items(), *(controls or {}).items()]:
+        if "bool" not in str(getattr(value, "dtype", type(value).__name__)):
+            raise TypeError(f"a verdict on {claim} needs True or False, but {value!r} came for: {what}.")
+    found, failed = ({what: bool(value) for what, value in rows.items()} for rows in (evidence, controls or {}))
+    return Verdict(claim, conclusion, found, failed, article)
