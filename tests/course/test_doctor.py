@@ -133,7 +133,7 @@ def test_text_shows_figures_findings_and_cures(report: doctor.Report) -> None:
 def test_the_table_says_what_the_lessons_do(report: doctor.Report) -> None:
     fast = (FormatSpeed(FP16, 0.2, 3.0, "native"), FormatSpeed(E4M3, 0.1, 3.0, "emulate"))
     assert replace(report, formats=fast).rows()[1:] == [
-        ("FP16", "16", "0.2x", "3x", "native"), ("E4M3", "8", "0.1x", "3x", "emulate"),
+        ("FP16", "16", "5x faster", "3x slower", "native"), ("E4M3", "8", "10x faster", "3x slower", "emulate"),
     ]  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def test_html_says_the_same_and_is_escaped(report: doctor.Report) -> None:
     html = report.html()
     assert "GPU &lt;1&gt;" in html
     assert "All &lt;well&gt;." in html
-    for text in ("61x", "none", "pip install x", "x missing"):
+    for text in ("61x slower", "none", "pip install x", "x missing"):
         assert text in html
 
 

@@ -95,7 +95,7 @@ def test_the_message_can_stand_higher() -> None:
 
     panel = Higher()
     assert panel.box.children[1] is panel.message
-    assert panel.box.children[-1] is panel.words
+    assert panel.box.children[-2] is panel.words
 
 
 def test_a_button_that_jumps_draws_once_even_where_the_panel_is_there(panel: Product) -> None:
@@ -158,7 +158,7 @@ def test_the_row_of_a_panel_that_has_none(monkeypatch: pytest.MonkeyPatch) -> No
         rows: tuple[Any, ...] = ()
         below_rows = (widgets.Label("here"),)
 
-    assert [type(child).__name__ for child in Bare().box.children] == ["Label", "HTML", "Picture", "HTML"]
+    assert [type(child).__name__ for child in Bare().box.children] == ["Label", "HTML", "Picture", "HTML", "HTML"]
 
 
 def test_a_panel_is_not_made_of_what_it_does_not_have() -> None:

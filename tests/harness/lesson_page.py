@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from labdriver import Lab
 from playwright.sync_api import Page, TimeoutError
 
@@ -102,3 +103,26 @@ def test_a_saved_lesson_comes_back_whole(lesson: LessonPage, lab: Lab, notebooks
     assert [len(outputs) for outputs in saved] == [len(outputs) for outputs in live]
     assert not [output for outputs in saved for output in outputs if "not found" in output]
     assert whole > 10
+
+
+# What has to have a name or a state for those who do not see the page, and has none.
+NAMELESS = """() => {
+  const wrong = [];
+  const need = (where, name) => document.querySelectorAll('.jp-OutputArea-output ' + where).forEach(e => {
+    if (e.getClientRects().length && !e.getAttribute(name)?.trim()) wrong.push(`${e.className} has no ${name}`); });
+  for (const where of ['.noUi-handle', '.widget-radio', '.widget-toggle-buttons', '.progress'])
+    need(where, 'aria-label');
+  for (const where of ['.widget-toggle-button', '.widget-toggle-buttons button']) need(where, 'aria-pressed');
+  document.querySelectorAll('.jp-OutputArea-output [title="null"]').forEach(e => wrong.push(`${e.outerHTML}`));
+  return wrong;
+}"""
+
+
+def test_every_control_has_a_name_and_axe_finds_nothing_serious(lesson: LessonPage) -> None:
+    """axe-core's rules for WCAG 2 A and AA, on everything that the lesson's cells show."""
+    page = lesson.page
+    assert page.evaluate(NAMELESS) == []
+    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    found = Axe().run(page, context={"include": [[".jp-OutputArea-output"]]}, options=tags).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [f"{one['id']}: {node['html'][:200]}" for one in serious for node in one["nodes"]] == []

@@ -20,7 +20,7 @@ def control(
     # A row of buttons stays one row, as wide as the page at most.
     row = {} if button is None else {"max_width": "100%", "display": "flex", "flex_flow": "row"}
     return lambda options, value: kind(
-        options=options, value=value, description=label, tooltip=tooltip or None, style=style,
+        options=options, value=value, description=label, tooltip=tooltip, style=style,
         layout=widgets.Layout(width=_px(width), **row), **more,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 import traitlets
 
 from mpkit.course import markup
+from mpkit.course.panels.names import named
 from mpkit.course.panels.twin import WIDGET_VIEW, Bundle, Twins
 from mpkit.course.pictures.still import about_png
 
@@ -57,7 +58,8 @@ class Panel:
         self.lock = threading.RLock()
         self.message = widgets.HTML(layout=widgets.Layout(display="none"))
         above = len(children) if self.message_at is None else self.message_at
-        self.box = widgets.VBox([*children[:above], self.message, *children[above:]])
+        self.box = widgets.VBox()
+        self.box.children = [*children[:above], self.message, *children[above:], named(self.box)]
         self.last_error = None
         self.twins = Twins(self._still, self.lock)
 
