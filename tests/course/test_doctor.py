@@ -121,9 +121,9 @@ def test_examine_measures_each_product_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_text_shows_figures_findings_and_cures(report: doctor.Report) -> None:
     lines = report.text().splitlines()
     assert lines[0] == "Devices: CPU, GPU <1>. CPU threads: 1."
-    assert "FP32    32    1x             -                native" in lines
-    assert "FP16    16    61x            1.2x             emulate" in lines
-    assert "E4M3    8     none           2.9x             emulate" in lines
+    assert "FP32    32    as fast        -                native" in lines
+    assert "FP16    16    61x slower     1.2x slower      emulate" in lines
+    assert "E4M3    8     none           2.9x slower      emulate" in lines
     assert lines[-1] == "✗ x is missing. → pip install x"
     assert "python 3.11.7, x missing" in lines
     assert not report.healthy
