@@ -1,6 +1,8 @@
 """Who divides an optimizer's gradients by the loss scale: decided here, once for each check."""
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -26,8 +28,12 @@ def divider_of(optimizer: object, quotient_is_needed: bool) -> Divider:
     return Divider.KEEPER if getattr(optimizer, "_divides_in_float32", False) else Divider.KERNEL
 
 
-def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> None:
+def step_fused(
+    optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor, options: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Step as `torch.amp.GradScaler` does: the kernel reads both tensors. A user's own grad_scale multiplies in.
+
+    `options`: further arguments of `optimizer.step`.
 
     Fused SGD makes its momentum from uninitialized memory, and a skipped first step does not write it. GradScaler lets
     the second step add what lay there, NaN perhaps; here it becomes 0.
@@ -38,7 +44,7 @@ def step_fused(optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor) -> 
     optimizer.grad_scale = own if grad_scale is None else grad_scale if own is None else grad_scale * own
     optimizer.found_inf = found_inf
     try:
-        optimizer.step()
+        optimizer.step(**options)
     finally:
         del optimizer.grad_scale, optimizer.found_inf
     for p in without:

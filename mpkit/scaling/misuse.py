@@ -40,8 +40,26 @@ CLOSURE = (
 )
 NOT_AN_OPTIMIZER = "{verb} needs an optimizer (an object with param_groups), got {got}. Pass the optimizer itself."
 NOT_A_RULE = (
-    "LossScaler needs a rule, such as DynamicScale(), StaticScale(1024.0) or preset('torch'), got {got!r}. Pass one."
+    "LossScaler needs a rule, such as DynamicScale(), StaticScale(1024.0) or preset('torch'), or a device and numbers "
+    "as torch.amp.GradScaler takes them, such as 'cuda', init_scale=1024.0, got {got!r}. Pass one of these."
 )
+TWO_DEVICES = (
+    "LossScaler got two devices, {first!r} and device={second!r}. Pass one; it serves wherever the first loss is."
+)
+RULE_AND_NUMBERS = (
+    "LossScaler got the rule {rule!r}, and {names} besides. A rule has its own numbers: set them in the rule, or leave "
+    "the rule out to get torch.amp.GradScaler's with these."
+)
+NOT_A_SWITCH = "LossScaler: enabled must be True or False, got {got!r}. Pass one of them."
+NO_SUCH_NUMBER = (
+    "the rule {rule!r} has no {name}. Build LossScaler with DynamicScale, or as torch.amp.GradScaler is built: "
+    "LossScaler('cuda'); their rules have one."
+)
+OUTSIDE = (
+    "update(new_scale={got!r}): the rule {rule!r} keeps the scale {limits}. Take a scale that it can reach, or "
+    "build LossScaler with a rule without that limit."
+)
+ONE_SCALE = "update(): new_scale must be a number or a tensor with one element, got {got}. Pass one scale for all."
 NOT_FLOATING = "scale() needs a floating-point tensor, or a list, tuple or dict of them, got {got}. Scale the loss."
 IN_CAPTURE = (
     "the first scale() happened inside the capture of a CUDA graph, so every replay would reset the scale. "
@@ -56,6 +74,16 @@ OTHER_RULE = (
     "Build LossScaler with the saved rule, or start without the saved state."
 )
 BAD_STATE = (
-    "load_state_dict() needs what LossScaler.state_dict() returns: 'rule', 'scale', 'growth_tracker' and what else its "
-    "rule remembers, all of them values that it can reach; got {got!r}. A torch.amp.GradScaler state does not fit."
+    "load_state_dict() needs what LossScaler.state_dict() returns, but {problem}. "
+    "Take the state from another checkpoint, or leave load_state_dict() out to begin at the rule's first scale."
+)
+NO_STATE = "load_state_dict() needs what LossScaler.state_dict() returns, a dict, but {got} came. Pass that dict."
+EMPTY_STATE = (
+    "load_state_dict() needs what LossScaler.state_dict() returns, but this state is empty: a scaler that was not "
+    "enabled saved it. Leave load_state_dict() out to begin at the rule's first scale, or go on without scaling: "
+    "LossScaler(enabled=False)."
+)
+GRAD_SCALERS_STATE = (
+    "this state was saved by a torch.amp.GradScaler with {saved}, and this scaler runs {here}, which counts otherwise. "
+    "Build LossScaler('cuda'), which goes on as that GradScaler would, or start without the saved state."
 )

@@ -29,6 +29,12 @@ class StepResult:
     _released: bool = False
     _kept: tuple[str | None, int, int] | None = None
 
+    @classmethod
+    def untested(cls, param_groups: ParamGroups) -> "StepResult":
+        """The outcome of a step without scaling and without a test: stepped, scale 1, found_inf False."""
+        device = next((p.device for group in param_groups for p in group["params"]), None)
+        return cls(torch.eye(1, 2, device=device)[0], False, False, [], param_groups)  # (1, 0), made there: no wait
+
     @property
     def found_inf(self) -> bool:
         """Was any gradient, on any rank, Inf or NaN?"""
