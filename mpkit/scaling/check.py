@@ -27,8 +27,9 @@ def require_fit(plan: GradientPlan, others: list[GradientPlan], optimizer: Any, 
     if divider is not Divider.KEEPER and (narrow := plan.first_float16()) is not None:
         name = describe(optimizer.param_groups, narrow)
         raise ValueError(misuse.FP16_PARAMETER.format(verb=verb, name=name))
-    if others and (shared := plan.first_shared(others)) is not None:
-        raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
+    for other in others:
+        if (shared := plan.first_divided(by=other)) is not None:
+            raise RuntimeError(misuse.SHARED.format(verb=verb, name=describe(optimizer.param_groups, shared)))
 
 
 def check(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mpkit import overflow
 from mpkit.scaling.gradient_stats import GradientStats
+from mpkit.scaling.marks import Marks
 from mpkit.trees import to_device
 from mpkit.unwatched import unwatched
 
@@ -59,6 +60,8 @@ class GradientPlan:
         self.captured = False  # a CUDA graph writes to found_inf, so this plan must stay
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.gathered: Gathered = []
+        self.marks, self.scaled_since = Marks(), False
+        self.optimizer: Callable[[], object] = lambda: None  # a weak reference to the one that stepped
         self.params = params
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
@@ -78,14 +81,31 @@ class GradientPlan:
         narrow = (p for bucket in self.buckets if bucket.dtype == torch.float16 for p in bucket.params)
         return next((p for p in narrow if p.grad is not None), None)
 
-    def first_shared(self, others: Iterable[GradientPlan]) -> Tensor | None:
-        """Return a parameter with a gradient that one of the other plans has as well, if there is one."""
-        known = {id(p) for other in others for p in other.params}
-        return next((p for p in self.params if id(p) in known and p.grad is not None), None)
+    def mark(self) -> None:
+        """Note that the gradients are divided as they stand now."""
+        self.marks, self.scaled_since = Marks(self.params), False
+
+    def first_divided(self, by: GradientPlan) -> Tensor | None:
+        """Return a parameter whose gradient was divided as `by`'s and was not zeroed, replaced or written anew since.
+
+        Only a write that followed a `scale` counts: clipping writes too, and leaves a gradient divided.
+        """
+        standing = by.marks.standing()
+        for p in self.params:
+            version = standing.get(id(p.grad))  # of None there is none
+            if version is not None and (not by.scaled_since or p.grad._version == version):  # type: ignore[union-attr]
+                return p
+        return None
+
+    def is_over(self, optimizer: object) -> bool:
+        """Has another optimizer stepped by this plan, and are the gradients new since? Then this one needs its own."""
+        if self.stage is not Stage.STEPPED or self.optimizer() in (None, optimizer):
+            return False
+        return self.first_divided(self) is None and any(p.grad is not None for p in self.params)
 
     def reset(self) -> None:
         """Be ready for the next iteration, and let go of this one's gradients."""
-        self.stage, self.gathered = Stage.READY, []
+        self.stage, self.gathered, self.marks = Stage.READY, [], Marks()
         self.found_inf.zero_()
 
     @unwatched

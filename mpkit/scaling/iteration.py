@@ -12,7 +12,11 @@ from mpkit.scaling.gradient_plan import GradientPlan, Stage
 
 
 class Iteration:
-    """The plans of all optimizers, one for each list of parameters, so that an optimizer and its wrapper share one."""
+    """The plans of all optimizers.
+
+    One for each list of parameters, so that an optimizer and its wrapper share one. A second optimizer over the same
+    list gets a plan of its own when it comes with gradients of its own.
+    """
 
     def __init__(self) -> None:
         self.plans: list[GradientPlan] = []
@@ -22,13 +26,20 @@ class Iteration:
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(misuse.NOT_AN_OPTIMIZER.format(verb=verb, got=type(optimizer).__name__))
         params = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
-        plan = next((plan for plan in self.plans if plan.is_for(params)), None)
+        fitting = (plan for plan in self.plans if plan.is_for(params))
+        plan = next((plan for plan in fitting if not plan.is_over(optimizer)), None)
         if plan is None or not plan.fits():
             old, plan = plan, GradientPlan(params, device)
             if old is not None:
                 plan.stage, plan.found_inf, plan.captured = old.stage, old.found_inf, old.captured
+                plan.marks, plan.scaled_since = old.marks, old.scaled_since
             self.plans = [plan, *(one for one in self.plans if one is not old)]
         return plan
+
+    def scales(self) -> None:
+        """A loss is scaled: what is written to a gradient from now on may be a new gradient."""
+        for plan in self.plans:
+            plan.scaled_since = True
 
     @property
     def under_way(self) -> list[GradientPlan]:

@@ -86,6 +86,7 @@ class LossScaler(GradScalerNames):
             if (result := held()) is not None:
                 result.release()
         self._results.clear()
+        self._iteration.scales()
         return map_leaves(self._scaled, outputs)
 
     def _scaled(self, outputs: Any) -> Tensor:
@@ -110,6 +111,7 @@ class LossScaler(GradScalerNames):
             raise RuntimeError(misuse.UNSCALED_TWICE if plan.stage is Stage.UNSCALED else misuse.UNSCALED_LATE)
         self._check(tensors, plan, optimizer, Divider.SCALER, "unscale_()")
         plan.stage = Stage.UNSCALED
+        plan.mark()
 
     def step(self, optimizer: torch.optim.Optimizer, closure: Any = None, **options: Any) -> StepResult:
         """Unscale (unless done), test, and call `optimizer.step(**options)` if every gradient is finite.
@@ -132,11 +134,15 @@ class LossScaler(GradScalerNames):
             self._check(tensors, plan, optimizer, divider, "step()")
         gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
         known: bool | None = None
-        if skips_by_itself(optimizer):
-            flag = plan.found_inf if self.rule.skips else torch.zeros_like(plan.found_inf)
-            step_fused(optimizer, None if divider is Divider.SCALER else tensors.scale, flag, options)
-        elif not self.rule.skips or not (known := bool(plan.found_inf)):
-            optimizer.step(**options)
+        plan.optimizer = weakref.ref(optimizer)
+        try:
+            if skips_by_itself(optimizer):
+                flag = plan.found_inf if self.rule.skips else torch.zeros_like(plan.found_inf)
+                step_fused(optimizer, None if divider is Divider.SCALER else tensors.scale, flag, options)
+            elif not self.rule.skips or not (known := bool(plan.found_inf)):
+                optimizer.step(**options)
+        finally:
+            plan.mark()
         outcome = torch.stack((tensors.scale, plan.found_inf))  # a copy: both tensors go on changing
         result = StepResult(outcome, known, self.rule.skips, gathered, optimizer.param_groups)
         self._results.append(weakref.ref(result))

@@ -18,9 +18,10 @@ STEPPED_TWICE = (
 )
 SHARED = (
     "{verb}: the gradient of the parameter {name} was already unscaled in this iteration, together with another list "
-    "of parameters. A second division would make it too small. If a parameter group was added or removed after "
-    "unscale_(): change the groups before unscale_() or after update(). If two optimizers share the parameter: leave "
-    "it to one of them, or call update() and zero_grad() after the first before you call backward() for the second."
+    "of parameters, and no backward() has written it anew. A second division would make it too small. If a parameter "
+    "group was added or removed after unscale_(): change the groups before unscale_() or after update(). If two "
+    "optimizers share the parameter: leave it to one of them, or give each a gradient of its own: zero_grad(), "
+    "backward() on a loss that was scaled after the first step, then the second step."
 )
 NOT_STEPPED = (
     "update() has nothing to judge: neither step() nor unscale_() was called since the last update(). "
