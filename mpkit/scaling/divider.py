@@ -5,6 +5,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -50,3 +51,16 @@ def step_fused(
     for p in without:
         if (buffer := optimizer.state.get(p, {}).get("momentum_buffer")) is not None:
             buffer.masked_fill_(found_inf.to(buffer.device) > 0, 0.0)
+
+
+def step_if_finite(
+    optimizer: Any, grad_scale: Tensor | None, found_inf: Tensor, skips: bool, options: Mapping[str, Any]
+) -> bool | None:
+    """Step, unless `found_inf` and the rule `skips`. Returns found_inf where the host had to read it to decide."""
+    if skips_by_itself(optimizer):
+        step_fused(optimizer, grad_scale, found_inf if skips else torch.zeros_like(found_inf), options)
+        return None
+    found = bool(found_inf) if skips else None
+    if not found:
+        optimizer.step(**options)
+    return found

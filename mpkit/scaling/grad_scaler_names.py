@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mpkit.scaling import misuse
+from mpkit.scaling.iteration import Iteration, params_of
 from mpkit.scaling.memory import ScaleMemory
 from mpkit.scaling.rule import ScaleRule
 
@@ -26,6 +27,7 @@ class GradScalerNames:
 
     _enabled: bool
     _memory: ScaleMemory
+    _iteration: Iteration
 
     @property
     def rule(self) -> ScaleRule:
@@ -35,6 +37,10 @@ class GradScalerNames:
     def is_enabled(self) -> bool:
         """Does it scale, test and skip? If not (enabled=False), its verbs do nothing but call `optimizer.step()`."""
         return self._enabled
+
+    def get_scale(self) -> float:
+        """Read the scale; waits for the device. 1.0 if this scaler is not enabled."""
+        return self._memory.read_scale() if self._enabled else 1.0
 
     def get_growth_factor(self) -> float:
         """By what the scale is multiplied when it grows. ValueError: the rule has no such number."""
@@ -82,3 +88,7 @@ class GradScalerNames:
 
     def _lazy_init_scale_growth_tracker(self, dev: torch.device) -> None:
         self._memory.on_device(torch.device(dev))
+
+    def _found_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[torch.device, Tensor]:
+        params = params_of(optimizer)
+        return {plan.found_inf.device: plan.found_inf for plan in self._iteration.under_way if plan.is_for(params)}

@@ -47,6 +47,13 @@ def chosen_rule(rule: object, device: object, numbers: dict[str, Any]) -> ScaleR
     return DynamicScale() if device is None and not given else grad_scaler_rule(**given)
 
 
+def switch(enabled: object) -> bool:
+    """True or False; 1 and 0 will do. ValueError: anything else, such as "no", which Python counts as true."""
+    if enabled not in (True, False):
+        raise ValueError(misuse.NOT_A_SWITCH.format(got=enabled))
+    return bool(enabled)
+
+
 def _require_device(device: object) -> None:
     try:
         torch.device(device)  # type: ignore[call-overload]

@@ -6,17 +6,21 @@ All state lives on the device. An optimizer that supports it (`fused=True`) step
 any other needs one read of `found_inf` a step, because Python has to decide whether to call it.
 """
 
+from __future__ import annotations
+
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from mpkit.scaling import misuse
-from mpkit.scaling.check import check, needs_quotient, require_fit
-from mpkit.scaling.divider import Divider, divider_of, skips_by_itself, step_fused
+from mpkit.scaling.agreement import Agreement
+from mpkit.scaling.check import check, needs_quotient
+from mpkit.scaling.divider import Divider, divider_of, step_if_finite
+from mpkit.scaling.evidence import Evidence
 from mpkit.scaling.grad_scaler_names import GradScalerNames
-from mpkit.scaling.grad_scaler_rule import NUMBERS, chosen_rule
+from mpkit.scaling.grad_scaler_rule import NUMBERS, chosen_rule, switch
 from mpkit.scaling.gradient_plan import GradientPlan, Stage
 from mpkit.scaling.gradient_stats import GradientStats
 from mpkit.scaling.iteration import Iteration
@@ -26,11 +30,13 @@ from mpkit.scaling.state_tensors import StateTensors
 from mpkit.scaling.step_result import StepResult
 from mpkit.trees import map_leaves, to_device
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 
 class LossScaler(GradScalerNames):
     """Scale the loss, unscale and test the gradients, skip a bad step, adapt the scale.
 
-    With several ranks (`torch.distributed`) they agree on every skip.
     For a CUDA graph, run one whole step before the capture and use a fused optimizer.
 
     Args:
@@ -42,9 +48,15 @@ class LossScaler(GradScalerNames):
         enabled: False makes `scale` return what it is given and `step` only step: nothing is tested, and `get_scale()`
             is 1. The state is empty then, and a state that is loaded is ignored, as GradScaler does.
         device: GradScaler's, by name.
+        process_group: which processes of `torch.distributed` agree on a skip: all of them skip if one finds Inf or NaN.
+            "auto": those that share a DTensor of the optimizer (FSDP2, tensor parallelism), over its whole mesh, and no
+            others. Plain gradients agree by themselves under DDP: a sum with Inf or NaN in it is not finite anywhere.
+            They do not where a process has gradients of its own (FSDP1, ZeRO, shards by hand, pipelines, `no_sync`), or
+            where Inf comes after DDP's sum (a hook, clipping by a local norm): pass a group there, whose processes
+            all call `unscale_` and `step` alike. None: never. Scales stay equal where skips do.
 
     Raises:
-        TypeError: no rule, or no device. ValueError: arguments without sense, or that contradict each other.
+        TypeError: no rule, no device, no group. ValueError: arguments without sense, or that contradict each other.
     """
 
     def __init__(
@@ -57,15 +69,13 @@ class LossScaler(GradScalerNames):
         enabled: bool = True,
         *,
         device: str | torch.device | None = None,
+        process_group: ProcessGroup | Literal["auto"] | None = "auto",
     ) -> None:
         numbers = dict(zip(NUMBERS, (growth_factor, backoff_factor, growth_interval), strict=True))
         self._memory = ScaleMemory(chosen_rule(rule, device, {"init_scale": init_scale, **numbers}))
-        if enabled not in (True, False):
-            raise ValueError(misuse.NOT_A_SWITCH.format(got=enabled))
-        self._enabled = bool(enabled)
+        self._enabled = switch(enabled)
         self._seen: GradientStats | None = None  # this iteration's gradients, for rules that read them
-        self._iteration = Iteration()
-        self._results: list[weakref.ref[StepResult]] = []
+        self._iteration = Iteration(Agreement(process_group))
 
     def __repr__(self) -> str:
         return f"LossScaler({self.rule!r}{'' if self._enabled else ', enabled=False'})"
@@ -73,7 +83,7 @@ class LossScaler(GradScalerNames):
     def __getstate__(self) -> dict[str, Any]:
         """Let copy.deepcopy and pickle work between iterations; the copy sorts the parameters it meets anew."""
         self.state_dict()  # refuses in the middle of an iteration
-        return {**self.__dict__, "_iteration": Iteration(), "_results": []}
+        return {**self.__dict__, "_iteration": Iteration(self._iteration.agreement)}
 
     def scale(self, outputs: Any) -> Any:
         """Multiply a loss by the scale; a list, tuple or dict of tensors has each of them multiplied.
@@ -82,10 +92,6 @@ class LossScaler(GradScalerNames):
         """
         if not self._enabled:
             return outputs
-        for held in self._results:
-            if (result := held()) is not None:
-                result.release()
-        self._results.clear()
         self._iteration.scales()
         return map_leaves(self._scaled, outputs)
 
@@ -112,6 +118,7 @@ class LossScaler(GradScalerNames):
         self._check(tensors, plan, optimizer, Divider.SCALER, "unscale_()")
         plan.stage = Stage.UNSCALED
         plan.mark()
+        plan.evidence.note(plan.found_inf)
 
     def step(self, optimizer: torch.optim.Optimizer, closure: Any = None, **options: Any) -> StepResult:
         """Unscale (unless done), test, and call `optimizer.step(**options)` if every gradient is finite.
@@ -132,20 +139,20 @@ class LossScaler(GradScalerNames):
         if plan.stage is Stage.READY:
             divider = divider_of(optimizer, needs_quotient(self.rule))
             self._check(tensors, plan, optimizer, divider, "step()")
-        gathered, plan.gathered, plan.stage = plan.gathered, [], Stage.STEPPED
-        known: bool | None = None
-        plan.optimizer = weakref.ref(optimizer)
+        else:
+            plan.evidence.doubt()
+        evidence, plan.stage, plan.optimizer = plan.evidence, Stage.STEPPED, weakref.ref(optimizer)
         try:
-            if skips_by_itself(optimizer):
-                flag = plan.found_inf if self.rule.skips else torch.zeros_like(plan.found_inf)
-                step_fused(optimizer, None if divider is Divider.SCALER else tensors.scale, flag, options)
-            elif not self.rule.skips or not (known := bool(plan.found_inf)):
-                optimizer.step(**options)
+            scale = None if divider is Divider.SCALER else tensors.scale
+            known = step_if_finite(optimizer, scale, plan.found_inf, self.rule.skips, options)
         finally:
             plan.mark()
+            plan.evidence = Evidence([], [])  # the result alone holds the gradients, if somebody keeps it
+        if known is not None:
+            evidence.settle(known)
         outcome = torch.stack((tensors.scale, plan.found_inf))  # a copy: both tensors go on changing
-        result = StepResult(outcome, known, self.rule.skips, gathered, optimizer.param_groups)
-        self._results.append(weakref.ref(result))
+        result = StepResult(outcome, known, self.rule.skips, evidence)
+        self._iteration.results.append(weakref.ref(result))
         return result
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
@@ -160,11 +167,10 @@ class LossScaler(GradScalerNames):
             return
         if (tensors := self._memory.tensors) is None:
             raise RuntimeError(misuse.NO_SCALE.format(verb="update()"))
-        found_inf = self._iteration.found_inf() if new_scale is None else None
         try:
-            if found_inf is not None:
-                self._memory.adapt(tensors, found_inf, self._seen)
-            elif new_scale is not None:
+            if new_scale is None:
+                self._memory.adapt(tensors, self._iteration.found_inf(), self._seen)
+            else:
                 self._memory.set_scale(new_scale)
         finally:  # also when the rule gives up: the iteration is over
             self._seen = None
@@ -177,10 +183,6 @@ class LossScaler(GradScalerNames):
         """
         self._seen = None
         self._iteration.abandon()
-
-    def get_scale(self) -> float:
-        """Read the scale; waits for the device. 1.0 if this scaler is not enabled."""
-        return self._memory.read_scale() if self._enabled else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rule and all that it remembers, as plain values: enough to resume exactly.
@@ -206,17 +208,13 @@ class LossScaler(GradScalerNames):
         self._memory.load(state)
         self.abandon()
 
-    def _found_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[torch.device, Tensor]:
-        _, plan = self._plan(optimizer, "_found_inf_per_device()")
-        return {} if plan.stage is Stage.READY else {plan.found_inf.device: plan.found_inf}
-
     def _plan(self, optimizer: torch.optim.Optimizer, verb: str) -> tuple[StateTensors, GradientPlan]:
-        if (tensors := self._memory.tensors) is None:
-            raise RuntimeError(misuse.NO_SCALE.format(verb=verb))
-        return tensors, self._iteration.plan_of(optimizer, verb, tensors.scale.device)
+        tensors = self._memory.tensors
+        plan = self._iteration.plan_of(optimizer, verb, None if tensors is None else tensors.scale.device)
+        assert tensors is not None  # else there was an error just now
+        return tensors, plan
 
     def _check(self, tensors: StateTensors, plan: GradientPlan, optimizer: Any, divider: Divider, verb: str) -> None:
-        others = [other for other in self._iteration.under_way if other is not plan]
-        require_fit(plan, others, optimizer, divider, verb)
-        seen = check(plan, tensors, self.rule, divider, verb)
+        seen = check(plan, self._iteration.under_way, optimizer, tensors, self.rule, divider, verb)
+        plan.evidence, plan.gathered = Evidence(plan.gathered, optimizer.param_groups), []
         self._seen = seen if self._seen is None or seen is None else self._seen.with_more(seen)

@@ -88,3 +88,15 @@ GRAD_SCALERS_STATE = (
     "this state was saved by a torch.amp.GradScaler with {saved}, and this scaler runs {here}, which counts otherwise. "
     "Build LossScaler('cuda'), which goes on as that GradScaler would, or start without the saved state."
 )
+NOT_A_GROUP = (
+    "process_group must be 'auto', None or a group of torch.distributed, got {got!r}. Pass dist.new_group(...), "
+    "dist.group.WORLD after init_process_group, or mesh.get_group()."
+)
+NOT_IN_GROUP = (
+    "this process does not belong to the group that it passed as process_group. Pass it in the group's processes only, "
+    "and None or another group here."
+)
+GROUP_IN_PICKLE = (
+    "a LossScaler with a process_group cannot be pickled: a group is no more than a connection of this process. Save "
+    "state_dict(), build LossScaler with a group there, and load it."
+)
