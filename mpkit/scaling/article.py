@@ -22,6 +22,7 @@ class ArticleRule(ScaleRule):
     norm: Literal["unscaled", "scaled"] = "unscaled"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_scale("init_scale", self.init_scale)
         if self.norm not in ("unscaled", "scaled"):
             raise ValueError(f"norm must be 'unscaled' or 'scaled', got {self.norm!r}.")

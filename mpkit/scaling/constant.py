@@ -28,6 +28,11 @@ class _ConstantRule(ScaleRule):
         """The scale itself."""
         return self.init().scale
 
+    @property
+    def ceiling(self) -> float | None:
+        """The scale itself."""
+        return self.init().scale
+
 
 @dataclass(frozen=True)
 class NoScaling(_ConstantRule):
@@ -45,6 +50,7 @@ class StaticScale(_ConstantRule):
     scale: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_scale("scale", self.scale)
 
     def init(self) -> ScaleState:

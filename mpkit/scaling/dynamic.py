@@ -29,6 +29,7 @@ class DynamicScale(ScaleRule):
     max_scale: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_scale("init_scale", self.init_scale)
         for name in ("min_scale", "max_scale"):
             if getattr(self, name) is not None:
@@ -45,6 +46,11 @@ class DynamicScale(ScaleRule):
     def floor(self) -> float | None:
         """The smallest scale that this rule can reach: `min_scale`."""
         return self.min_scale
+
+    @property
+    def ceiling(self) -> float | None:
+        """The largest scale that this rule can reach: `max_scale`."""
+        return self.max_scale
 
     @property
     def on_device(self) -> bool:

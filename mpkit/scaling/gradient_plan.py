@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from mpkit import overflow
+from mpkit.scaling.bucket import Bucket, Gathered, local
+from mpkit.scaling.evidence import Evidence
 from mpkit.scaling.gradient_stats import GradientStats
+from mpkit.scaling.marks import Marks
 from mpkit.trees import to_device
 from mpkit.unwatched import unwatched
 
-ParamGroups = list[dict[str, Any]]
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 _grad_of = operator.attrgetter("grad")
 
 
@@ -34,36 +37,27 @@ class Stage(Enum):
     STEPPED = 2
 
 
-@dataclass
-class Bucket:
-    """Some parameters of one optimizer that share a device and a dtype."""
-
-    device: torch.device
-    dtype: torch.dtype
-    params: list[Tensor]
-    plain: bool  # no DTensor, and so far every parameter had a dense gradient that torch's kernel takes
-
-
-Gathered = list[tuple[Bucket, list[Tensor | None]]]  # the gradient of every parameter of every bucket
-
-
 class GradientPlan:
     """One optimizer's parameters, sorted once, and the stage that the optimizer is in.
 
     `found_inf`: 0-dim float32 on `device`, 1 once a check found Inf or NaN, else 0. It is one tensor for good,
     zeroed between iterations: a step captured in a CUDA graph writes to it in every replay.
+    `groups`: those whose processes agree on it.
     """
 
-    def __init__(self, params: list[Tensor], device: torch.device) -> None:
+    def __init__(self, params: list[Tensor], device: torch.device, groups: Sequence[ProcessGroup] = ()) -> None:
         self.stage = Stage.READY
         self.captured = False  # a CUDA graph writes to found_inf, so this plan must stay
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.gathered: Gathered = []
-        self.params = params
+        self.evidence = Evidence([], [])
+        self.marks, self.scaled_since = Marks(), False
+        self.optimizer: Callable[[], object] = lambda: None  # a weak reference to the one that stepped
+        self.params, self.groups = params, list(groups)
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
             part = [p for p in params if (p.device, p.dtype) == kind]
-            self.buckets.append(Bucket(*kind, part, plain=not hasattr(part[0], "to_local")))
+            self.buckets.append(Bucket(*kind, part, plain=not any(hasattr(p, "to_local") for p in part)))
 
     def is_for(self, params: list[Tensor]) -> bool:
         """Tell whether these are the plan's own parameters, in its order."""
@@ -78,14 +72,32 @@ class GradientPlan:
         narrow = (p for bucket in self.buckets if bucket.dtype == torch.float16 for p in bucket.params)
         return next((p for p in narrow if p.grad is not None), None)
 
-    def first_shared(self, others: Iterable[GradientPlan]) -> Tensor | None:
-        """Return a parameter with a gradient that one of the other plans has as well, if there is one."""
-        known = {id(p) for other in others for p in other.params}
-        return next((p for p in self.params if id(p) in known and p.grad is not None), None)
+    def mark(self) -> None:
+        """Note that the gradients are divided as they stand now, and tell `evidence` of what they had in them."""
+        self.marks, self.scaled_since = Marks(self.params), False
+        self.evidence.marks = self.marks
+
+    def first_divided(self, by: GradientPlan) -> Tensor | None:
+        """Return a parameter whose gradient was divided as `by`'s and was not zeroed, replaced or written anew since.
+
+        Only a write that followed a `scale` counts: clipping writes too, and leaves a gradient divided.
+        """
+        standing = by.marks.standing()
+        for p in self.params:
+            version = standing.get(id(p.grad))  # of None there is none
+            if version is not None and (not by.scaled_since or p.grad._version == version):  # type: ignore[union-attr]
+                return p
+        return None
+
+    def is_over(self, optimizer: object) -> bool:
+        """Has another optimizer stepped by this plan, and are the gradients new since? Then this one needs its own."""
+        if self.stage is not Stage.STEPPED or self.optimizer() in (None, optimizer):
+            return False
+        return self.first_divided(self) is None and any(p.grad is not None for p in self.params)
 
     def reset(self) -> None:
         """Be ready for the next iteration, and let go of this one's gradients."""
-        self.stage, self.gathered = Stage.READY, []
+        self.stage, self.gathered, self.evidence, self.marks = Stage.READY, [], Evidence([], []), Marks()
         self.found_inf.zero_()
 
     @unwatched
@@ -106,10 +118,8 @@ class GradientPlan:
         return any(grad is not None for _, grads in self.gathered for grad in grads)
 
     def stats(self, histogram: bool) -> GradientStats:
-        """Measure the gradients of the last `check_and_unscale`, the same on every rank. Waits for the device."""
-        grads = (local(g) for _, found in self.gathered for g in found if g is not None)
-        seen = GradientStats.of(grads, histogram)
-        return seen.over_ranks(self.found_inf.device) if several_ranks() else seen
+        """Measure this process's gradients of the last `check_and_unscale`. Waits for the device."""
+        return GradientStats.of((local(g) for _, found in self.gathered for g in found if g is not None), histogram)
 
 
 def _check_bucket(bucket: Bucket, grads: list[Tensor | None], inv_scale: Tensor, found_inf: Tensor) -> None:
@@ -128,12 +138,6 @@ def _check_bucket(bucket: Bucket, grads: list[Tensor | None], inv_scale: Tensor,
     elsewhere = torch.zeros((), dtype=torch.float32, device=bucket.device)
     _check_and_unscale(values, elsewhere, to_device(inv_scale, bucket.device))
     found_inf.copy_(torch.maximum(found_inf, to_device(elsewhere, found_inf.device)))
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return the memory that this rank holds: a DTensor's own part, any other tensor itself."""
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return part
 
 
 def _coalesced_values(bucket: Bucket, grads: list[Tensor | None]) -> list[Tensor]:
@@ -167,23 +171,7 @@ def _kernel_supports(device_type: str, dtype: torch.dtype) -> bool:
     return True
 
 
-def several_ranks() -> bool:
-    """Do several processes train together through torch.distributed?"""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 @unwatched
 def reciprocal(scale: Tensor) -> Tensor:
     """Return 1 / scale. One correctly rounded division gives the bits of torch's way, which goes through float64."""
     return scale.reciprocal()
-
-
-def describe(param_groups: ParamGroups, wanted: Tensor) -> str:
-    """Name a parameter: as the optimizer knows it (`named_parameters`), else by its place and shape."""
-    for i, group in enumerate(param_groups):
-        for j, param in enumerate(group["params"]):
-            if param is wanted:
-                if group.get("param_names"):
-                    return str(group["param_names"][j])
-                return f"param_groups[{i}]['params'][{j}], shape {tuple(param.shape)}"
-    return f"a parameter of shape {tuple(wanted.shape)}"

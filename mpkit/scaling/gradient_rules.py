@@ -54,6 +54,7 @@ class LogMaxScale(ScaleRule):
     deviations: float = 3.09
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("init_scale", "min_scale", "max_scale"):
             require_scale(name, getattr(self, name))
         require_number("log_max", self.log_max, -127.0, 128.0, "between -127 and 128: 2**log_max is a float32", "16.0")
@@ -68,6 +69,11 @@ class LogMaxScale(ScaleRule):
     def floor(self) -> float | None:
         """The smallest scale that this rule can reach: `min_scale`."""
         return self.min_scale
+
+    @property
+    def ceiling(self) -> float | None:
+        """The largest scale that this rule can reach: `max_scale`."""
+        return self.max_scale
 
     def init(self) -> ScaleState:
         """Return `init_scale` and empty averages."""
@@ -114,6 +120,7 @@ class HistogramScale(ScaleRule):
     period: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_scale("init_scale", self.init_scale)
         require_number("share", self.share, 0.0, 1.0, "above 0 and below 1", "1e-7")
         require_count("period", self.period, "1")

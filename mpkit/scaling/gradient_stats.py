@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from mpkit.histogram import ExponentHistogram
+from mpkit.scaling.agreement import reduce
 from mpkit.unwatched import unwatched
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -51,21 +56,23 @@ class GradientStats:
         above = int(self.histogram.counts[self.histogram.log2_edges >= lower].sum())
         return (above + self.histogram.inf + self.histogram.nan) / max(self.histogram.nonzero, 1)
 
-    def over_ranks(self, device: torch.device) -> GradientStats:
-        """The same on every rank of torch.distributed: the largest amax and norm, and the counts of all.
+    def over_ranks(self, device: torch.device, groups: list[ProcessGroup]) -> GradientStats:
+        """The same on every process of the groups: the largest amax and norm, and the counts of all.
 
-        `device`: where the ranks exchange numbers. The norm is that of one rank: under DDP all have the same gradients,
-        under sharding it is the largest part's.
+        `device`: where this process keeps such numbers. The norm is that of one process, the one with the largest part
+        under sharding.
         """
+        if not groups:
+            return self
         largest = torch.tensor([self.amax, self.norm], dtype=torch.float64, device=device)
         largest = largest.nan_to_num(nan=math.inf, posinf=math.inf)  # MAX over ranks may lose a NaN, never an Inf
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        reduce(largest, groups)
         histogram = self.histogram
         if histogram is not None:
             counts = histogram.counts.to(device).clone()
             others = torch.tensor([histogram.zeros, histogram.inf, histogram.nan], dtype=torch.int64, device=device)
-            dist.all_reduce(counts)
-            dist.all_reduce(others)
+            reduce(counts, groups, dist.ReduceOp.SUM)
+            reduce(others, groups, dist.ReduceOp.SUM)
             histogram = ExponentHistogram(counts.cpu(), *map(int, others.tolist()))
         amax, norm = largest.tolist()
         return GradientStats(amax, norm, histogram)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpkit.scaling.dynamic import DynamicScale
 from mpkit.scaling.gradient_stats import GradientStats
-from mpkit.scaling.rule import ScaleExhausted, ScaleRule, ScaleState, as_float32, require_count
+from mpkit.scaling.rule import ScaleExhausted, ScaleRule, ScaleState, as_float32, require_count, require_flag
 
 Refill = Literal["growth", "clean step", "shrink"]
 AtFloor = Literal["stay", "stop", "stop before"]
@@ -54,6 +54,8 @@ class LibraryScale(DynamicScale):
         require_count("hysteresis", self.hysteresis, "1, which shrinks at every overflow")
         if not isinstance(self.late_growth, int) or self.late_growth not in (0, 1):
             raise ValueError(f"late_growth must be 0 or 1, got {self.late_growth!r}. Try 0.")
+        for name in ("exact_interval", "grow_to_inf"):
+            require_flag(name, getattr(self, name))
         _require_choice("refill", self.refill, get_args(Refill))
         _require_choice("at_floor", self.at_floor, get_args(AtFloor))
         if self.at_floor != "stay" and self.min_scale is None:

@@ -51,6 +51,9 @@ class ScaleRule(abc.ABC):
     reads: ClassVar[str] = ""
     check_unscaled: bool = dataclasses.field(default=True, kw_only=True)
 
+    def __post_init__(self) -> None:
+        require_flag("check_unscaled", self.check_unscaled)
+
     @abc.abstractmethod
     def init(self) -> ScaleState:
         """Return the state before the first step."""
@@ -88,9 +91,20 @@ class ScaleRule(abc.ABC):
         """The smallest scale that this rule can reach; None when there is no such limit."""
         return None
 
+    @property
+    def ceiling(self) -> float | None:
+        """The largest scale that this rule can reach; None when there is no such limit."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the rule's name and fields as plain values; two rules are equal when these are."""
         return {"name": type(self).__name__, **dataclasses.asdict(self)}
+
+
+def require_flag(name: str, value: object) -> None:
+    """ValueError unless `value` is True or False: "no" would count as True."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}. Pass one of them, without quotation marks.")
 
 
 def require_number(name: str, value: object, low: float, high: float, wanted: str, example: str) -> None:

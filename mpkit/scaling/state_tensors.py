@@ -13,6 +13,7 @@ class StateTensors:
     def __init__(self, rule: ScaleRule, state: ScaleState, device: torch.device) -> None:
         fields = dataclasses.asdict(state)
         names = list(fields)[1:] if rule.on_device else ["growth_tracker"]  # the host remembers the rest
+        self.one = torch.ones((), dtype=torch.float32, device=device)  # to divide by where nothing is to be divided
         self.scale = torch.full((), state.scale, dtype=torch.float32, device=device)
         self.counts = {name: torch.full((), fields[name], dtype=torch.int32, device=device) for name in names}
 

@@ -1,37 +1,44 @@
 """What came of one `LossScaler.step`: stepped or skipped, and why."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mpkit.scaling.gradient_plan import Gathered, ParamGroups, describe, local
+from mpkit.scaling.bucket import ParamGroups
+from mpkit.scaling.evidence import GONE, Evidence, Findings
 
-_GONE = "its gradients were let go at the next scale(); look at a result before that to learn which"
-_ELSEWHERE = "but the gradients here are finite now: another rank found it, or they were changed since"
+_ELSEWHERE = "but all gradients here were finite: another rank found it"
+_UNCOUNTED = "how many is not known, because the gradients were changed or let go after the check"
 
 
 @dataclass(eq=False, repr=False)
 class StepResult:
-    """The outcome of a step. Nothing is read from the device until somebody looks.
+    """The outcome of a step, and what was in its gradients at the moment of the check. `bool(result)` is `.stepped`.
 
-    A result holds the iteration's gradients until the scaler's next `scale()`. What it would say is kept beyond
-    that on the CPU, and wherever the step was decided on the host (every optimizer that is not fused).
-    `bool(result)` is `.stepped`.
+    Where the host decides (an optimizer that is not fused, or `unscale_` on a CPU), all of it is known at once. A fused
+    optimizer's result reads nothing from the device until somebody looks, and holds the iteration's gradients until the
+    scaler's next `scale()`: look before that, and before they are changed. After `unscale_` the first parameter and
+    whether it had Inf or NaN are known in any case, the counts only that long.
     """
 
     outcome: Tensor  # (2,) float32 on the device: the scale, found_inf; reading it waits for the device
     _known: bool | None  # found_inf, if the host had to read it anyway
     _skips: bool
-    _gathered: Gathered
-    _param_groups: ParamGroups
-    _released: bool = False
-    _kept: tuple[str | None, int, int] | None = None
+    _evidence: Evidence
+
+    @classmethod
+    def untested(cls, param_groups: ParamGroups) -> StepResult:
+        """The outcome of a step without scaling and without a test: stepped, scale 1, found_inf False."""
+        device = next((p.device for group in param_groups for p in group["params"]), None)
+        one_and_zero = torch.eye(1, 2, dtype=torch.float32, device=device)[0]  # made there, so that nothing waits
+        return cls(one_and_zero, False, False, Evidence([], param_groups))
 
     @property
     def found_inf(self) -> bool:
-        """Was any gradient, on any rank, Inf or NaN?"""
+        """Was any gradient, on any rank that agrees with this one, Inf or NaN?"""
         return bool(self.outcome[1]) if self._known is None else self._known
 
     @property
@@ -46,18 +53,21 @@ class StepResult:
 
     @property
     def first_bad(self) -> str | None:
-        """The first parameter, in the optimizer's order, with an Inf or NaN in its gradient here; or None."""
-        return self._findings()[0]
+        """The first parameter, in the optimizer's order, with an Inf or NaN in its gradient here; or None.
+
+        RuntimeError: looked at too late, see above.
+        """
+        return self._findings().first
 
     @property
     def inf_count(self) -> int:
-        """How many gradient values here are +Inf or -Inf. RuntimeError: looked at too late on a GPU."""
-        return self._findings()[1]
+        """How many gradient values here were +Inf or -Inf. RuntimeError: looked at too late, see above."""
+        return self._count(self._findings().infs)
 
     @property
     def nan_count(self) -> int:
-        """How many gradient values here are NaN. RuntimeError: looked at too late on a GPU."""
-        return self._findings()[2]
+        """How many gradient values here were NaN. RuntimeError: looked at too late, see above."""
+        return self._count(self._findings().nans)
 
     @property
     def reason(self) -> str:
@@ -65,12 +75,13 @@ class StepResult:
         verdict = "stepped" if self.stepped else "skipped"
         if not self.found_inf:
             return verdict
-        if self._released and self._kept is None:
-            return f"{verdict}: a gradient was not finite ({_GONE})"
-        first, infs, nans = self._findings()
-        if first is None:
+        if (found := self._evidence.look()) is None:
+            return f"{verdict}: a gradient was not finite ({self._evidence.lost})"
+        if found.first is None:
             return f"{verdict}: a gradient was not finite, {_ELSEWHERE}"
-        return f"{verdict}: {infs} Inf and {nans} NaN, first in {first}"
+        if found.infs is None:
+            return f"{verdict}: {found.kind}, first in {found.first}; {_UNCOUNTED}"
+        return f"{verdict}: {found.infs} Inf and {found.nans} NaN, first in {found.first}"
 
     def __repr__(self) -> str:
         return self.reason
@@ -81,29 +92,17 @@ class StepResult:
     def release(self) -> None:
         """Let go of the gradients. What the host can read without waiting is kept."""
         if self._known is not None or self.outcome.device.type == "cpu":
-            self._kept = self._findings()
-        self._released, self._gathered = True, []
+            self._evidence.settle(self.found_inf)
+        self._evidence.release(GONE)
 
-    def _findings(self) -> tuple[str | None, int, int]:
-        if self._kept is not None:
-            return self._kept
+    def _findings(self) -> Findings:
         if not self.found_inf:
-            return None, 0, 0
-        if self._released:
-            raise RuntimeError(f"this step found a gradient that was not finite, but {_GONE}.")
-        bad = {id(param): (param, infs, nans) for param, infs, nans in self._count() if infs or nans}
-        # Buckets are sorted by device and dtype, so the groups are asked which comes first.
-        order = (p for group in self._param_groups for p in group["params"] if id(p) in bad)
-        first = next(order, None)
-        name = None if first is None else describe(self._param_groups, first)
-        return name, sum(infs for _, infs, _ in bad.values()), sum(nans for *_, nans in bad.values())
+            return Findings()
+        if (found := self._evidence.look()) is None:
+            raise RuntimeError(f"this step found a gradient that was not finite, but {self._evidence.lost}.")
+        return found
 
-    def _count(self) -> Iterator[tuple[Tensor, int, int]]:
-        """Yield every parameter that has a gradient with its Inf and NaN counts: one read per bucket."""
-        for bucket, grads in self._gathered:
-            held = [(p, g) for p, g in zip(bucket.params, grads, strict=True) if g is not None]
-            values = [g.coalesce().values() if g.is_sparse else local(g) for _, g in held]
-            if values:
-                counts = torch.stack([torch.stack((v.isinf().sum(), v.isnan().sum())) for v in values]).tolist()
-                for (param, _), (infs, nans) in zip(held, counts, strict=True):
-                    yield param, infs, nans
+    def _count(self, count: int | None) -> int:
+        if count is None:
+            raise RuntimeError(f"this step found a gradient that was not finite, but {_UNCOUNTED}.")
+        return count

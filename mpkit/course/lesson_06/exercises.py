@@ -42,17 +42,17 @@ class _Noting(LossScaler):
         super().unscale_(optimizer)
         self._left = self._look(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer, closure: object = None) -> StepResult:
+    def step(self, optimizer: torch.optim.Optimizer, closure: Any = None, **options: Any) -> StepResult:
         """Noted; what `unscale_` left and is shorter now was made so between them."""
         before = self._left if "unscale_" in self.calls else SCALE
         self.calls += ["clip"] if 0 < self._look(optimizer) < before else []
         self.calls.append("step")
-        return super().step(optimizer, closure)
+        return super().step(optimizer, closure, **options)
 
-    def update(self) -> None:
+    def update(self, new_scale: float | torch.Tensor | None = None) -> None:
         """Noted."""
         self.calls.append("update")
-        super().update()
+        super().update(new_scale)
 
 
 def _step_of(answer: Any, max_norm: float = 100.0, scaler: LossScaler | None = None) -> float:
