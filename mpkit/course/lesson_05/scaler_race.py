@@ -69,7 +69,7 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     rows = ("gradients",), ("rules",), ("log2_init", "interval", "backoff")
     drawn_by = ScalerRaceFigure
 
-    def __init__(self, gradients: str = "made up: drifts", rules: Sequence[str] = DEFAULT, device: str = "cpu") -> None:
+    def __init__(self, gradients: str = "bad start", rules: Sequence[str] = DEFAULT, device: str = "cpu") -> None:
         self.device = device
         self._recorded: dict[str, Lap] = {}
         self._memo: dict[tuple[ScaleRule, str], Lap] = {}

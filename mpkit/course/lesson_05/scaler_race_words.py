@@ -57,11 +57,11 @@ def _well(names: list[str]) -> str:
 
 
 def log2_text(scale: float) -> str:
-    """A scale as a power of two: 2¹⁶, or 2⁷·⁵ rounded to a tenth; 0 and ∞ as they are."""
+    """A scale as a power of two: 2¹⁶, or ≈2⁷ for what lies nearest to it; 0 and ∞ as they are."""
     if scale == 0 or math.isinf(scale):
         return "0" if scale == 0 else "∞"
     exponent = math.log2(scale)
-    return power(int(exponent)) if exponent == int(exponent) else f"2^{exponent:.1f}"
+    return ("" if exponent.is_integer() else "≈") + power(round(exponent))
 
 
 def numbers(lap: Lap) -> tuple[str, ...]:
