@@ -90,7 +90,7 @@ SAID = {
     "367 in the table above": [round(speed) for fmt in ("FP16", "TF32") for speed in (PEAKS[fmt], RECORD.best(fmt))]
     == [989, 683, 495, 367],
     "the weights now take 5.1 % more": rounded(100 * ROWS["fp16-mixed"]["weights_MiB"] / WEIGHTS, to=105.1, digits=1),
-    "Memory is within 6 % of what is needed, before 5 %": 1.05 < ROWS["fp16-mixed"]["weights_MiB"] / WEIGHTS < 1.06,
+    "memory is within 6 % of what is needed, before 5 %": 1.05 < ROWS["fp16-mixed"]["weights_MiB"] / WEIGHTS < 1.06,
     "about an eighth of the peak": 0.11 < 24.3e9 * ROWS["fp16-mixed"]["images_per_s"] / 1e12 / PEAKS["FP16"] < 0.14,
     "**A little faster.**": 1 < RECORD.speedup("article") < 1.25,
     "two thirds of the step": abs(PARTS["fp32 backward"] / WHOLE - 2 / 3) < 0.02,
