@@ -41,8 +41,8 @@ RIGHT = [
     (
         "08.2",
         mean(
-            "t = c = torch.zeros_like(gradients[0])\n    for g in gradients:\n        y = g - c\n        grown = t + y\n"
-            "        c, t = (grown - t) - y, grown\n    return t / len(gradients)"
+            "t = c = torch.zeros_like(gradients[0])\n    for g in gradients:\n        y = g - c\n"
+            "        grown = t + y\n        c, t = (grown - t) - y, grown\n    return t / len(gradients)"
         ),
     ),
     ("08.2", mean("return torch.stack(gradients).mean(0)")),  # torch adds BF16 up in FP32

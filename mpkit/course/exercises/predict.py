@@ -144,7 +144,7 @@ def predict(
         record: False neither reads nor stores (for probe cells, which must not touch the learner's answers).
 
     Raises:
-        ValueError: unknown lesson in the key, a default that is no possible answer, fewer than two choices, or a negative close.
+        ValueError: unknown lesson in the key, an impossible default, fewer than two choices, or a negative close.
     """
     table.find(store.lesson_of(key))
     if not close >= 0:
