@@ -481,6 +481,14 @@ def test_predictions_are_compared_with_the_measurement(guess: Any, outcome: Any,
     assert score_card("00", {"00.scored": outcome}).rows[1][-1] == verdict
 
 
+def test_a_count_can_ask_for_no_tolerance() -> None:
+    predict("00.counted", "Which is the first?", default=1.0, close=0).field.value = "2048"
+    assert score_card("00", {"00.counted": 2049}).rows[1][-1] == "✗ too low"
+    assert score_card("00", {"00.counted": 2048}).rows[1][-1] == "✓"
+    with pytest.raises(ValueError, match="close=-1"):
+        predict("00.counted", "Which is the first?", default=1.0, close=-1)
+
+
 def test_the_score_card_repeats_question_and_unit_and_counts_what_is_done() -> None:
     predict("00.asked", "How <many>?", default=1.0, unit="%").field.value = "40"
     check("00.1", 11)

@@ -27,6 +27,7 @@ def six(**changes: str) -> str:
 
 ONE_BY_ONE = ("total = 0.0", "for value in values:", "    total = add(total, value)")
 PAIRS = ("while len(values) > 1:", "    pairs = [add(a, b) for a, b in zip(values[::2], values[1::2])]")
+STRAIGHT = ("def straight(some):", "    total = 0.0", "    for v in some: total = add(total, v)", "    return total")
 KAHAN = (
     "total = lost = 0.0",
     "for value in values:",
@@ -88,6 +89,22 @@ ALSO_WRONG = [
         sums("values = sorted(values, reverse=True)", *ONE_BY_ONE, "return total"),
         "where a running total stalls",
     ),
+    *(
+        (
+            "02.1",
+            sums(
+                *STRAIGHT,
+                f"parts = range(0, len(values), {size})",
+                f"return straight([straight(values[i:i + {size}]) for i in parts])",
+            ),
+            words,
+        )
+        for size, words in (
+            (100, "For 1,000 times 0.1 your total is 100.6"),
+            (32, "added to a large total"),
+            (64, "rounded up, again and again"),
+        )
+    ),
     ("02.1", sums("return torch.tensor(values).half().sum()"), "some additions were not FP16"),
     ("02.1", sums("return True"), "should return a number"),
     ("02.2", loss(*EXP, "return -(p[label] + 1e-6).log()"), "which is the first that is Inf"),
@@ -122,9 +139,8 @@ RIGHT = [
     ("02.1", sums(*KAHAN)),
     ("02.1", sums("if len(values) == 1: return values[0]", "middle = len(values) // 2",
                   "return add(add_up(values[:middle], add), add_up(values[middle:], add))")),
-    ("02.1", sums("def straight(some):", "    total = 0.0", "    for value in some: total = add(total, value)",
-                  "    return total", "n = len(values)",
-                  "return straight([straight(values[i:i + 100]) for i in range(0, n, 100)])")),
+    ("02.1", sums(*STRAIGHT, "values = [straight(values[i:i + 10]) for i in range(0, len(values), 10)]", *PAIRS,
+                  "    values = pairs + values[2 * len(pairs):]", "return values[0]")),
     ("02.1", sums("while len(values) > 1: values = [add(values[0], values[1])] + values[2:] if len(values) < 3 else "
                   "[add(a, b) for a, b in zip(values[::2], values[1::2])] + values[len(values) // 2 * 2:]",
                   "return torch.tensor(values[0])")),

@@ -57,6 +57,18 @@ RIGHT = [
     ),
     ("07.2", loop("losses.append(step(batch))", "log = torch.stack(losses).view(3, 100).mean(1).tolist()")),
     ("07.2", loop(f"total = total + step(batch).to(torch.float64)\n        {LINE}")),
+    (
+        "07.2",
+        loop(
+            "total = total + step(batch)\n        if number % 100 == 0: log.append(total.cpu().item() / 100); total = 0"
+        ),
+    ),
+    ("07.2", loop(THEN + "(float(torch.stack(losses[-100:]).mean().cpu()))")),
+    (
+        "07.2",
+        loop("losses.append(step(batch))", "log = torch.stack(losses).view(3, 100).mean(1).cpu().numpy().tolist()"),
+    ),
+    ("07.2", loop("losses.append(step(batch))", "log = torch.stack(losses).view(3, 100).mean(1).to('cpu').tolist()")),
     ("07.3", six()),
     ("07.3", six(B="launch bound", C="Memory-bound")),
     ("07.4", fits("max(0, (memory - 18 * parameters) // (2 * activations))")),
@@ -92,10 +104,17 @@ WRONG = [
     ("07.4", fits("(memory, parameters)"), "return one number"),
 ]  # fmt: skip
 ALSO_WRONG = [
-    ("07.2", loop(f"total += step(batch).to('cpu')\n        {LINE}"), "made the host wait 303 times"),
-    ("07.2", loop(f"total += step(batch).to(device=torch.device('cpu'))\n        {LINE}"), "made the host wait 303"),
+    ("07.2", loop(f"total += step(batch).to('cpu')\n        {LINE}"), "made the host wait 300 times"),
+    ("07.2", loop(f"total += step(batch).to(device=torch.device('cpu'))\n        {LINE}"), "made the host wait 300"),
     ("07.2", loop(f"loss = step(batch); str(loss); total = total + loss\n        {LINE}"), "made the host wait 303"),
     ("07.2", loop(f"loss = step(batch); f'{{loss:.3f}}'; total = total + loss\n        {LINE}"), "host wait 303"),
+    (
+        "07.2",
+        loop(f"loss = step(batch); loss.isnan().nonzero(); total = total + loss\n        {LINE}"),
+        "host wait 303",
+    ),
+    ("07.2", loop(f"loss = step(batch).view(1); total = total + loss[loss == loss].sum()\n        {LINE}"), "wait 303"),
+    ("07.2", loop(f"loss = step(batch).cpu(); total = total + loss\n        {LINE}"), "made the host wait 300 times"),
     ("07.1", bound("0.5"), "How long does it take after"),
     ("07.2", loop(f"total += float(step(batch))\n        {LINE}"), "made the host wait 300 times"),
     (

@@ -15,6 +15,8 @@ from mpkit.course.read_number import read_number
 
 Value = float | str
 
+CLOSE = 0.1  # a prediction within 10 % of the measurement is called close
+
 # What was asked in this kernel, so that the score card can repeat the question and the unit.
 asked: dict[str, Prediction] = {}
 
@@ -25,6 +27,7 @@ class Prediction(Panel):
     def __init__(
         self, key: str, question: str, choices: Sequence[str] | None, unit: str, default: Value, low: float, high: float
     ) -> None:
+        self.close = CLOSE
         self.key, self.question, self.unit, self.default = key, question, unit, default
         self.low, self.high = low, high
         self.choices = None if choices is None else tuple(choices)
@@ -125,6 +128,7 @@ def predict(
     unit: str = "",
     low: float = -math.inf,
     high: float = math.inf,
+    close: float = CLOSE,
     record: bool = True,
 ) -> Prediction:
     """Ask for a prediction; show it by making it the last line of a cell.
@@ -136,12 +140,15 @@ def predict(
         choices: options of radio buttons; without them the answer is a number.
         unit: shown behind the number, such as "%".
         low, high: limits of the number.
+        close: part of the measured number by which a prediction may be off and still be called close; 0 for a count.
         record: False neither reads nor stores (for probe cells, which must not touch the learner's answers).
 
     Raises:
-        ValueError: unknown lesson in the key, a default that is no possible answer, or fewer than two choices.
+        ValueError: unknown lesson in the key, an impossible default, fewer than two choices, or a negative close.
     """
     table.find(store.lesson_of(key))
+    if not close >= 0:
+        raise ValueError(f"prediction {key}: close={close!r} is no part of a number; use 0 or more.")
     if choices is not None and (len(set(choices)) < 2 or len(set(choices)) != len(choices)):
         raise ValueError(f"prediction {key}: choices must be two or more different texts, but {choices!r} came.")
     possible = default in choices if choices is not None else store.is_number(default, low, high)
@@ -149,6 +156,7 @@ def predict(
         options = f"one of {list(choices)}" if choices is not None else f"a number from {low} to {high}"
         raise ValueError(f"prediction {key}: default={default!r} is no possible answer; use {options}.")
     panel = Prediction(key, question, choices, unit, default, low, high)
+    panel.close = close
     if record:
         panel.restore(store.get("predictions", key))
         panel.record = True

@@ -8,9 +8,8 @@ from mpkit.course import markup, table
 from mpkit.course.exercises import store
 from mpkit.course.exercises.check import exercises, material
 from mpkit.course.exercises.checker import MARK
-from mpkit.course.exercises.predict import Value, asked, in_words
+from mpkit.course.exercises.predict import CLOSE, Value, asked, in_words
 
-CLOSE = 0.1  # a prediction within 10 % of the measurement is called close
 KIND_OF_EXERCISE = {"pass": "passed", "not yet": "not yet", "wrong": "not right yet"}
 
 
@@ -67,15 +66,15 @@ def _prediction_row(key: str, guess: Value | None, outcome: Value) -> tuple[str,
     name = panel.question if panel else f"Prediction {key}"
     if guess is None:
         return name, "no prediction", show(outcome), "○"
-    return name, show(guess), show(outcome), _verdict(guess, outcome)
+    return name, show(guess), show(outcome), _verdict(guess, outcome, panel.close if panel else CLOSE)
 
 
-def _verdict(guess: Value, outcome: Value) -> str:
+def _verdict(guess: Value, outcome: Value, close: float) -> str:
     if isinstance(guess, str) or isinstance(outcome, str):
         return "✓" if guess == outcome else "✗ surprised?"
     if guess == outcome:
         return "✓"
-    if abs(guess - outcome) <= CLOSE * abs(outcome):
+    if abs(guess - outcome) <= close * abs(outcome):
         return "✓ close"
     return "✗ too low" if guess < outcome else "✗ too high"
 

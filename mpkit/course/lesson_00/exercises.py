@@ -51,8 +51,8 @@ QUIZ = (
         feedback=(
             "Yes. Each rounding is a GPU's. Sums may differ in their last bits: a GPU adds in another order, and its "
             "tensor cores round partial sums in another way.",
-            "No. Every experiment runs live on the CPU. Recorded measurements appear only for speed and energy, "
-            "and they name their GPU.",
+            "No. The lessons' own experiments run live, here on the CPU. Recorded are speed, energy, a GPU's memory, "
+            "sweeps over settings and long trainings, and each says where.",
             "No. Every operand, result and gradient is rounded, so you see the true effects of the small format.",
         ),
     ),

@@ -25,6 +25,8 @@ SUMS = (
     ("4096 ones", [1.0] * 4096),
     ("10,000 times 0.1", [ROUND(0.1)] * 10_000),
     ("1,000 random numbers from 0 to 1", _random_terms(1000)),
+    ("1,000 times 0.1", [ROUND(0.1)] * 1000),
+    ("10,000 times 0.7", [ROUND(0.7)] * 10_000),
     ("the single number 3", [3.0]),
 )
 

@@ -43,7 +43,8 @@ def a_bound(answer: Any) -> Feedback:
 
 
 WAITS = frozenset(
-    "item tolist cpu numpy equal __array__ __float__ __int__ __bool__ __index__ __format__ __repr__ __str__".split()
+    "item tolist cpu numpy equal __array__ __float__ __int__ __bool__ __index__ __format__ __repr__ __str__ "
+    "nonzero argwhere masked_select unique".split()
 )
 
 
@@ -56,8 +57,12 @@ class Watched(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count, then do what was asked."""
         name = getattr(func, "__name__", "")
-        if name in WAITS or (name == "to" and _to_the_host([*args[1:], *(kwargs or {}).values()])):
+        to_host = name == "cpu" or (name == "to" and _to_the_host([*args[1:], *(kwargs or {}).values()]))
+        if to_host or name in WAITS or (name == "__getitem__" and _by_a_mask(args[1])):
             Watched.waits += 1
+        if to_host:  # what lies on the CPU is there: to ask for it again does not wait
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {})).as_subclass(Tensor)
         if name == "__format__":  # a subclass knows no ".3f"
             return format(args[0].as_subclass(Tensor), *args[1:])
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
@@ -66,6 +71,12 @@ class Watched(Tensor):
 def _to_the_host(asked: Sequence[Any]) -> bool:
     """Does `.to` move the value to the CPU? With a dtype alone it does not."""
     return any(isinstance(what, str | torch.device) and torch.device(what).type == "cpu" for what in asked)
+
+
+def _by_a_mask(index: Any) -> bool:
+    """Does the length of `x[index]` depend on values? Then the host waits to learn it."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in parts)
 
 
 STEPS, EVERY = 300, 100
