@@ -186,7 +186,8 @@ def test_stored_low_it_is_a_layer_after_half(name: str, policy: str) -> None:
     make, inputs = CASES[name]
     layer, dtype = drawn(make()), DTYPES[policy[:4]]
     low = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, inputs)
-    native = found(copy.deepcopy(layer).to(dtype), low, plainly)
+    with torch.backends.mkldnn.flags(enabled=False):  # on a CPU that computes in BF16 itself it rounds less often
+        native = found(copy.deepcopy(layer).to(dtype), low, plainly)
     emulated = found(layer, inputs, Policy.preset(policy).apply)
     exact = found(layer, inputs, plainly)
     results = sum(out.is_floating_point() for out in tensors_in(layer(*inputs)))
