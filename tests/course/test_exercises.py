@@ -342,7 +342,7 @@ def test_a_number_may_come_from_torch_or_numpy(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, torch.tensor(True), numpy.True_, "2", 2j, [2], torch.ones(2), numpy.ones(2), torch.ones(0), {}]
+    "value", [True, torch.tensor(True), numpy.True_, "two", 2j, [2], torch.ones(2), numpy.ones(2), torch.ones(0), {}]
 )
 def test_what_is_no_number_hears_what_is_asked_for(doubling: str, value: Any) -> None:
     @checker(doubling)
@@ -350,6 +350,8 @@ def test_what_is_no_number_hears_what_is_asked_for(doubling: str, value: Any) ->
         return passed(str(number(answer, "A number is asked for.")))
 
     assert repr(check(doubling, value)) == "✗ Exercise 00.doubling: A number is asked for."
+    said = "✗ Exercise 00.doubling: '2' in quotes is a text. Write it without them: 2"
+    assert repr(check(doubling, "2")) == said
 
 
 def test_record_false_stores_nothing(doubling: str) -> None:

@@ -124,6 +124,23 @@ def test_what_is_not_offered_is_refused_and_changes_nothing(kitchen: Kitchen, na
     assert values(kitchen) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("weight", FP32, "weight is a number, but FP32 (FloatFormat) came."),
+        ("weight", None, "weight is a number, but None (NoneType) came."),
+        ("some", None, "some are several names, such as ('a, b', 'c'), but None came."),
+        ("some", "c", "some are several names, such as ('a, b', 'c'), but 'c' came."),
+    ],
+)
+def test_another_type_is_named(kitchen: Kitchen, name: str, value: Any, text: str) -> None:
+    before = values(kitchen)
+    with pytest.raises(TypeError) as caught:
+        setattr(kitchen, name, value)
+    assert str(caught.value) == text
+    assert values(kitchen) == before
+
+
 def test_what_is_no_format_is_a_type_error(kitchen: Kitchen) -> None:
     with pytest.raises(TypeError, match=r"'BF16' \(str\) came; write mpkit\.BF16"):
         kitchen.format = "BF16"  # type: ignore[assignment]
@@ -143,7 +160,7 @@ def test_buttons_and_the_setting_behind_them_agree(kitchen: Kitchen) -> None:
 
 def test_the_controls_are_dressed(kitchen: Kitchen) -> None:
     size, way = kitchen.controls["size"], kitchen.controls["way"]
-    assert (size.description, size.options, size.tooltip) == ("size", (("1 m", 1), ("2 m", 2), ("4 m", 4)), None)
+    assert (size.description, size.options, size.tooltip) == ("size", (("1 m", 1), ("2 m", 2), ("4 m", 4)), "")
     assert (size.layout.width, size.style.description_width) == ("300px", "80px")
     assert (way.tooltip, way.tooltips, way.style.button_width, way.layout.width) == (
         "which way", ("a", "b"), "50px", "200px",

@@ -21,6 +21,8 @@ ALSO_WRONG = [
     ("00.1", "answer = 'k'", "whole number"),
     ("00.1", "answer = True", "whole number"),
     ("00.1", "answer = torch.tensor([11, 11])", "whole number"),
+    ("00.1", "answer = '11'", "'11' in quotes is a text. Write it without them: 11"),
+    ("00.1", "answer = 'eleven'", "whole number"),
 ]
 STUBS = {"00.1": ("not yet", "still empty")}
 SECRETS = {"00.1": r"11"}

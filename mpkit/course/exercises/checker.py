@@ -11,7 +11,9 @@ A checker names no device for its tensors: `check` may run it with torch.device(
 drawn on the CPU, so that they are the same everywhere, and go to `torch.get_default_device()`.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -94,6 +96,9 @@ def require(condition: object, message: str) -> None:
 def number(value: Any, message: str) -> float:
     """A learner's number as a float; one from torch or numpy is as good. All else ends with `wrong(message)`."""
     value = plain(value)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            require(math.isnan(float(value)), f"{value!r} in quotes is a text. Write it without them: {value}")
     require(isinstance(value, Real) and not isinstance(value, bool), message)
     return float(value)
 

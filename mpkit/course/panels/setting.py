@@ -1,6 +1,7 @@
 """`Setting`: one line of a panel's class makes a control, reads it, sets it, and refuses what it does not offer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from numbers import Real
 from typing import Any, Generic, Self, TypeVar, overload
 
 from mpkit import FloatFormat
@@ -115,9 +116,11 @@ class TypedNumber(Setting[float]):
         self._check = check
 
     def _held(self, panel: Any, value: Any) -> Any:
-        """The number in six digits, or in as many as it takes to give it back."""
+        """The number in six digits, or in as many as it takes to give it back. TypeError: it is no number."""
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{self.name} is a number, but {_spelled(value)} ({type(value).__name__}) came.")
         if panel is not None:
-            self._check(panel, value)
+            self._check(panel, float(value))
         return f"{value:.6g}" if float(f"{value:.6g}") == value else f"{value:.17g}"
 
     def _meant(self, panel: Any, held: Any) -> Any:
@@ -139,7 +142,9 @@ class Several(Setting[tuple[str, ...]]):
         super().__init__((), lambda _, value: Toggles(self.names, value, tooltip, label, first), tuple(start), doc=doc)
 
     def _held(self, panel: Any, value: Any) -> Any:
-        """The names, each once. ValueError: the panel has no such button."""
+        """The names, each once. ValueError: the panel has no such button. TypeError: they are not several names."""
+        if isinstance(value, str) or not isinstance(value, Collection):
+            raise TypeError(f"{self.name} are several names, such as {self.names[:2]!r}, but {value!r} came.")
         for name in value:
             offered(self.name, name, self.names, f"some of {', '.join(map(repr, self.names))}")
         return tuple(name for name in self.names if name in value)
