@@ -115,8 +115,7 @@ def unscale_pair(device: str, shapes: list[tuple[int, ...]]) -> tuple[Sampler, S
 
     def our_call() -> None:
         ours.unscale_(optimizer)
-        for plan in ours._plans:
-            plan.reset()
+        ours._iteration.abandon()
 
     def their_call() -> None:
         theirs.unscale_(optimizer)

@@ -43,7 +43,7 @@ class CapturedStep:
         if why := why_not(work.optimizer, work.scaler.rule):
             raise ValueError(why)
         self.work, self.inputs, self.targets = work, inputs.clone(), targets.clone()
-        self._settings = _settings(work.optimizer)
+        self._settings, self._rule = _settings(work.optimizer), work.scaler.rule
         with _capturable(work.optimizer):
             side = _side_stream(torch.cuda.current_device())
             with _undone(work):
@@ -79,7 +79,9 @@ class CapturedStep:
 
     @property
     def changed(self) -> str | None:
-        """The name of a setting of the optimizer that is not what the graph has in it, such as "lr"; None: all are."""
+        """The name of a setting that is not what the graph has in it, such as "lr"; None: all are."""
+        if self.work.scaler.rule != self._rule:
+            return "the scaler's rule"
         now = _settings(self.work.optimizer)
         return next((key[1] for key, value in self._settings.items() if now.get(key) != value), None)
 

@@ -160,6 +160,7 @@ class Run:
             "step": self.step + len(self._waiting) + len(self._unread),
             "model": self.model.state_dict(),
             "optimizer": self.work.optimizer.state_dict(),
+            "optimizer's kind": type(self.work.optimizer).__name__,
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -167,11 +168,20 @@ class Run:
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was saved; the records from here on equal those of an uninterrupted run."""
-        state = copy.deepcopy(state)
-        self.model.load_state_dict(state["model"])
-        self.work.optimizer.load_state_dict(state["optimizer"])
+        """Continue where `state` was saved; the records from here on equal those of an uninterrupted run.
+
+        ValueError: it was saved by a run with another optimizer or another rule for the scale. The weights change last,
+        so that they are as they were then.
+        """
+        state, here = copy.deepcopy(state), type(self.work.optimizer).__name__
+        if (saved := state.get("optimizer's kind", here)) != here:
+            raise ValueError(
+                f"this state was saved by a run with {saved}, but this one steps with {here}, which remembers other "
+                f"things; build the run with {saved}, or load only the weights: model.load_state_dict(state['model'])."
+            )
         self.scaler.load_state_dict(state["scaler"])
+        self.work.optimizer.load_state_dict(state["optimizer"])
+        self.model.load_state_dict(state["model"])
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])

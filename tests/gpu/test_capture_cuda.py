@@ -171,6 +171,11 @@ def test_what_cannot_be_captured() -> None:
     step.work.optimizer.param_groups[0]["lr"] = 0.01
     with pytest.raises(ValueError, match="lr changed, but the graph has the old number in it"):
         step(*batch)
+    step = CapturedStep(work(), *batch)
+    step(*batch)
+    step.work.scaler.set_growth_interval(3)
+    with pytest.raises(ValueError, match="the scaler's rule changed, but the graph has the old number in it"):
+        step(*batch)
 
 
 def test_a_learning_rate_that_is_a_tensor_may_change() -> None:

@@ -42,6 +42,77 @@ def test_a_fused_step_never_waits(rule: Any, no_wait: None) -> None:
     assert p.tolist() == [1.0, 1.0]
 
 
+def clipped_steps(values: list[list[float]]) -> Any:
+    """unscale_, clip_grad_norm_ and a fused step with each of these gradients; after the first, a wait is an error."""
+    p, q = parameter(*[1.0] * len(values[0])), parameter(1.0)
+    scaler, optimizer = LossScaler("cuda"), torch.optim.Adam([("q", q), ("p", p)], lr=0.1, fused=True)
+    for attempt, gradient in enumerate([[1.0] * len(values[0]), *values]):
+        given = torch.tensor(gradient, device="cuda")
+        torch.cuda.set_sync_debug_mode("error" if attempt else "default")
+        optimizer.zero_grad()
+        scaler.scale((p * given).sum() + q.sum()).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_([p, q], 1.0)
+        result = scaler.step(optimizer)
+        scaler.update()
+    torch.cuda.set_sync_debug_mode("default")
+    return result, p, scaler
+
+
+@pytest.mark.parametrize(("bad", "kind"), [(math.inf, "Inf"), (math.nan, "NaN")])
+def test_name_and_kind_outlive_clipping_without_a_wait(bad: float, kind: str, no_wait: None) -> None:
+    result, p, scaler = clipped_steps([[1.0, 2.0], [1.0, bad]])
+    assert result.reason.startswith(f"skipped: {kind}, first in p; how many is not known")
+    assert scaler.get_scale() == 2.0**15
+    with pytest.raises(RuntimeError, match="how many is not known"):
+        _ = result.inf_count
+    assert bool(p.isfinite().all())
+
+
+def test_a_clean_clipped_step_never_waits(no_wait: None) -> None:
+    result, *_ = clipped_steps([[1.0, 2.0], [0.5, -1.0]])
+    assert (result.reason, result.first_bad) == ("stepped", None)
+
+
+def test_counts_are_exact_while_nobody_clips(no_wait: None) -> None:
+    p, scaler = parameter(1.0, 1.0, 1.0), LossScaler("cuda")
+    optimizer = torch.optim.SGD([("p", p)], lr=1.0, fused=True)
+    scaler.scale((p * torch.tensor([1.0, math.inf, math.nan], device="cuda")).sum()).backward()
+    scaler.unscale_(optimizer)
+    result = scaler.step(optimizer)
+    scaler.update()
+    assert result.reason == "skipped: 1 Inf and 1 NaN, first in p"
+
+
+def test_a_scaler_that_is_not_enabled_never_waits(no_wait: None) -> None:
+    p, scaler = parameter(1.0), LossScaler("cuda", enabled=False)
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    p.grad = torch.ones_like(p)
+    scaler.step(optimizer)
+    torch.cuda.set_sync_debug_mode("error")
+    result = scaler.step(optimizer)
+    scaler.update()
+    torch.cuda.set_sync_debug_mode("default")
+    assert (result.stepped, result.scale, p.item()) == (True, 1.0, -1.0)
+
+
+def test_grad_scaler_on_the_same_steps() -> None:
+    """Weights and scales to the bit, with two optimizers over one parameter, each with gradients of its own."""
+    told = []
+    for scaler in (LossScaler("cuda", growth_interval=3), torch.amp.GradScaler("cuda", growth_interval=3)):
+        p = parameter(0.5, -0.25)
+        optimizers = [torch.optim.SGD([p], lr=0.1, fused=True), torch.optim.Adam([p], lr=0.1)]
+        for step in range(12):
+            for which, optimizer in enumerate(optimizers):
+                optimizer.zero_grad(set_to_none=bool(step % 2))
+                bad = math.inf if step % 5 == which + 1 else 1.0
+                scaler.scale((p * torch.tensor([0.3 * step, bad], device="cuda")).sum()).backward()
+                scaler.step(optimizer)
+            scaler.update()
+        told.append((p.tolist(), scaler.get_scale()))
+    assert told[0] == told[1]
+
+
 def test_a_captured_step_skips_shrinks_and_grows() -> None:
     p, gradient = parameter(0.0), torch.ones(1, device="cuda")
     scaler = LossScaler(DynamicScale(growth_interval=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import json
 import math
@@ -927,6 +928,43 @@ def test_a_state_that_no_run_can_have_is_refused(name: str, changes: dict[str, o
     scaler.load_state_dict(state)
     with pytest.raises(ValueError, match=r"load_state_dict\(\) needs what LossScaler.state_dict\(\) returns"):
         scaler.load_state_dict({**state, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": math.nan}, r"'scale' is nan, not a number from 1.0 to 3.4028\d+e\+38. Take the state from another"),
+        ({"scale": "8"}, r"'scale' is '8', not a number from"),
+        ({"growth_tracker": 1.5}, r"'growth_tracker' is 1.5, not a whole number from 0 to 2147483647. Take"),
+        ({"growth_tracker": -1}, r"'growth_tracker' is -1, not a whole number from"),
+        ({"growth_tracker": ...}, r"'growth_tracker' is missing; it has 'scale', 'hysteresis_tracker', 'rule'. Take"),
+        ({"hysteresis_tracker": 3}, r"'hysteresis_tracker' is 3, not a whole number from 1 to 2. Take"),
+        ({"rule": ...}, r"'rule' is missing; it has 'scale', 'growth_tracker', 'hysteresis_tracker'. Take"),
+    ],
+)
+def test_a_bad_state_names_its_field(change: dict[str, Any], message: str) -> None:
+    """`...` takes the field away."""
+    scaler = LossScaler(dataclasses.replace(preset("megatron"), min_scale=1.0, grow_to_inf=False))  # type: ignore[type-var, call-arg]
+    state = {key: value for key, value in {**scaler.state_dict(), **change}.items() if value is not ...}
+    with pytest.raises(ValueError, match=r"needs what LossScaler.state_dict\(\) returns, but " + message):
+        scaler.load_state_dict(state)
+    assert scaler.state_dict() == LossScaler(scaler.rule).state_dict()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_empty_state(enabled: bool) -> None:
+    """That is what a scaler saves that is not enabled; GradScaler refuses it too."""
+    scaler = LossScaler("cuda", enabled=enabled)
+    if not enabled:
+        scaler.load_state_dict({})
+        return
+    with pytest.raises(ValueError, match=r"this state is empty: a scaler that was not enabled saved it. Leave load_"):
+        scaler.load_state_dict({})
+    with pytest.raises(RuntimeError, match="state dict is empty"):
+        torch.amp.GradScaler("cpu").load_state_dict({})
+    for wrong in (None, [1.0]):
+        with pytest.raises(ValueError, match=r"returns, a dict, but (NoneType|list) came. Pass that dict."):
+            scaler.load_state_dict(wrong)  # type: ignore[arg-type]
 
 
 def test_a_rule_that_grows_to_inf_can_resume_there() -> None:

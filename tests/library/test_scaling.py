@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +211,16 @@ def test_the_edges_of_float32_are_accepted(edge: float) -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DynamicScale(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", [DynamicScale, NoScaling, LibraryScale, *(type(rule) for rule in PRESETS.values())])
+@pytest.mark.parametrize("given", ["no", 1, None])
+def test_a_switch_is_true_or_false(rule: Any, given: object) -> None:
+    with pytest.raises(ValueError, match=rf"check_unscaled must be True or False, got {given!r}. Pass one of them,"):
+        rule(check_unscaled=given)
+    for name in ("exact_interval", "grow_to_inf"):
+        with pytest.raises(ValueError, match=f"{name} must be True or False, got {given!r}"):
+            LibraryScale(**{name: given})  # type: ignore[arg-type]
 
 
 def test_presets() -> None:

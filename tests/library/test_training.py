@@ -268,6 +268,34 @@ def start(name: str, steps: int) -> Run:
     return fit(model, batches(), optimizer=optimizer(model), steps=steps, policy=Policy.preset(policy), scaler=scaler())
 
 
+@pytest.mark.parametrize(
+    ("other", "scaler", "message"),
+    [
+        (
+            adam,
+            jumpy,
+            r"saved by a run with SGD, but this one steps with Adam, .* build the run with SGD, or load only",
+        ),
+        (sgd, LossScaler, r"this state was saved by the rule .*16777216.0.* Build LossScaler with the saved rule"),
+    ],
+)
+def test_a_state_of_another_run_leaves_the_weights_alone(
+    other: Callable[[nn.Module], torch.optim.Optimizer], scaler: Callable[[], LossScaler], message: str
+) -> None:
+    model = net()
+    run = fit(model, batches(), optimizer=sgd(model), steps=2, policy=Policy.preset("fp16-mixed"), scaler=jumpy())
+    list(run)
+    second = net(seeds=(1,))
+    before = weights(second)
+    wrong = fit(
+        second, batches(), optimizer=other(second), steps=4, policy=Policy.preset("fp16-mixed"), scaler=scaler()
+    )
+    with pytest.raises(ValueError, match=message):
+        wrong.load_state_dict(run.state_dict())
+    assert same(before, weights(second))
+    assert math.isfinite(next(wrong).loss)
+
+
 @pytest.mark.parametrize("at", [0, 1, 10])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_resumes_to_the_bit(name: str, at: int) -> None:
