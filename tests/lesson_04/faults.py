@@ -37,18 +37,18 @@ UNPAINTED = [(gradient_histogram, "GradientHistogramFigure")]
 @fault
 def gradients_are_never_unscaled(patch: Patch) -> None:
     swap(patch, reciprocal, torch.ones_like)
-    swap(patch, step_fused, lambda optimizer, _, found_inf: step_fused(optimizer, None, found_inf))
+    swap(patch, step_fused, lambda optimizer, _, *rest: step_fused(optimizer, None, *rest))
 
 
 @fault
 def gradients_are_unscaled_twice(patch: Patch) -> None:
-    swap(patch, step_fused, lambda opt, scale, flag: step_fused(opt, None if scale is None else scale * scale, flag))
+    swap(patch, step_fused, lambda opt, scale, *rest: step_fused(opt, None if scale is None else scale * scale, *rest))
 
 
 @fault
 def the_loss_is_never_scaled(patch: Patch) -> None:
     def keep(scaler: mpkit.LossScaler, outputs: Tensor) -> Tensor:
-        scaler._on_device(outputs.device)
+        scaler._memory.on_device(outputs.device)
         return outputs
 
     patch.setattr(mpkit.LossScaler, "_scaled", keep)
@@ -78,7 +78,7 @@ def a_skip_is_reported_as_a_step(patch: Patch) -> None:
 
 @fault
 def a_skipped_step_is_applied(patch: Patch) -> None:
-    swap(patch, step_fused, lambda opt, scale, flag: step_fused(opt, scale, torch.zeros_like(flag)))
+    swap(patch, step_fused, lambda opt, scale, flag, *rest: step_fused(opt, scale, torch.zeros_like(flag), *rest))
 
 
 @fault

@@ -27,7 +27,7 @@ PATIENT, TENSORS = LibraryScale.update, DynamicScale.update_tensors
 
 @fault
 def a_skipped_step_is_applied(patch: Patch) -> None:
-    swap(patch, step_fused, lambda opt, scale, flag: step_fused(opt, scale, torch.zeros_like(flag)))
+    swap(patch, step_fused, lambda opt, scale, flag, *rest: step_fused(opt, scale, torch.zeros_like(flag), *rest))
 
 
 @fault

@@ -73,8 +73,8 @@ def a_skip_is_reported_as_a_step(patch: Patch) -> None:
 @fault
 def unscaling_twice_is_allowed(patch: Patch) -> None:
     def unscale_(scaler: mpkit.LossScaler, optimizer: Any) -> None:
-        _, plan = scaler._plan(optimizer, "unscale_()")
-        plan.check_and_unscale(reciprocal(scaler._state.scale))
+        tensors, plan = scaler._plan(optimizer, "unscale_()")
+        plan.check_and_unscale(reciprocal(tensors.scale))
 
     patch.setattr(mpkit.LossScaler, "unscale_", unscale_)
 
