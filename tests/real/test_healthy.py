@@ -48,11 +48,7 @@ def run(family: str, mode: str, seed: int = 0, steps: int = 2) -> Trace:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_healthy_run_is_quiet(family: str, mode: str) -> None:
-    try:
-        watched = run(family, mode)
-    except NotImplementedError as refused:
-        assert family == "vit"
-        pytest.skip(f"emulation refuses nn.MultiheadAttention: {refused}")
+    watched = run(family, mode)
     assert watched.first is None, str(watched.first)
     assert watched.events == []
 
