@@ -56,6 +56,14 @@ def bare(x: Tensor) -> Tensor:
     return x
 
 
+def storage_key(x: Tensor) -> int:
+    """A number that tensors share if they share memory; 0 for what has no storage of its own, as sparse tensors."""
+    try:
+        return int(bare(x).untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
 def is_distributed(x: Tensor) -> bool:
     """True for a DTensor."""
     return type(x) is not Tensor and hasattr(x, "placements")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mpkit.casting import EXACT_IN_TORCH
 from mpkit.formats import FP32, FloatFormat
-from mpkit.trees import bare
+from mpkit.trees import storage_key
 
 
 def memory(x: Tensor) -> Tensor:
@@ -26,15 +26,7 @@ def run_backward(tensor: Tensor, retain_graph: bool | None = None, create_graph:
 
 def same_memory(a: Tensor, b: Tensor) -> bool:
     """True if they are one tensor, or views of the same memory."""
-    return a is b or _address(a) == _address(b) != 0
-
-
-def _address(x: Tensor) -> int:
-    """That of its storage; 0 for what has none of its own, as sparse tensors."""
-    try:
-        return int(bare(x).untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):
-        return 0
+    return a is b or storage_key(a) == storage_key(b) != 0
 
 
 def converted(x: Tensor, forward: FloatFormat | None, backward: FloatFormat | None) -> Tensor:

@@ -9,6 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from mpkit.tracing import names
 from mpkit.tracing.findings import NOTHING, Causes
+from mpkit.trees import storage_key
 
 
 class Marks:
@@ -54,10 +55,7 @@ class Marks:
 
 def memory(tensor: Tensor) -> int:
     """Something that two tensors share if they share memory; a tensor without a storage has only itself."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except NotImplementedError:  # sparse
-        return id(tensor)
+    return storage_key(tensor) or id(tensor)
 
 
 def sharing(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
