@@ -20,7 +20,7 @@ from mpkit.scaling.bucket import Bucket, Gathered, local
 from mpkit.scaling.evidence import Evidence
 from mpkit.scaling.gradient_stats import GradientStats
 from mpkit.scaling.marks import Marks
-from mpkit.trees import to_device
+from mpkit.trees import is_distributed, to_device
 from mpkit.unwatched import unwatched
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class GradientPlan:
         self.buckets: list[Bucket] = []
         for kind in dict.fromkeys((p.device, p.dtype) for p in params):
             part = [p for p in params if (p.device, p.dtype) == kind]
-            self.buckets.append(Bucket(*kind, part, plain=not any(hasattr(p, "to_local") for p in part)))
+            self.buckets.append(Bucket(*kind, part, plain=not any(map(is_distributed, part))))
 
     def is_for(self, params: list[Tensor]) -> bool:
         """Tell whether these are the plan's own parameters, in its order."""

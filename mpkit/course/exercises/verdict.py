@@ -1,7 +1,7 @@
 """A verdict on one of the article's claims, drawn from what the lesson's cells measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mpkit.course import markup
 
@@ -20,8 +20,8 @@ class Verdict:
     claim: str
     conclusion: str
     evidence: Mapping[str, bool]
-    controls: Mapping[str, bool] = field(default_factory=dict)
-    article: str = "holds"
+    controls: Mapping[str, bool]
+    article: str
 
     @property
     def holds(self) -> bool:
