@@ -26,4 +26,4 @@ ALSO_WRONG = [
 ]
 STUBS = {"00.1": ("not yet", "still empty")}
 SECRETS = {"00.1": r"11"}
-ECHO = r"$^"
+ECHO = r"'11' in quotes is a text\. Write it without them: 11"

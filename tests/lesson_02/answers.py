@@ -55,7 +55,7 @@ WRONG = [
     ("02.1", sums(*ONE_BY_ONE, "return 0.0"), "Nothing was added to the start"),
     ("02.1", sums(*ONE_BY_ONE, "return math.inf"), "left the range"),
     ("02.1", sums(*ONE_BY_ONE, "return 0.9 * math.fsum(values)"), "Either some terms were left out"),
-    ("02.1", sums("return str(sum(values))"), "should return a number"),
+    ("02.1", sums("return str(sum(values))"), "in quotes is a text"),
     ("02.1", "add_up = 4096.0\n", "without parentheses"),
     ("02.1", sums("if len(values) == 1: return values[0]", "return add(values[0], add_up(values[1:], add))"),
      "RecursionError"),

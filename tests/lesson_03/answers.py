@@ -50,7 +50,7 @@ WRONG = [
         rounding(LOW, "return low + spacing if draw < (x - low) / spacing or low == x and draw < 0.1 else low"),
         "x is on the grid already",
     ),
-    ("03.1", rounding("return str(x)"), "return one finite number"),
+    ("03.1", rounding("return str(x)"), "in quotes is a text"),
     ("03.1", "round_at_random = 0.25", "without parentheses"),
     (
         "03.1",
