@@ -1,17 +1,22 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
-Read it in this order: formats, rounding, casting, trees, unwatched, extremes, overflow, histogram; then the folders
-scaling, policy, optim, training, tracing. None of them imports matplotlib or ipywidgets. `course` holds the lessons.
+Read it in this order: bit_fields, formats, rounding, casting, trees, unwatched, extremes, overflow, histogram; then the
+folders scaled, scaling, policy, optim, training, tracing. None of them imports matplotlib or ipywidgets. `course` holds
+the lessons.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from mpkit import optim as optim
+from mpkit import scaled as scaled
 from mpkit import scaling as scaling
 from mpkit.casting import cast as cast
 from mpkit.casting import cast_floating as cast_floating
 from mpkit.casting import fake_cast as fake_cast
 from mpkit.formats import BF16 as BF16
+from mpkit.formats import E2M1 as E2M1
+from mpkit.formats import E2M3 as E2M3
+from mpkit.formats import E3M2 as E3M2
 from mpkit.formats import E4M3 as E4M3
 from mpkit.formats import E5M2 as E5M2
 from mpkit.formats import FP16 as FP16
@@ -24,6 +29,7 @@ from mpkit.overflow import found_inf as found_inf
 from mpkit.overflow import tally as tally
 from mpkit.policy.meter import Meter as Meter
 from mpkit.policy.policy import Policy as Policy
+from mpkit.scaled import scaled_cast as scaled_cast
 from mpkit.scaling import DynamicScale as DynamicScale
 from mpkit.scaling import NoScaling as NoScaling
 from mpkit.scaling import StaticScale as StaticScale

@@ -32,8 +32,9 @@ def cast(
             "down" (towards -Inf), or "stochastic" (up with a probability equal to the distance from the lower
             neighbour, in steps of 2^-16; representable values never move).
         overflow: what a magnitude beyond `fmt.max` becomes. "inf": as IEEE 754 says, that is Inf (under directed
-            rounding `fmt.max` on the side that rounds towards zero); NaN in formats without Inf. "saturate": `fmt.max`,
-            for Inf too. "raise": an OverflowError. Default: "inf" for formats with Inf, "saturate" for E4M3.
+            rounding `fmt.max` on the side that rounds towards zero); NaN in E4M3, which has no Inf; refused in E2M1 and
+            its like, which have neither. "saturate": `fmt.max`, for Inf too. "raise": an OverflowError. Default: "inf"
+            for formats with Inf, "saturate" for the others.
         generator: source of random bits for "stochastic". Under torch.compile it interrupts the graph; without one, the
             compiled kernel draws for itself, by torch's seed, and other bits than an eager call.
 
@@ -45,14 +46,14 @@ def cast(
 
     Raises:
         TypeError: `fmt` is not a FloatFormat, or `x` is not a floating-point tensor, or a DTensor of partial sums.
-        ValueError: unknown `rounding` or `overflow`.
-        OverflowError: overflow="raise" and a finite value is too large.
+        ValueError: unknown `rounding` or `overflow`; overflow="inf" for a format without Inf and NaN.
+        OverflowError: overflow="raise" and a finite value is too large (or Inf, for a format without Inf and NaN).
     """
     fmt = require_format(fmt)
     _check_tensor(x)
     if overflow is None:
         overflow = "inf" if fmt.has_inf else "saturate"
-    _check_settings(rounding, overflow)
+    _check_settings(rounding, overflow, fmt)
     if _asked_by_a_mode():
         return handle_torch_function(cast, (x,), x, fmt, rounding, overflow, generator)
     if (x.requires_grad and torch.is_grad_enabled()) or _in_a_transform():
@@ -188,8 +189,13 @@ def _check_tensor(x: Any) -> None:
         raise TypeError(f"a floating-point tensor is asked for, but {x.dtype} came; convert it first: x.float().")
 
 
-def _check_settings(rounding: str, overflow: str) -> None:
+def _check_settings(rounding: str, overflow: str, fmt: FloatFormat) -> None:
     if rounding not in get_args(Rounding):
         raise ValueError(f"rounding={rounding!r} is unknown; use one of {', '.join(get_args(Rounding))}.")
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow={overflow!r} is unknown; use one of {', '.join(get_args(Overflow))}.")
+    if overflow == "inf" and not fmt.has_nan:
+        raise ValueError(
+            f'overflow="inf" is asked for, but {fmt} has neither Inf nor NaN; use overflow="saturate", which stops at '
+            f'{fmt.max:.6g}, or overflow="raise".'
+        )

@@ -11,22 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class BitFields:
-    """The bits of one value, as strings of 0 and 1, and what they mean.
-
-    `kind` is one of zero, subnormal, normal, inf, nan.
-    """
-
-    sign: str
-    exponent: str
-    mantissa: str
-    kind: str
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.exponent} {self.mantissa}"
+from mpkit.bit_fields import BitFields as BitFields
 
 
 @dataclass(frozen=True)
@@ -40,9 +25,11 @@ class FloatFormat:
         has_inf: True for IEEE formats, which reserve the top exponent for Inf and NaN. False for E4M3's
             kind (Micikevicius et al. 2022, arXiv 2209.05433, table 1): no Inf, and only the all-ones pattern is NaN.
         dtype: torch's dtype of this format, or None where torch has none.
+        has_nan: False for the formats of at most 6 bits, whose every pattern is a finite number (OCP Microscaling
+            Formats v1.0, 2023, section 5.3). A NaN has no bits there; `mpkit.cast` leaves it NaN, so that it is seen.
 
     Raises:
-        ValueError: a field width is outside the range that float32 can emulate.
+        ValueError: a field width is outside the range that float32 can emulate, or a format with Inf but without NaN.
     """
 
     name: str
@@ -50,6 +37,7 @@ class FloatFormat:
     mantissa_bits: int
     has_inf: bool = True
     dtype: torch.dtype | None = field(default=None, compare=False)
+    has_nan: bool = True
 
     def __post_init__(self) -> None:
         if not (2 <= self.exponent_bits <= 8 and 1 <= self.mantissa_bits <= 23):
@@ -61,6 +49,8 @@ class FloatFormat:
             raise ValueError(
                 f"FloatFormat {self.name!r}: 8 exponent bits without Inf reach beyond float32; use has_inf=True."
             )
+        if self.has_inf and not self.has_nan:
+            raise ValueError(f"FloatFormat {self.name!r} has Inf but no NaN; without NaN it has no Inf: has_inf=False.")
 
     @property
     def bits(self) -> int:
@@ -85,7 +75,7 @@ class FloatFormat:
     @property
     def max(self) -> float:
         """Largest finite value: 65504 for FP16, 448 for E4M3."""
-        missing = self.epsilon if self.has_inf else 2 * self.epsilon
+        missing = 2 * self.epsilon if self.has_nan and not self.has_inf else self.epsilon
         return (2 - missing) * 2.0**self.max_exponent
 
     @property
@@ -105,12 +95,16 @@ class FloatFormat:
 
     @property
     def overflow_at(self) -> float:
-        """Midpoint between `max` and the next value there would be: 65520 for FP16, 464 for E4M3.
+        """Midpoint between `max` and the next value there would be: 65520 for FP16, 464 for E4M3, 7 for E2M1.
 
-        Under round to nearest even this magnitude itself overflows in formats with Inf. In E4M3 it still rounds
-        to 448, whose last bit is 0; everything above it overflows.
+        Whether this magnitude itself overflows says `midpoint_overflows`; everything above it does.
         """
         return self.max + 2.0 ** (self.max_exponent - self.mantissa_bits - 1)
+
+    @property
+    def midpoint_overflows(self) -> bool:
+        """Does round to nearest even take `overflow_at` itself out of the format? Not in E4M3: 448's last bit is 0."""
+        return self.has_inf or not self.has_nan
 
     @property
     def flush_at(self) -> float:
@@ -138,12 +132,12 @@ class FloatFormat:
         top = exponent == 2**self.exponent_bits - 1
         if self.has_inf:
             value = torch.where(top, torch.where(mantissa == 0, math.inf, math.nan), value)
-        else:
+        elif self.has_nan:
             value = torch.where(top & (mantissa == 2**self.mantissa_bits - 1), math.nan, value)
         return sign * value
 
     def encode(self, x: Tensor) -> Tensor:
-        """Bit patterns (int64) of values that the format represents exactly; NaN becomes the all-ones pattern.
+        """Bit patterns (int64) of values that the format represents exactly; NaN, if it has one, becomes all ones.
 
         Raises:
             ValueError: some value is not representable; round it first with `mpkit.cast`.
@@ -159,7 +153,7 @@ class FloatFormat:
         codes = torch.where(torch.isinf(x), infinity, codes)
         codes = torch.where(torch.isnan(x), 2 ** (self.bits - 1) - 1, codes)
         codes = codes | (torch.signbit(x).long() << (self.bits - 1))
-        wrong = ~(torch.isnan(x) | (self.decode(codes) == x))
+        wrong = ~((torch.isnan(x) & self.has_nan) | (self.decode(codes) == x))
         if bool(wrong.any()):
             value = x[wrong].flatten()[0].item()
             raise ValueError(f"{value!r} is not a value of {self.name}; round it first: mpkit.cast(x, {self.name}).")
@@ -194,15 +188,20 @@ FP16 = FloatFormat("FP16", 5, 10, dtype=torch.float16)  # IEEE 754 binary16
 BF16 = FloatFormat("BF16", 8, 7, dtype=torch.bfloat16)  # Kalamkar et al. 2019, arXiv 1905.12322
 E4M3 = FloatFormat("E4M3", 4, 3, has_inf=False, dtype=torch.float8_e4m3fn)  # arXiv 2209.05433, table 1
 E5M2 = FloatFormat("E5M2", 5, 2, dtype=torch.float8_e5m2)  # arXiv 2209.05433, table 1
+# OCP Microscaling Formats v1.0, section 5.3.2 and 5.3.3. torch's float4_e2m1fn_x2 holds two values and casts none.
+E3M2 = FloatFormat("E3M2", 3, 2, has_inf=False, has_nan=False)
+E2M3 = FloatFormat("E2M3", 2, 3, has_inf=False, has_nan=False)
+E2M1 = FloatFormat("E2M1", 2, 1, has_inf=False, has_nan=False)
 
-FORMATS = {fmt.name: fmt for fmt in (FP32, TF32, FP16, BF16, E4M3, E5M2)}
+FORMATS = {fmt.name: fmt for fmt in (FP32, TF32, FP16, BF16, E4M3, E5M2)}  # those that hold a tensor by themselves
+TINY = {fmt.name: fmt for fmt in (E3M2, E2M3, E2M1)}  # those that need scales: see mpkit.scaled
 
 
 def require_format(fmt: Any) -> FloatFormat:
     """Return `fmt` if it is a FloatFormat; otherwise raise a TypeError that names the cure."""
     if isinstance(fmt, FloatFormat):
         return fmt
-    named = FORMATS.get(fmt.upper()) if isinstance(fmt, str) else None
+    named = (FORMATS | TINY).get(fmt.upper()) if isinstance(fmt, str) else None
     for known in FORMATS.values():
         if named is None and isinstance(fmt, torch.dtype) and known.dtype == fmt:
             named = known

@@ -170,7 +170,7 @@ def _cuts(fmt: FloatFormat, dtype: torch.dtype) -> list[int]:
         1,
         _first_code(fmt.flush_at, dtype, beyond=True),
         _first_code(fmt.smallest_normal, dtype),
-        min(_first_code(fmt.overflow_at, dtype, beyond=not fmt.has_inf), infinity),
+        min(_first_code(fmt.overflow_at, dtype, beyond=not fmt.midpoint_overflows), infinity),
         infinity,
         infinity + 1,
     ]

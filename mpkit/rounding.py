@@ -141,20 +141,23 @@ def _settle_overflow(y: Tensor, x: Tensor, fmt: FloatFormat, rounding: Rounding)
         low = -fmt.max if rounding in ("zero", "up") else None
         high = fmt.max if rounding in ("zero", "down") else None
         y.copy_(torch.where(x.isinf(), x, y.clamp(low, high)))
-    if not fmt.has_inf:
+    if not fmt.has_inf and fmt.has_nan:
         y.masked_fill_(y.abs() > fmt.max, torch.nan)
 
 
 def raise_if_too_large(x: Tensor, fmt: FloatFormat, rounding: Rounding) -> None:
     """OverflowError if a finite value of `x` would leave the format; it says how many and how large."""
     limit = fmt.overflow_at if rounding == "nearest" else fmt.max
-    inclusive = rounding == "nearest" and fmt.has_inf
+    inclusive = rounding == "nearest" and fmt.midpoint_overflows
     magnitude = x.abs()
-    too_large = x.isfinite() & (magnitude >= limit if inclusive else magnitude > limit)
+    too_large = magnitude >= limit if inclusive else magnitude > limit
+    if fmt.has_nan:  # then Inf has a place, if only among the NaN
+        too_large &= x.isfinite()
     count = int(too_large.sum())
     if count:
         largest = magnitude[too_large].max().item()
+        other = ' or overflow="inf"' if fmt.has_nan else ""
         raise OverflowError(
             f"{count} of {x.numel()} values are too large for {fmt.name}: the largest is {largest:.6g}, the format "
-            f'ends at {fmt.max:.6g}. Scale them down, or ask for overflow="saturate" or overflow="inf".'
+            f'ends at {fmt.max:.6g}. Scale them down, or ask for overflow="saturate"{other}.'
         )

@@ -122,7 +122,7 @@ def condition(amax: float, fmt: FloatFormat | None) -> str:
         return "nan"
     if math.isinf(amax):
         return "inf"
-    if fmt and (amax > fmt.overflow_at or (fmt.has_inf and amax == fmt.overflow_at)):
+    if fmt and (amax > fmt.overflow_at or (fmt.midpoint_overflows and amax == fmt.overflow_at)):
         return "over"
     return "under" if fmt and 0 < amax <= fmt.flush_at else "fine"
 

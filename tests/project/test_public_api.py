@@ -22,16 +22,17 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 PUBLIC = {
-    "BF16", "E4M3", "E5M2", "FP16", "FP32", "TF32", "FloatFormat", "cast", "cast_floating", "fake_cast", "tally",
+    "BF16", "E2M1", "E2M3", "E3M2", "E4M3", "E5M2", "FP16", "FP32", "TF32", "FloatFormat", "cast",
+    "cast_floating", "fake_cast", "tally",
     "found_inf", "RangeReport", "ExponentHistogram", "trace", "Meter", "Policy", "optim", "scaling", "NoScaling",
     "StaticScale", "DynamicScale", "LossScaler", "StepResult", "fit", "StepRecord", "start",
-    "Batches", "CapturedStep",
+    "Batches", "CapturedStep", "scaled", "scaled_cast",
 }  # fmt: skip
 
 # Which rooms a module may import from; within its own room it may import anything.
 LIBRARY = frozenset(
-    "formats rounding casting extremes overflow histogram trees unwatched timer "
-    "scaling policy optim tracing training processes".split()
+    "bit_fields formats rounding casting extremes overflow histogram trees unwatched timer "
+    "scaled scaling policy optim tracing training processes".split()
 )
 SHARED = frozenset(
     "start device gpu table markup read_number arithmetic nets runs recorded robustness doctor pictures panels "

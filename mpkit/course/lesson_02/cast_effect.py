@@ -98,7 +98,7 @@ def largest_error(fmt: FloatFormat, rounding: Rounding, size: float) -> float:
 
 def _below_the_edge(size: Tensor, fmt: FloatFormat) -> Tensor:
     """Magnitudes that rounding to nearest brings back to the largest value: nothing overflows there."""
-    return size <= fmt.overflow_at if not fmt.has_inf else size < fmt.overflow_at
+    return size < fmt.overflow_at if fmt.midpoint_overflows else size <= fmt.overflow_at
 
 
 def _share(mask: Tensor) -> float:

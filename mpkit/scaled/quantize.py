@@ -1,0 +1,138 @@
+"""Divide by the scale, round to the small format; multiply back to go on in float32."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpkit.casting import cast
+from mpkit.formats import E4M3, FloatFormat
+from mpkit.rounding import Rounding
+from mpkit.scaled.blocks import as_blocks, from_blocks, largest_magnitudes, strips
+from mpkit.scaled.integers import IntFormat
+from mpkit.scaled.scaled_format import ScaledFormat
+from mpkit.scaled.scales import scale_of
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """What a scaled format keeps of a tensor.
+
+    Attributes:
+        values: the small values as float32, in the tensor's shape; each is a value of `fmt.values`.
+        scales: float32, (rows of blocks, columns of blocks); what to multiply a block's values with.
+        fmt: the `ScaledFormat`.
+    """
+
+    values: Tensor
+    scales: Tensor
+    fmt: ScaledFormat
+
+    def dequantize(self) -> Tensor:
+        """The tensor that the small values stand for: values times scales, float32."""
+        blocks = as_blocks(self.values, self.fmt.block) * self.scales[:, None, :, None]
+        return from_blocks(blocks, self.values)
+
+
+def quantize(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax: Tensor | None = None) -> Scaled:
+    """Small values and scales of `x` (any floating dtype, shape and device); what is too large saturates.
+
+    Args:
+        x: the tensor; its last dimension gives the columns of the blocks.
+        fmt: the scaled format, such as `mpkit.scaled.MXFP8`.
+        rounding: of the values, as in `mpkit.cast`; "nearest" is to even.
+        amax: largest magnitude to scale by instead of x's own, for example of the steps before (`DelayedAmax`); it
+            must broadcast to the grid of blocks. What is larger saturates.
+
+    A block with Inf or NaN becomes NaN as a whole. A block of zeros stays zero. The arithmetic is float32. No wait for
+    the device, no gradient.
+
+    Raises:
+        TypeError: `fmt` is no ScaledFormat, or `x` no floating-point tensor.
+    """
+    _check(x, fmt)
+    blocks = as_blocks(x.detach().float(), fmt.block)
+    scales = scales_of(blocks, fmt, amax)
+    return Scaled(from_blocks(_round_blocks(blocks, scales, fmt, rounding, False), x), scales[:, 0, :, 0], fmt)
+
+
+def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax: Tensor | None = None) -> Tensor:
+    """Round `x` to a scaled format and back; the result keeps x's shape and dtype. As `mpkit.cast` does it for others.
+
+    Arguments and errors are those of `quantize`. The gradient passes through unchanged (straight-through; Bengio et al.
+    2013, arXiv 1308.3432, section 4), also where a value saturated.
+    """
+    _check(x, fmt)
+    if x.requires_grad and torch.is_grad_enabled():
+        return _StraightThrough.apply(x, fmt, rounding, amax)  # type: ignore[no-any-return, no-untyped-call]
+    blocks = as_blocks(x.detach().float(), fmt.block)
+    scales = scales_of(blocks, fmt, amax)
+    return from_blocks(_round_blocks(blocks, scales, fmt, rounding, True), x).to(x.dtype)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *how: Any) -> Tensor:
+        return scaled_cast(x.detach(), *how)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0], None, None, None
+
+
+def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> Tensor:
+    """The scale of each of `blocks`, float32, (rows of blocks, 1, columns of blocks, 1)."""
+    if amax is None:
+        amax = largest_magnitudes(blocks)
+    else:
+        amax = amax.detach().to(blocks).broadcast_to(blocks.shape[0], blocks.shape[2])[:, None, :, None]
+    if not (fmt.two_level and amax.numel()):
+        return scale_of(amax, fmt.values.max, fmt.rule)
+    whole = scale_of(amax.amax(), fmt.values.max * E4M3.max, "exact")
+    return cast(amax / fmt.values.max / whole, E4M3) * whole
+
+
+def dividing(scales: Tensor) -> Tensor:
+    """What to divide by. A second-level scale may be 0, and brings all back to 0, whatever it was divided by."""
+    return torch.where(scales == 0, torch.ones_like(scales), scales)
+
+
+def _round_blocks(blocks: Tensor, scales: Tensor, fmt: ScaledFormat, rounding: Rounding, back: bool) -> Tensor:
+    """The blocks' small values, or with `back` what they stand for, strip by strip."""
+    result = torch.empty_like(blocks, memory_format=torch.contiguous_format)
+    for source, divisor, factor, target in strips(blocks, dividing(scales), scales, result):
+        torch.div(source, divisor, out=target)
+        values = _round(target, fmt.values, rounding)
+        if back:
+            torch.mul(values, factor, out=target)
+        else:
+            target.copy_(values)
+    return result
+
+
+def _round(quotients: Tensor, fmt: FloatFormat | IntFormat, rounding: Rounding) -> Tensor:
+    """To the format's values, saturating; NaN stays NaN."""
+    if isinstance(fmt, FloatFormat):
+        return cast(quotients, fmt, rounding, "saturate")
+    return _to_integers(quotients, rounding).clamp_(-fmt.max, fmt.max)
+
+
+def _to_integers(x: Tensor, rounding: Rounding) -> Tensor:
+    if rounding == "stochastic":
+        return torch.floor(x + torch.rand_like(x))
+    ways = {"nearest": torch.round, "zero": torch.trunc, "up": torch.ceil, "down": torch.floor}
+    if rounding not in ways:
+        raise ValueError(f"rounding={rounding!r} is unknown; use one of {', '.join((*ways, 'stochastic'))}.")
+    return ways[rounding](x)
+
+
+def _check(x: Any, fmt: Any) -> None:
+    if not isinstance(fmt, ScaledFormat):
+        raise TypeError(
+            f"a scaled format is asked for, but {fmt!r} ({type(fmt).__name__}) came; use mpkit.scaled.MXFP8 or its "
+            "like, or mpkit.scaled.ScaledFormat(...)."
+        )
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        came = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"a floating-point tensor is asked for, but {came} came; convert it first: x.float().")
