@@ -19,6 +19,8 @@ from mpkit.formats import FP32, FloatFormat
 from mpkit.policy.layers import LAYERS
 from mpkit.policy.meter import Meter
 from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, UNINITIALISED, Lists, is_in_place
+from mpkit.policy.recipes import LinearRecipe
+from mpkit.policy.scaled_linear import emulated_product, is_linear, linear_arguments, scaled_linear
 from mpkit.policy.tensors import converted, memory, run_backward, same_memory
 from mpkit.trees import map_tensors, tensors_in
 
@@ -37,6 +39,7 @@ class Emulation(TorchFunctionMode):
             is promoted to FP32 by a wide input.
         meter: counts flushed gradients, if given.
         lists: which operations are matrix work, and which are wide.
+        linear: scaled formats of the operands of linear layers, if they have their own.
 
     Two simplifications: the gradient of an operation that works in place is rounded where the tensor was made,
     and where a tensor has several consumers their gradients are added in FP32 and rounded once.
@@ -50,10 +53,11 @@ class Emulation(TorchFunctionMode):
         everywhere: bool,
         meter: Meter | None,
         lists: Lists = LISTS["cuda"],
+        linear: LinearRecipe | None = None,
     ) -> None:
         super().__init__()
         self.forward, self.backward, self.wide = forward, backward, wide
-        self.everywhere, self.meter, self.lists = everywhere, meter, lists
+        self.everywhere, self.meter, self.lists, self.linear = everywhere, meter, lists, linear
         autocasts = forward.bits == 16 and forward == backward and wide == FP32  # what torch does by its autocast
         self.refused = lists.refused if autocasts else frozenset()
         self.paused = False  # while an optimizer works
@@ -81,6 +85,9 @@ class Emulation(TorchFunctionMode):
             args = self._round_all(args, True) if stored and name in self.lists.matrix else args
             with self:  # stay active: its operations come by here
                 return LAYERS[name](*args, **kwargs)
+        if self.linear is not None and is_linear(name, args, kwargs):
+            x, weight, bias = linear_arguments(*args, **kwargs)
+            return self._result(scaled_linear(x, weight, bias, self.linear, emulated_product, torch.float32))
         if name in self.lists.matrix:
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
         # Not in place: rounding makes a copy, and a change of that would be lost.

@@ -16,10 +16,12 @@ from mpkit.policy.application import Application
 from mpkit.policy.emulation import Emulation
 from mpkit.policy.hardware import device_of, in_hardware
 from mpkit.policy.meter import Meter
-from mpkit.policy.native import Kind, kind_of, natively
+from mpkit.policy.native import DTYPES, Kind, kind_of, natively
+from mpkit.policy.native_linear import NativeLinear, require_native
 from mpkit.policy.nesting import active, replacing
 from mpkit.policy.operations import LISTS, Lists
 from mpkit.policy.parameters import require_parameters
+from mpkit.policy.recipes import FP8_BLOCKS, FP8_MIXED, INT8_FORWARD, MXFP8_ALL, NVFP4_ALL, LinearRecipe
 from mpkit.policy.stepping import emulated_around_steps
 from mpkit.policy.tf32 import tf32
 
@@ -35,6 +37,8 @@ class Policy:
         loss: reductions, exponentials and the loss.
         update: the weights that the optimizer changes. FP32 beside FP16 `params` means FP32 master weights
             (Micikevicius et al. 2018, arXiv 1710.03740, section 3.1). Optimizer state stays FP32 in every policy.
+        linear: scaled formats, of 8 bits or fewer, of what linear layers multiply (every F.linear with a matrix of
+            weights); their results, and all else, are as the other fields say. None: they are no exception.
 
     The words follow JMP's policy (param, compute, output), split where the claim under test needs it.
     """
@@ -44,10 +48,15 @@ class Policy:
     backward: FloatFormat = FP32
     loss: FloatFormat = FP32
     update: FloatFormat = FP32
+    linear: LinearRecipe | None = None
 
     def __post_init__(self) -> None:
         for stage in fields(self):
-            require_format(getattr(self, stage.name))
+            if stage.name != "linear":
+                require_format(getattr(self, stage.name))
+        if not isinstance(self.linear, LinearRecipe | None):
+            came = f"{self.linear!r} ({type(self.linear).__name__})"
+            raise TypeError(f"linear is a LinearRecipe of mpkit.policy or None, but {came} came.")
 
     @staticmethod
     def preset(name: str) -> Policy:
@@ -72,6 +81,8 @@ class Policy:
         formats = {self.params, self.forward, self.backward, self.loss, self.update}
         try:
             self.kind()
+            if self.linear is not None:
+                require_native(self.linear, torch.device(device))
         except ValueError:
             return "emulated"
         here = torch.device(device).type == "cuda" and all(in_hardware(fmt, device) for fmt in formats)
@@ -134,6 +145,8 @@ class Policy:
             if meter is not None:
                 raise ValueError('real FP16 does not tell what it flushes; a meter needs engine="emulated".')
             self.kind()  # or its error
+            if self.linear is not None:
+                require_native(self.linear, device_of(model))
         return engine
 
     def running(
@@ -151,6 +164,10 @@ class Policy:
                 stack.callback(hook.remove)
             block = stack.enter_context(replacing(device_of(model).type))
             stack.enter_context(natively(block, self.kind(), self.forward, self.loss, model))
+            if self.linear is not None:
+                linear = NativeLinear(self.linear, DTYPES.get(self.forward, torch.float32))
+                stack.enter_context(active(block, linear))
+                stack.enter_context(linear)
             yield model
 
     @contextmanager
@@ -161,7 +178,7 @@ class Policy:
             if self == Policy():
                 yield model
                 return
-            mode = Emulation(self.forward, self.backward, self.loss, self.params != FP32, meter, lists)
+            mode = Emulation(self.forward, self.backward, self.loss, self.params != FP32, meter, lists, self.linear)
             self.store_(model.parameters())
             with active(block, mode), mode, emulated_around_steps(model, mode, self.store_):
                 yield model
@@ -185,4 +202,9 @@ PRESETS: dict[str, Policy] = {
     "bf16-mixed": Policy(FP32, BF16, BF16, FP32, FP32),
     # The article's pipeline, literally: FP16 forward, FP32 loss, FP32 backward, FP32 update.
     "article": Policy(FP32, FP16, FP32, FP32, FP32),
+}
+# bf16-mixed, and linear layers below 16 bits.
+PRESETS |= {
+    str(recipe): Policy(FP32, BF16, BF16, FP32, FP32, recipe)
+    for recipe in (FP8_MIXED, FP8_BLOCKS, MXFP8_ALL, NVFP4_ALL, INT8_FORWARD)
 }
