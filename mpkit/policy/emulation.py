@@ -20,7 +20,7 @@ from mpkit.policy.layers import LAYERS
 from mpkit.policy.meter import Meter
 from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, UNINITIALISED, Lists, is_in_place
 from mpkit.policy.recipes import LinearRecipe
-from mpkit.policy.scaled_linear import emulated_product, is_linear, linear_arguments, scaled_linear
+from mpkit.policy.scaled_linear import Emulated, is_linear, linear_arguments, scaled_linear
 from mpkit.policy.tensors import converted, memory, run_backward, same_memory
 from mpkit.trees import map_tensors, tensors_in
 
@@ -87,7 +87,7 @@ class Emulation(TorchFunctionMode):
                 return LAYERS[name](*args, **kwargs)
         if self.linear is not None and is_linear(name, args, kwargs):
             x, weight, bias = linear_arguments(*args, **kwargs)
-            return self._result(scaled_linear(x, weight, bias, self.linear, emulated_product, torch.float32))
+            return self._result(scaled_linear(x, weight, bias, self.linear, Emulated(), torch.float32))
         if name in self.lists.matrix:
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
         # Not in place: rounding makes a copy, and a change of that would be lost.
