@@ -30,7 +30,7 @@ PUBLIC = {
 
 # Which rooms a module may import from; within its own room it may import anything.
 LIBRARY = frozenset(
-    "formats rounding casting extremes overflow histogram trees unwatched timer "
+    "formats rounding casting extremes overflow histogram trees unwatched hook timer "
     "scaling policy optim tracing training processes".split()
 )
 SHARED = frozenset(
