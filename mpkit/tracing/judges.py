@@ -9,7 +9,7 @@ from torch import Tensor
 from mpkit.formats import FloatFormat
 from mpkit.tracing import names
 from mpkit.tracing.descent import Marks, arrived, pass_on, union
-from mpkit.tracing.event import CONSEQUENCE, LARGE, WORST_FIRST, Where, condition, deliberate, describe, judge
+from mpkit.tracing.event import CONSEQUENCE, LARGE, Where, condition, deliberate, describe, judge
 from mpkit.tracing.findings import NOTHING, Causes, Finding, Findings
 from mpkit.tracing.glance import glance, largest, magnitudes, suspicious, within_noise
 from mpkit.tracing.look import Look, unexplained
@@ -93,17 +93,17 @@ class Judges:
 
     def _write(self, look: Look, after: list[float]) -> None:
         """`x[…] = value`: the rest of `x` may hold anything, so it is not read."""
-        if any(self._bad(amax, look) for amax in after):  # the write has rounded
-            look.where.causes = self._bad_result(look, after)
-        else:
-            look.where.causes = union(map(self._marks.of, look.inputs))
+        rounded = any(self._bad(amax, look) for amax in after)
+        look.where.causes = self._bad_result(look, after) if rounded else union(map(self._marks.of, look.inputs))
         for tensor in look.unread:
             self._marks.set(tensor, look.where.causes, written=False)
 
     def _bad_result(self, look: Look, after: list[float]) -> Causes:
         """What a result with Inf, NaN or too large values comes from: earlier findings, or a new one."""
-        before = magnitudes(look.numbers_before())
-        came = [tensor for tensor, amax in zip([*look.was, *look.inputs], before, strict=True) if self._bad(amax, look)]
+        operands, before = [*look.was, *look.inputs], magnitudes(look.numbers_before())
+        if look.where.operation in names.TAKES_MINUS_INF:
+            before = [0.0 if self._is_mask(t, amax) else amax for t, amax in zip(operands, before, strict=True)]
+        came = [tensor for tensor, amax in zip(operands, before, strict=True) if self._bad(amax, look)]
         causes = union(map(self._marks.of, came)) or (self._in_gradients if came else NOTHING)
         kind = judge(after, before, self._limits(look), known=bool(causes))
         if not look.where.is_cast and deliberate(look.arguments):
@@ -114,6 +114,10 @@ class Judges:
         if kind in (None, CONSEQUENCE):
             return causes
         return causes | {self._record(kind, look.where, look, look.outputs, after, before)}
+
+    def _is_mask(self, tensor: Tensor, amax: float) -> bool:
+        """-Inf that no finding explains: beside it, what an attention makes of its other operands is its own."""
+        return math.isinf(amax) and not self._marks.of(tensor) and not suspicious(tensor, amax)
 
     def _use(self, look: Look, hides: bool) -> None:
         """An operation that `hides` makes something good of what is bad: 1 / Inf = 0.
@@ -209,10 +213,8 @@ class Judges:
     def _record(
         self, kind: str, where: Where, look: Look, outputs: list[Tensor], after: list[float], before: list[float]
     ) -> Finding:
-        fmt = self._limits(look)
-        pairs = zip(outputs, after, strict=True)
-        tensor, amax = min(pairs, key=lambda pair: WORST_FIRST.index(condition(pair[1], fmt)))
         phase = "backward" if look.phase == "backward" else "forward"
-        event = describe(kind, phase, where, tensor, amax, largest(before), fmt)
+        results = list(zip(outputs, after, strict=True))
+        event = describe(kind, phase, where, results, largest(before), self._limits(look))
         decided = phase == "backward" or kind == "underflow"
         return self.findings.add(event, where.module != names.OUTSIDE, decided)

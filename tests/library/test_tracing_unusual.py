@@ -261,3 +261,22 @@ def test_a_copy_made_inside_is_a_plain_model() -> None:
     pickled(x)
     file.seek(0)
     torch.load(file, weights_only=False)(x)
+
+
+# ---- masks beside an overflow ----
+
+
+def masked_layer(x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(WIDTH, 1)
+    nn.init.constant_(layer.out_proj.weight, 1e38)
+    nn.init.constant_(layer.in_proj_weight, 10.0)
+    rows = x.abs().unsqueeze(1)
+    mask = torch.tensor([[0.0, 0.0, -math.inf]])
+    return layer(rows, rows, rows, key_padding_mask=mask, need_weights=False)[0].squeeze(1)  # type: ignore[no-any-return]
+
+
+@BOTH
+def test_a_mask_does_not_explain_what_overflows_beside_it(at_once: None) -> None:
+    found = run(masked_layer)
+    assert found == ("overflow", "forward", "step", "multi_head_attention_forward")
