@@ -10,6 +10,8 @@ import pytest
 
 from mpkit.course.panels import twin
 from mpkit.course.panels.twin import STYLE, WIDGET_VIEW, Twins
+from mpkit.course.pictures import page
+from mpkit.course.pictures.page import TELL
 
 LIVE = {WIDGET_VIEW: {"model_id": "m"}}
 
@@ -64,7 +66,7 @@ def test_the_live_view_comes_first_then_the_style_then_the_twin(screen: Screen) 
     Counter().twins.show(LIVE)
     live, style, still = screen.shown
     assert live == (LIVE, None), "nothing else in it: JupyterLab would save it beside the twin"
-    assert style == ({"text/html": STYLE}, None)
+    assert style == ({"text/html": STYLE + TELL}, None), "the twin is an image, and has its name from the script"
     assert still == ({"text/plain": "twin 1"}, {"image/png": {"alt": "a"}})
 
 
@@ -89,7 +91,7 @@ def test_on_colab_and_in_vs_codes_kernel_it_is_one_output(screen: Screen, monkey
     colab = type("Shell", (), {"__module__": "google.colab._shell", "user_ns": {}})()
     code = type("Shell", (), {"user_ns": {"__vsc_ipynb_file__": "a.ipynb"}})()
     for shell in (colab, code):
-        monkeypatch.setattr(twin, "get_ipython", lambda shell=shell: shell)
+        monkeypatch.setattr(page, "get_ipython", lambda shell=shell: shell)
         Counter().twins.show(LIVE)
     assert len(screen.shown) == 2
 

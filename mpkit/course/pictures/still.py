@@ -3,12 +3,13 @@
 import base64
 import io
 import os
-import struct
 from typing import Any
 
+from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mpkit.course.pictures.page import HIDE, TELL, about_png, described, one_page
 from mpkit.course.pictures.style import DENSITY
 
 
@@ -33,12 +34,6 @@ def refuse_cut(figure: Figure) -> None:
         raise ValueError(f"the picture is cut: its words reach {100 * beyond:.0f} pixels beyond its edge.")
 
 
-def about_png(png: bytes, alt: str) -> dict[str, Any]:
-    """What a notebook keeps beside a PNG of ours: its description, and its size on the page in pixels."""
-    width, height = struct.unpack(">II", png[16:24])  # of the header (PNG specification, section 11.2.1)
-    return {"alt": alt, "width": width // DENSITY, "height": height // DENSITY}
-
-
 class StillPicture:
     """A figure for a notebook: PNG with alt text, and one line of plain text that is the same on every machine."""
 
@@ -54,7 +49,14 @@ class StillPicture:
     def __repr__(self) -> str:
         return "picture"
 
+    def _ipython_display_(self) -> None:
+        """Show it, and before it the script that gives it its alt text on JupyterLab's page."""
+        if one_page():
+            display({"text/html": HIDE + TELL}, raw=True)
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        png = self.png()
+        png = described(self.png(), self.alt)
         data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": repr(self)}
         return data, {"image/png": about_png(png, self.alt)}
