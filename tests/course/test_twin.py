@@ -66,8 +66,13 @@ def test_the_live_view_comes_first_then_the_style_then_the_twin(screen: Screen) 
     Counter().twins.show(LIVE)
     live, style, still = screen.shown
     assert live == (LIVE, None), "nothing else in it: JupyterLab would save it beside the twin"
-    assert style == ({"text/html": STYLE + TELL}, None), "the twin is an image, and has its name from the script"
+    assert style == ({"text/html": STYLE}, None)
     assert still == ({"text/plain": "twin 1"}, {"image/png": {"alt": "a"}})
+
+
+def test_a_twin_that_is_an_image_gets_its_name(screen: Screen) -> None:
+    Twins(lambda: ({"image/png": ""}, {}), threading.RLock()).show(LIVE)
+    assert screen.shown[1] == ({"text/html": STYLE + TELL}, None)
 
 
 def test_the_style_is_one_that_browsers_take() -> None:

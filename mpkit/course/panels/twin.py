@@ -52,7 +52,7 @@ class Twins:
             display({**still, **live}, metadata=metadata, raw=True)
             return
         display(live, raw=True)
-        display({"text/html": STYLE + TELL}, raw=True)
+        display({"text/html": STYLE + (TELL if "image/png" in still else "")}, raw=True)
         handle = display(still, metadata=metadata, raw=True, display_id=True)
         if handle is not None:  # outside of IPython there is none
             self._handles.append(handle)

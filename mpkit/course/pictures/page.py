@@ -43,6 +43,7 @@ tell(50);
     .replace("HEADER", str(_HEADER))
     .replace("NAME", str(_HEADER + 4))
     .replace("TEXT", str(_HEADER + 8 + len(_KEY)))
+    .replace("\n", " ")  # a line of the notebook's file
 )
 
 
