@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness.colours import XYZ, contrast, linear
 from harness.pictures import page_pixels, page_size
 from matplotlib import rc_params_from_file, rcParams
 from matplotlib.colors import to_rgb
@@ -53,15 +54,6 @@ VISION = {
         [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
     ),
 }
-# IEC 61966-2-1 (sRGB): linear RGB to CIE XYZ; its row sums are the white point.
-XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
-
-
-def linear(color: str) -> np.ndarray:
-    c = np.array(to_rgb(color))
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
 def lab(color: str, vision: str) -> np.ndarray:
@@ -74,12 +66,6 @@ def lab(color: str, vision: str) -> np.ndarray:
 def apart(a: str, b: str, vision: str) -> float:
     """CIE 1976 colour difference; 2.3 is just noticeable."""
     return float(np.linalg.norm(lab(a, vision) - lab(b, vision)))
-
-
-def contrast(a: str, b: str) -> float:
-    """WCAG 2.2, contrast ratio."""
-    light, dark = sorted((float(XYZ[1] @ linear(c)) for c in (a, b)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 PALETTES = {

@@ -125,11 +125,24 @@ NAMELESS = """() => {
 }"""
 
 
-def test_every_control_has_a_name_and_axe_finds_nothing_serious(lesson: LessonPage) -> None:
-    """axe-core's rules for WCAG 2 A and AA, on everything that the lesson's cells show."""
+def test_every_control_has_a_name_and_axe_finds_nothing_serious(lesson: LessonPage, lab: Lab) -> None:
+    """axe-core's rules for WCAG 2 A and AA, on everything that the lesson's cells show; contrast in both themes."""
     page = lesson.page
     assert page.evaluate(NAMELESS) == []
-    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-    found = Axe().run(page, context={"include": [[".jp-OutputArea-output"]]}, options=tags).response["violations"]
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    assert [f"{one['id']}: {node['html'][:200]}" for one in serious for node in one["nodes"]] == []
+    assert serious(page, "wcag2a", "wcag2aa", "wcag21a", "wcag21aa") == []
+    lab.theme(page, dark=True)
+    dark = serious(page, "color-contrast")
+    lab.theme(page, dark=False)
+    assert dark == []
+
+
+def serious(page: Page, *only: str) -> list[str]:
+    """What axe-core finds with these rules, or the rules with these tags: each name with its element."""
+    shown = {"include": [[".jp-OutputArea-output"]]}
+    found = Axe().run(page, context=shown, options={"runOnly": list(only)}).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
