@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import panelbench
 import pytest
-from harness.drawn import PANELS, boxes
+from harness.drawn import PANELS, all_boxes, boxes, cut
+from matplotlib.figure import Figure
 
 from mpkit import E4M3
 from mpkit.course.lesson_03 import NumberLinePanel
 from mpkit.course.lesson_05 import ScalerRacePanel
-from mpkit.course.pictures.canvas import Frame
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.still import to_png
+from mpkit.course.pictures.words_fit import smeared
 
 
 def wrong(frame: Frame) -> list[str]:
     """Complaints: words that reach out of the picture, pairs of which one hides a part of the other."""
-    width, height = frame._canvas.size
-    found = boxes(frame)
-    out = [words for words, box in found.items() if min(box[:2]) < 0 or box[2] > width or box[3] > height]
-    return out + [
-        f"{one} / {other}"
-        for (one, a), (other, b) in combinations(found.items(), 2)
-        if min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1]) + 1
-    ]
+    found = all_boxes(frame)
+    return cut(found, frame._canvas.size) + smeared(found)
 
 
 @pytest.mark.parametrize("case", PANELS, ids=lambda case: case.name)
@@ -52,3 +47,28 @@ def test_shares_and_scales_stand_side_by_side() -> None:
         assert wrong(panel.draw()) == [], gradients
     live = ScalerRacePanel("bad start", ("torch", "LogMax", "megatron", "article", "article, scaled norm"))
     assert wrong(live.run_to_end(steps=40).draw()) == []
+
+
+def test_that_check_sees_words_on_a_label_and_at_an_edge() -> None:
+    canvas = Canvas((300, 200), density=2)
+    canvas.figure.add_axes((0.3, 0.3, 0.6, 0.6), xlim=(0, 1), ylim=(0, 1)).set_ylabel("how many")
+    canvas.freeze()
+    frame = canvas.frame()
+    assert wrong(frame) == []
+    frame.text((30, 60), "on the axis's name")
+    frame.text((20, 180), "beyond", anchor="rt")
+    assert [words.split(": ")[1].split(" /")[0] for words in wrong(frame)] == ["beyond", "on the axis's name"]
+
+
+def test_strict_refuses_words_that_lie_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = Figure(figsize=(3, 2), dpi=100)
+    axes = figure.add_axes((0.3, 0.3, 0.6, 0.6))
+    axes.set_yticks([0, 0.5, 1, 1.05])
+    axes.set_ylim(0, 1)  # the last one is not drawn
+    monkeypatch.setenv("MPKIT_STRICT", "1")
+    to_png(figure)
+    axes.set_yticks([0.50, 0.52, 1], ["0.50", "0.52", "1"])
+    with pytest.raises(ValueError, match=r"words lie on each other: still \d+: 0\.50 / still \d+: 0\.52\."):
+        to_png(figure)
+    monkeypatch.delenv("MPKIT_STRICT")
+    to_png(figure)

@@ -6,32 +6,25 @@ import os
 from typing import Any
 
 from IPython.display import display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mpkit.course.pictures.page import HIDE, TELL, about_png, described, one_page
 from mpkit.course.pictures.style import DENSITY
+from mpkit.course.pictures.words_fit import refuse_cut, refuse_smeared
 
 
 def to_png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes, 100 pixels of the page an inch.
 
-    With MPKIT_STRICT=1 (the tests set it) words that would be cut at an edge are a ValueError.
+    With MPKIT_STRICT=1 (the tests set it) words that are cut at an edge, or lie on each other, are a
+    ValueError.
     """
     if os.environ.get("MPKIT_STRICT") == "1":
         refuse_cut(figure)
+        refuse_smeared(figure)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=100 * DENSITY)
     return out.getvalue()
-
-
-def refuse_cut(figure: Figure) -> None:
-    """ValueError: something that is drawn reaches out of the figure."""
-    FigureCanvasAgg(figure).draw()
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    beyond = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
-    if beyond > 0.02:  # boxes of words are wider than their ink
-        raise ValueError(f"the picture is cut: its words reach {100 * beyond:.0f} pixels beyond its edge.")
 
 
 class StillPicture:
