@@ -151,11 +151,11 @@ def focus(page: Page) -> str:
 
 def test_a_prediction_is_reached_answered_and_left_by_keyboard_as_lesson_00_says(lab: Lab, page: Page) -> None:
     """Ctrl + Enter, Tab to the field; back with Shift + Tab twice, and on with the down arrow."""
-    number, options = cell_with(page, "04.flushed"), cell_with(page, "04.window")
+    number, options = cell_with(page, 'predict("04.flushed"'), cell_with(page, 'predict("04.window"')
     number.focus()
     page.keyboard.press("Control+Enter")
-    expect(number.get_by_text("Your prediction.")).to_be_visible()
     lab.ask(page)
+    expect(number.locator("input")).to_be_visible()
     for key in ("Tab", "Tab"):  # a button of JupyterLab's, then the field
         page.keyboard.press(key)
     assert focus(page) == "INPUT"
@@ -168,6 +168,7 @@ def test_a_prediction_is_reached_answered_and_left_by_keyboard_as_lesson_00_says
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Control+Enter")
     lab.ask(page)
+    expect(options.locator("input").first).to_be_visible()
     for key in ("Tab", "Tab", "Tab", "Space"):  # the second option
         page.keyboard.press(key)
     expect(options).to_contain_text("Noted: about 10 times")
