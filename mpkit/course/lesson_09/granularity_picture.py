@@ -14,14 +14,14 @@ from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.palette import levels
 from mpkit.course.pictures.style import EDGE, FAINT, INK, look
 
-SIZE = (1040, 532)  # pixels
-TOP = 96  # of the panes
+SIZE = (1040, 506)  # pixels
+TOP = 88  # of the panes
 PANES = ((46, 256), (308, 256), (630, 192), (832, 192))  # left edge and side of each, in pixels
 BARS = ((630, 170), (832, 170))  # left edge and width of the two scales of colours
-BAR_TOP, BAR_HIGH = 330, 12
-TABLE_TOP, LINE = 410, 25
+BAR_TOP, BAR_HIGH = 320, 12
+TABLE_TOP, LINE = 394, 24
 ROW = 20  # a group that holds this row is outlined
-GREYS, SHADES = 52, 33
+GREYS, SHADES = 31, 33  # further apart than what a canvas takes for one colour
 
 
 class Look(NamedTuple):
@@ -78,7 +78,7 @@ class GranularityFigure:
         """Four panes, the meaning of their colours, and the table."""
         self.frame = frame = self.canvas.frame()
         frame.text((12, 10), title, size=19, bold=True)
-        frame.text((12, 42), subtitle, color=FAINT, size=14)
+        frame.text((12, 38), subtitle, color=FAINT, size=14)
         pictures, matrices = _looks(view)
         for number, (head, values) in enumerate(_shown(view)):
             self._pane(number, head, values, pictures if number < 2 or view.rounded else matrices, view)
@@ -106,7 +106,7 @@ class GranularityFigure:
         self.frame.ticks(axes, "x", ticks, 12)
         if number == 0:
             self.frame.ticks(axes, "y", ticks, 12)
-            self.frame.text((left, TOP + side + 28), "across: column, down: row", FAINT, 13)
+            self.frame.text((left, TOP + side + 26), "across: column, down: row", FAINT, 13)
         if number in (0, 2) and not (view.rounded and number):
             self._outline(axes, view, size)
 

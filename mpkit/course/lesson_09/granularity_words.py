@@ -9,19 +9,22 @@ from mpkit.course.pictures.style import percent
 from mpkit.scaled import SCALED_FORMATS, ScaledFormat
 
 WHERE = {"tensor": "one scale for all", "row": "one scale a row", "column": "one scale a column"}
+HOW = {"up": "powers of 2", "floor": "OCP's floor"}
 Table = tuple[Sequence[str], Sequence[tuple[str, Sequence[str]]]]  # heads; name and cells of each row
 HEADS = ("error beside\nthe outlier", "become 0", "cut off", "groups with\none cut off", "largest of a\ngroup moves",
          "different values\nin a group", "bits a value,\nscales included")  # fmt: skip
 
 
 def known(fmt: ScaledFormat) -> str:
-    """The name that people know: MXFP4, or "MXFP4 by OCP's floor"; else the small format's and where its scales are."""
+    """The name that people know: MXFP4, or "MXFP4 by OCP's floor"; else the small format's and what its scales are."""
     named = [one for one in SCALED_FORMATS.values() if one.name.startswith(("MX", "NV"))]
     parts = (fmt.values, fmt.block, fmt.two_level)
     for one in named:
         if (one.values, one.block, one.two_level) == parts and fmt.rule in (one.rule, "floor"):
             return one.name if fmt.rule == one.rule else f"{one.name} by OCP's floor"
-    return f"{fmt.values}, {where(fmt)}"
+    if fmt.scale_format == "FP32":
+        return f"{fmt.values}, {where(fmt)}"
+    return f"{fmt.values}, {HOW.get(fmt.rule, 'two levels')}, {where(fmt).replace('one scale', 'one')}"
 
 
 def where(fmt: ScaledFormat) -> str:
@@ -45,10 +48,9 @@ def headline(view: View) -> str:
             f"what sets them apart is off by {off(found.spread_error)}"
         )
     if view.fmt.rule == "floor" and found.groups_saturated:
-        return (
-            f"{name}: a value is cut off in {percent(found.groups_saturated)} of the groups, the largest moves by "
-            f"{_signed(found.peak)}; rounded up: {percent(other.groups_saturated)}, {_signed(other.peak)}"
-        )
+        cut, up = (percent(one.groups_saturated) for one in (found, other))
+        moves = f"the largest moves {_signed(found.peak)}"
+        return f"{name}: in {cut} of groups a value is cut off, {moves}; rounded up: {up}, {_signed(other.peak)}"
     beside = "" if view.values == "no outlier" else "beside the outlier "
     gone = f", {'all' if found.flushed == 1 else percent(found.flushed)} become 0" if found.flushed >= 0.005 else ""
     return (
@@ -133,7 +135,7 @@ def _signed(change: float) -> str:
 
 
 def _count(one: Effect) -> str:
-    levels = f"{one.levels:.1f}" if one.levels < 100 and one.levels != 1 else f"{one.levels:,.0f}"
+    levels = f"{one.levels:.1f}" if one.levels < 99.5 and one.levels % 1 else f"{one.levels:,.0f}"
     return f"{levels} of {one.members:,.0f}"
 
 

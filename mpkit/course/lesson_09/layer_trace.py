@@ -20,7 +20,7 @@ def record_layer(steps: int = STEPS, seed: int = 0) -> Mapping[str, Sequence[Ten
     model, data = MLP(seeds=[seed]), digits().classification(seed=seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     layer = model.linear_layers()[1]
-    kept: dict[str, list[Tensor]] = {"inputs": [], "weights": [], "gradients": []}
+    kept: dict[str, list[Tensor]] = {"gradients": [], "inputs": [], "weights": []}
     outputs: list[Tensor] = []
 
     def keep(_module: object, given: tuple[Tensor, ...], output: Tensor) -> None:
