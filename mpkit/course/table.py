@@ -28,7 +28,9 @@ class Entry:
     def ready(self) -> bool:
         """Whether the lesson is there already: its slice of the package has its exercises."""
         place = f"mpkit.course.lesson_{self.number}"
-        return importlib.util.find_spec(place) is not None and importlib.util.find_spec(f"{place}.exercises") is not None
+        return (
+            importlib.util.find_spec(place) is not None and importlib.util.find_spec(f"{place}.exercises") is not None
+        )
 
 
 LESSONS = (

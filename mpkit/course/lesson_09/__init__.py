@@ -3,7 +3,7 @@
 from mpkit.course.exercises import check, predict, quiz, score_card, verdict
 from mpkit.course.lesson_09.delayed_race import DelayedRacePanel
 from mpkit.course.lesson_09.granularity import GranularityPanel
-from mpkit.course.lesson_09.recipes import Classifier, deployed, held_out, integers_on_fp16, one_scale
+from mpkit.course.lesson_09.recipes import Classifier, deployed, held_out, integers_on_fp16, one_scale, with_fp8
 from mpkit.course.nets.digits import digits
 from mpkit.course.panels.live_comparison import watch
 from mpkit.course.robustness import robustness_table
