@@ -69,7 +69,7 @@ ALSO_WRONG = [
     ("09.1", "sharing = {'A': 'one a row', 'B': ..., 'C': 'one a row', 'D': 'one a row'}", "case B still waits"),
     ("09.2", scale("return max(seen[-length - 1:]) / 448"), "long past still counts"),
     ("09.3", rows("scale = scale.clamp(min=1e-12)\n    return cast(x / scale) * scale"), "How small is its scale"),
-    ("09.3", rows("x = x + 1e-3\n    return cast(x / scale) * scale"), "What is 0 / 0"),
+    ("09.3", rows("x = x + 1e-3\n    return cast(x / scale) * scale"), "Row 2 has no zeros"),
 ]
 STUBS = {
     "09.1": ("not yet", "Not yet: cases A, B, C, D still wait"),

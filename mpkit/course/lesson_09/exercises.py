@@ -132,7 +132,7 @@ QUIZ = (
         ),
     ),
     Item(
-        question="Delayed scaling, a history of 16 steps. Magnitudes fall to a 16th from one step to the next. In E4M3:",
+        question="Delayed scaling in E4M3, a history of 16 steps. From one step to the next all falls to a 16th. Then:",
         options=("16 steps are lost", "one step is clipped", "almost nothing is lost"),
         right=2,
         feedback=(
