@@ -1,5 +1,6 @@
 """Linear layers on the hardware's own FP8 products: torch._scaled_mm, which a CPU has too."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch.overrides import TorchFunctionMode
 from mpkit.formats import FloatFormat
 from mpkit.policy.layers import LAYERS
 from mpkit.policy.recipes import LinearRecipe
-from mpkit.policy.scaled_linear import Operand, is_linear, linear_arguments, scaled_linear
+from mpkit.policy.scaled_linear import is_linear, linear_arguments, scaled_linear
+from mpkit.rounding import Rounding
 from mpkit.scaled.blocks import largest_magnitudes
+from mpkit.scaled.scaled_format import ScaledFormat
 from mpkit.scaled.scales import scale_of
 
 # torch._scaled_mm takes whole groups of so many values (its checks, aten/src/ATen/native/cuda/ScaledBlas.cpp).
@@ -50,24 +53,36 @@ class NativeLinear(TorchFunctionMode):
             return func(*args, **kwargs)
         x, weight, bias = linear_arguments(*args, **kwargs)
         with torch.autocast(x.device.type, enabled=False):
-            return scaled_linear(x, weight, bias, self.recipe, native_product, self.dtype)
+            return scaled_linear(x, weight, bias, self.recipe, Native(), self.dtype)
 
 
-def native_product(a: Operand, b: Operand, dtype: torch.dtype, backward: bool) -> Tensor:
-    """a (m, k) and b (n, k), each divided by its scale and converted to its FP8 dtype, give a b^T in `dtype`.
+@dataclass(frozen=True)
+class Fp8Matrix:
+    """FP8 values, filled up with zeros to whole groups; their scale; and how large the matrix really is."""
 
-    Forward sums stay in the tensor cores' short accumulators ("fast accumulation"), as in Transformer Engine.
-    """
-    (left, left_scale), (right, right_scale) = _operand(*a), _operand(*b)
-    product = torch._scaled_mm(left, right.t(), left_scale, right_scale, out_dtype=dtype, use_fast_accum=not backward)
-    return product[: len(a[0]), : len(b[0])]
+    values: Tensor
+    scale: Tensor
+    shape: tuple[int, int]
 
 
-def _operand(x: Tensor, fmt: Any, _rounding: Any) -> tuple[Tensor, Tensor]:
-    """FP8 values, filled up with zeros to whole groups, and their scale."""
-    x = x.float()
-    scale = scale_of(largest_magnitudes(x[None, :, None, :]).view(()), fmt.values.max, fmt.rule)
-    small = (x / scale).clamp_(-fmt.values.max, fmt.values.max)
-    rows, columns = small.shape
-    small = F.pad(small, (0, -columns % GROUP, 0, -rows % GROUP))
-    return small.to(fmt.values.dtype).contiguous(), scale
+class Native:
+    """FP8 tensors, multiplied by torch._scaled_mm."""
+
+    def operand(self, x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> Fp8Matrix:
+        """`x` divided by its one scale and converted to its FP8 dtype."""
+        assert isinstance(fmt.values, FloatFormat)
+        assert fmt.values.dtype is not None
+        x = x.detach().float()
+        scale = scale_of(largest_magnitudes(x[None, :, None, :]).view(()), fmt.values.max, fmt.rule)
+        small = (x / scale).clamp_(-fmt.values.max, fmt.values.max)
+        small = F.pad(small, (0, -x.shape[1] % GROUP, 0, -x.shape[0] % GROUP))
+        return Fp8Matrix(small.to(fmt.values.dtype), scale, (x.shape[0], x.shape[1]))
+
+    def turned(self, operand: Fp8Matrix) -> Fp8Matrix:
+        """Its transpose, in the order that the kernel reads."""
+        return Fp8Matrix(operand.values.t().contiguous(), operand.scale, operand.shape[::-1])
+
+    def product(self, a: Fp8Matrix, b: Fp8Matrix, dtype: torch.dtype, backward: bool) -> Tensor:
+        """a b^T. Forward sums stay in the tensor cores' short accumulators ("fast"), as in Transformer Engine."""
+        full = torch._scaled_mm(a.values, b.values.t(), a.scale, b.scale, out_dtype=dtype, use_fast_accum=not backward)
+        return full[: a.shape[0], : b.shape[0]]
