@@ -296,6 +296,8 @@ def test_junk_is_refused_and_changes_nothing(
 
 
 def test_it_starts_where_it_is_told_and_nowhere_else() -> None:
+    plain = GranularityPanel()
+    assert {name: getattr(plain, name) for name in plain.controls} == START
     made = GranularityPanel(values="no outlier", format=E2M3, groups="1×32", scales="up")
     assert made.headline().startswith("MXFP6: weights are off by")
     assert (made.format, made.groups) == (E2M3, "1×32")
