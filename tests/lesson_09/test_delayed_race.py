@@ -195,7 +195,7 @@ def test_the_picture_shows_what_is_clipped(panel: DelayedRacePanel) -> None:
 
     def clipped() -> int:
         """Pixels of the column of the jump in the upper axes."""
-        pixels = page_pixels(panel.png())[110:400, 300:360]
+        pixels = page_pixels(panel.png())[110:300, 300:360]
         return int((pixels == purple).all(axis=2).sum())
 
     assert clipped() > 60
