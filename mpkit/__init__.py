@@ -1,8 +1,8 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
-Read it in this order: bit_fields, formats, rounding, casting, trees, unwatched, extremes, overflow, histogram; then the
-folders scaled, scaling, policy, optim, training, tracing. None of them imports matplotlib or ipywidgets. `course` holds
-the lessons.
+Read it in this order: bit_fields, formats, rounding, casting, trees, hook, unwatched, extremes, overflow, histogram;
+then the folders scaled, scaling, policy, optim, training, tracing. None of them imports matplotlib or ipywidgets.
+`course` holds the lessons.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 
 
 def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
@@ -51,8 +52,8 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 
 def bare(x: Tensor) -> Tensor:
     """`x` without what torch.func's transforms wrap around a tensor while they work."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
     return x
 
 

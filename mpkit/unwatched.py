@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,3 +26,14 @@ def unwatched(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return run
+
+
+def aside() -> AbstractContextManager[Any]:
+    """A block in which no torch function mode is asked, and no transform of torch.func wraps what is computed."""
+    modes: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
+    if not torch._C._are_functorch_transforms_active():
+        return modes
+    stack = ExitStack()
+    stack.enter_context(modes)
+    stack.enter_context(temporarily_clear_interpreter_stack())
+    return stack

@@ -40,6 +40,7 @@ class Emulation(TorchFunctionMode):
         meter: counts flushed gradients, if given.
         lists: which operations are matrix work, and which are wide.
         linear: scaled formats of the operands of linear layers, if they have their own.
+        masters: True if the parameters stay FP32 where `everywhere` is, and only what is read of them is low.
 
     Two simplifications: the gradient of an operation that works in place is rounded where the tensor was made,
     and where a tensor has several consumers their gradients are added in FP32 and rounded once.
@@ -54,14 +55,16 @@ class Emulation(TorchFunctionMode):
         meter: Meter | None,
         lists: Lists = LISTS["cuda"],
         linear: LinearRecipe | None = None,
+        masters: bool = False,
     ) -> None:
         super().__init__()
         self.forward, self.backward, self.wide = forward, backward, wide
         self.everywhere, self.meter, self.lists, self.linear = everywhere, meter, lists, linear
+        self.masters = masters
         autocasts = forward.bits == 16 and forward == backward and wide == FP32  # what torch does by its autocast
         self.refused = lists.refused if autocasts else frozenset()
         self.paused = False  # while an optimizer works
-        self.in_forward = False  # while the model computes
+        self.in_forward = False  # while the model is called
         self.shadowed = False  # while another emulation is active inside this one
 
     def __torch_function__(
@@ -91,7 +94,7 @@ class Emulation(TorchFunctionMode):
         if name in self.lists.matrix:
             return self._result(func(*self._operands(name, args, stored), **self._named(kwargs, stored)))
         # Not in place: rounding makes a copy, and a change of that would be lost.
-        if self.everywhere and self.in_forward and not name.startswith("__get") and not is_in_place(name, kwargs):
+        if self.everywhere and self._computes() and not name.startswith("__get") and not is_in_place(name, kwargs):
             args, kwargs = self._round_parameters(args), self._round_parameters(kwargs)
         if name in self.lists.wide:
             if self.wide == FP32:
@@ -103,6 +106,10 @@ class Emulation(TorchFunctionMode):
         if UninitializedParameter in types:  # a lazy layer's, which is about to get its shape
             return True
         return self.paused or self.shadowed or func in (cast, fake_cast)  # a cast of the user's says what it wants
+
+    def _computes(self) -> bool:
+        """While the model is called, or a checkpointed part of it again; else a master weight is what it is: FP32."""
+        return self.in_forward or torch._C._current_graph_task_id() != -1
 
     def _require_allowed(self, name: str) -> None:
         if name in self.refused:
@@ -151,7 +158,8 @@ class Emulation(TorchFunctionMode):
             return out
         # A number without dimensions has no say, as in torch's own type promotion: low * torch.tensor(1.1) stays low.
         voters = inputs[:1] if name in FOLLOWS_FIRST else [t for t in inputs if t.dim()] or inputs
-        if not (self.everywhere or all(is_low(t, self.forward) for t in voters)):
+        copies_master = self.masters and name == "clone" and not self._computes()  # as copy.deepcopy(model) does
+        if not ((self.everywhere and not copies_master) or all(is_low(t, self.forward) for t in voters)):
             return out
         if name in UNINITIALISED:  # what is in it now is nobody's value; what is written into it will be rounded
             return _mark(out, self.forward) if self.forward.bits == 16 else out

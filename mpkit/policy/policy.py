@@ -178,7 +178,8 @@ class Policy:
             if self == Policy():
                 yield model
                 return
-            mode = Emulation(self.forward, self.backward, self.loss, self.params != FP32, meter, lists, self.linear)
+            low, masters = self.params != FP32, self.update == FP32
+            mode = Emulation(self.forward, self.backward, self.loss, low, meter, lists, self.linear, masters)
             self.store_(model.parameters())
             with active(block, mode), mode, emulated_around_steps(model, mode, self.store_):
                 yield model

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from mpkit.hook import Hook
 from mpkit.policy.emulation import Emulation
 
 
@@ -35,8 +36,8 @@ def emulated_around_steps(
 
     hooks: list[Any] = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
     hooks += [
-        model.register_forward_pre_hook(_Hook(forward)),
-        model.register_forward_hook(_Hook(forward_done), always_call=True),
+        model.register_forward_pre_hook(Hook(forward)),
+        model.register_forward_hook(Hook(forward_done), always_call=True),
     ]
     try:
         yield
@@ -58,20 +59,3 @@ def _emulated(closure: Any, mode: Emulation) -> Any:
             mode.paused = True
 
     return own
-
-
-class _Hook:
-    """A hook that does nothing in a copy of the model: the block is the original's."""
-
-    def __init__(self, do: Callable[..., None]) -> None:
-        self.do = do
-
-    def __call__(self, *args: Any) -> None:
-        self.do(*args)
-
-    def __reduce__(self) -> Any:
-        return _nothing, ()
-
-
-def _nothing() -> Callable[..., None]:
-    return lambda *_: None

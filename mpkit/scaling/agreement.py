@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mpkit.scaling import misuse
-from mpkit.trees import to_device
+from mpkit.trees import is_distributed, to_device
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -47,7 +47,7 @@ class Agreement:
         """
         if self._group != "auto":
             return [] if self._group is None else [self._group]
-        meshes = dict.fromkeys(p.device_mesh for p in params if hasattr(p, "device_mesh"))
+        meshes = dict.fromkeys(p.device_mesh for p in params if is_distributed(p))  # type: ignore[attr-defined]
         return [group for mesh in meshes for group in mesh.get_all_groups() if group.size() > 1]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpkit.trees import is_distributed
+
 ParamGroups = list[dict[str, Any]]
 
 
@@ -24,7 +26,7 @@ Gathered = list[tuple[Bucket, list[Tensor | None]]]  # the gradient of every par
 
 def local(tensor: Tensor) -> Tensor:
     """Return the memory that this rank holds: a DTensor's own part, any other tensor itself."""
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    part: Tensor = tensor.to_local() if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
     return part
 
 

@@ -19,6 +19,11 @@ def needs_quotient(rule: ScaleRule) -> bool:
     return _tests_quotient(rule) or bool(rule.reads)
 
 
+def scales(rule: ScaleRule) -> bool:
+    """Can the scale be another than 1? A fused optimizer that is told to divide by 1 writes all gradients back."""
+    return not rule.floor == rule.ceiling == 1.0
+
+
 def _tests_quotient(rule: ScaleRule) -> bool:
     """Dividing by a scale of 1 or more cannot overflow, so then the first test says it all."""
     return rule.check_unscaled and not (rule.floor or 0.0) >= 1.0

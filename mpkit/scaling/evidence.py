@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from mpkit.scaling.bucket import Gathered, ParamGroups, describe, local
-from mpkit.scaling.marks import Marks
+from mpkit.scaling.gradient_marks import GradientMarks
 from mpkit.unwatched import unwatched
 
 GONE = "its gradients were let go at the next scale(); look at a result before that to learn which"
 CHANGED = "its gradients were changed after the check; look at a result before that to learn which"
 
 
-class Findings(NamedTuple):
+class BadGradients(NamedTuple):
     """The first parameter, in the optimizer's order, with Inf or NaN in its gradient; None: all here are finite.
 
     `kind`: "NaN" if there is one in the first, else "Inf". `infs` and `nans`, in all gradients: None if not counted.
@@ -36,10 +36,10 @@ class Evidence:
     """
 
     def __init__(self, gathered: Gathered, param_groups: ParamGroups) -> None:
-        self.gathered, self.marks, self.lost = gathered, Marks(), ""
+        self.gathered, self.marks, self.lost = gathered, GradientMarks(), ""
         self._param_groups = param_groups
         self._flags: list[tuple[list[Tensor], Tensor]] = []  # of some parameters: the largest magnitude of each, or NaN
-        self._settled: Findings | None = None
+        self._settled: BadGradients | None = None
 
     def note(self, found_inf: Tensor) -> None:
         """Note what outlives the gradients, without a wait: all of it on a CPU, elsewhere a flag for each parameter."""
@@ -60,7 +60,7 @@ class Evidence:
 
     def settle(self, found_inf: bool) -> None:
         """Note all that can be said, which waits for the device, and let go of the gradients."""
-        self._settled = self.look() if found_inf else Findings()
+        self._settled = self.look() if found_inf else BadGradients()
         self.gathered = []
 
     def doubt(self) -> None:
@@ -74,31 +74,31 @@ class Evidence:
 
     @unwatched
     @torch.no_grad()
-    def look(self) -> Findings | None:
+    def look(self) -> BadGradients | None:
         """What was found; None: that is lost. Waits for the device. Only for a step that found something somewhere."""
         if self._settled is not None:
             return self._settled
         self.doubt()  # nothing is kept from here: a CUDA graph may write to gradients and flags again
         return self._from_flags() if self.lost else self._counted()
 
-    def _counted(self) -> Findings:
+    def _counted(self) -> BadGradients:
         counts: dict[Tensor, tuple[int, int]] = {}
         for params, values in self._held():
             both = torch.stack([torch.stack((v.isinf().sum(), v.isnan().sum())) for v in values]).tolist()
             counts.update((p, (infs, nans)) for p, (infs, nans) in zip(params, both, strict=True) if infs or nans)
         if (first := self._first(counts)) is None:
-            return Findings()
+            return BadGradients()
         infs, nans = map(sum, zip(*counts.values(), strict=True))
-        return Findings(describe(self._param_groups, first), "NaN" if counts[first][1] else "Inf", infs, nans)
+        return BadGradients(describe(self._param_groups, first), "NaN" if counts[first][1] else "Inf", infs, nans)
 
-    def _from_flags(self) -> Findings | None:
+    def _from_flags(self) -> BadGradients | None:
         if not self._flags:
             return None
         pairs = [pair for params, flags in self._flags for pair in zip(params, flags.tolist(), strict=True)]
         bad = {p: value for p, value in pairs if not math.isfinite(value)}
         if (first := self._first(bad)) is None:
-            return Findings()
-        return Findings(describe(self._param_groups, first), "NaN" if math.isnan(bad[first]) else "Inf", None, None)
+            return BadGradients()
+        return BadGradients(describe(self._param_groups, first), "NaN" if math.isnan(bad[first]) else "Inf", None, None)
 
     def _first(self, bad: Mapping[Tensor, object]) -> Tensor | None:
         """Buckets are sorted by device and dtype, so the groups are asked which comes first."""

@@ -14,9 +14,8 @@ NUMBERS = ("growth_factor", "backoff_factor", "growth_interval")
 
 
 def grad_scaler_rule(**numbers: Any) -> ScaleRule:
-    """The preset "torch" with these numbers of GradScaler's: init_scale and NUMBERS; None keeps the default."""
-    given = {name: number for name, number in numbers.items() if number is not None}
-    return dataclasses.replace(preset("torch"), **given)
+    """The preset "torch" with these numbers of GradScaler's: init_scale and NUMBERS."""
+    return dataclasses.replace(preset("torch"), **numbers)
 
 
 def is_grad_scalers(rule: ScaleRule) -> bool:

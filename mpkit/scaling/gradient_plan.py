@@ -18,8 +18,8 @@ from torch import Tensor
 from mpkit import overflow
 from mpkit.scaling.bucket import Bucket, Gathered, local
 from mpkit.scaling.evidence import Evidence
+from mpkit.scaling.gradient_marks import GradientMarks
 from mpkit.scaling.gradient_stats import GradientStats
-from mpkit.scaling.marks import Marks
 from mpkit.trees import is_distributed, to_device
 from mpkit.unwatched import unwatched
 
@@ -51,7 +51,7 @@ class GradientPlan:
         self.found_inf = torch.zeros((), dtype=torch.float32, device=device)
         self.gathered: Gathered = []
         self.evidence = Evidence([], [])
-        self.marks, self.scaled_since = Marks(), False
+        self.marks, self.scaled_since = GradientMarks(), False
         self.optimizer: Callable[[], object] = lambda: None  # a weak reference to the one that stepped
         self.params, self.groups = params, list(groups)
         self.buckets: list[Bucket] = []
@@ -74,7 +74,7 @@ class GradientPlan:
 
     def mark(self) -> None:
         """Note that the gradients are divided as they stand now, and tell `evidence` of what they had in them."""
-        self.marks, self.scaled_since = Marks(self.params), False
+        self.marks, self.scaled_since = GradientMarks(self.params), False
         self.evidence.marks = self.marks
 
     def first_divided(self, by: GradientPlan) -> Tensor | None:
@@ -97,7 +97,7 @@ class GradientPlan:
 
     def reset(self) -> None:
         """Be ready for the next iteration, and let go of this one's gradients."""
-        self.stage, self.gathered, self.evidence, self.marks = Stage.READY, [], Evidence([], []), Marks()
+        self.stage, self.gathered, self.evidence, self.marks = Stage.READY, [], Evidence([], []), GradientMarks()
         self.found_inf.zero_()
 
     @unwatched

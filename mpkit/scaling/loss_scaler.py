@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mpkit.scaling import misuse
 from mpkit.scaling.agreement import Agreement
-from mpkit.scaling.check import check, needs_quotient
+from mpkit.scaling.check import check, needs_quotient, scales
 from mpkit.scaling.divider import Divider, divider_of, step_if_finite
 from mpkit.scaling.evidence import Evidence
 from mpkit.scaling.grad_scaler_names import GradScalerNames
@@ -143,7 +143,7 @@ class LossScaler(GradScalerNames):
             plan.evidence.doubt()
         evidence, plan.stage, plan.optimizer = plan.evidence, Stage.STEPPED, weakref.ref(optimizer)
         try:
-            scale = None if divider is Divider.SCALER else tensors.scale
+            scale = tensors.scale if divider is not Divider.SCALER and scales(self.rule) else None
             known = step_if_finite(optimizer, scale, plan.found_inf, self.rule.skips, options)
         finally:
             plan.mark()

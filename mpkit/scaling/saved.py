@@ -75,6 +75,7 @@ def _remembered(name: str, given: Any, start: Any, rule: ScaleRule) -> Any:
     if name == "scale":
         low = as_float32(rule.floor or 0.0)
         high = math.inf if getattr(rule, "grow_to_inf", False) else LARGEST
+        high = high if rule.ceiling is None else as_float32(rule.ceiling)
     elif name == "growth_tracker":
         low, high = min(start, 0), 2**31 - 1  # a rule that is late to grow counts from below zero
     elif name == "hysteresis_tracker":

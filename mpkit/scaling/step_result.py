@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mpkit.scaling.bucket import ParamGroups
-from mpkit.scaling.evidence import GONE, Evidence, Findings
+from mpkit.scaling.evidence import GONE, BadGradients, Evidence
 
 _ELSEWHERE = "but all gradients here were finite: another rank found it"
 _UNCOUNTED = "how many is not known, because the gradients were changed or let go after the check"
@@ -57,17 +57,17 @@ class StepResult:
 
         RuntimeError: looked at too late, see above.
         """
-        return self._findings().first
+        return self._bad_gradients().first
 
     @property
     def inf_count(self) -> int:
         """How many gradient values here were +Inf or -Inf. RuntimeError: looked at too late, see above."""
-        return self._count(self._findings().infs)
+        return self._count(self._bad_gradients().infs)
 
     @property
     def nan_count(self) -> int:
         """How many gradient values here were NaN. RuntimeError: looked at too late, see above."""
-        return self._count(self._findings().nans)
+        return self._count(self._bad_gradients().nans)
 
     @property
     def reason(self) -> str:
@@ -95,9 +95,9 @@ class StepResult:
             self._evidence.settle(self.found_inf)
         self._evidence.release(GONE)
 
-    def _findings(self) -> Findings:
+    def _bad_gradients(self) -> BadGradients:
         if not self.found_inf:
-            return Findings()
+            return BadGradients()
         if (found := self._evidence.look()) is None:
             raise RuntimeError(f"this step found a gradient that was not finite, but {self._evidence.lost}.")
         return found

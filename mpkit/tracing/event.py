@@ -87,9 +87,10 @@ class TraceEvent:
 
 
 def describe(
-    kind: str, phase: str, where: Where, tensor: Tensor, amax: float, input_amax: float, fmt: FloatFormat | None
+    kind: str, phase: str, where: Where, results: list[tuple[Tensor, float]], input_amax: float, fmt: FloatFormat | None
 ) -> TraceEvent:
-    """The event that a tensor with this largest magnitude is the sign of. Waits for the device."""
+    """The event that the worst of these results, given with their amax, is the sign of. Waits for the device."""
+    tensor, amax = min(results, key=lambda pair: WORST_FIRST.index(condition(pair[1], fmt)))
     counts = tally(tensor, fmt or FP32)
     wild = counts.inf_count + counts.nan_count
     beyond = counts.flushed_count if kind == "underflow" else wild + counts.overflowed_count

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.extremes import by_kind, extremes, memory_of
-from mpkit.trees import leaves_in, tensors_in
+from mpkit.trees import bare, is_distributed, leaves_in, tensors_in
 
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
 IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
@@ -51,9 +51,25 @@ def reads_at_once(device: torch.device) -> bool:
 
 
 def floating_tensors(tree: Any) -> list[Tensor]:
-    """All floating-point tensors that hold anything, in nested lists, tuples and dicts; complex ones as real pairs."""
+    """All floating-point tensors that hold anything, in nested lists, tuples and dicts, as dense ones to be read."""
     found = [t for t in tensors_in(tree) if (t.is_floating_point() or t.is_complex()) and not t.is_meta and t.numel()]
-    return [torch.view_as_real(t.detach().resolve_conj()) if t.is_complex() else t for t in found]
+    return [t for t in map(_plain, found) if t.numel()]
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The values of `x` in this process's memory.
+
+    Of what torch.func wraps, all elements of a batch; of a sparse or a nested tensor those that are stored; of a
+    DTensor its own part; of complex numbers both parts.
+    """
+    x = bare(x)
+    if is_distributed(x):
+        x = x.detach().to_local()  # type: ignore[attr-defined]
+    if x.layout == torch.sparse_coo:
+        x = x.detach()._values()
+    elif x.layout != torch.strided or x.is_nested:
+        x = x.detach().values()
+    return torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x
 
 
 def everything_in(tree: Any, seen: set[int] | None = None) -> Iterator[Tensor]:

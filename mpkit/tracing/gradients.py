@@ -14,6 +14,8 @@ from mpkit.tracing.event import Where
 from mpkit.tracing.glance import floating_tensors
 from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look
+from mpkit.trees import bare
+from mpkit.unwatched import aside
 
 
 class Gradients:
@@ -25,9 +27,14 @@ class Gradients:
         self._mark = object()  # tells the nodes of this use from those of an earlier one
         self._task = -1  # number of the last backward pass
 
-    def watch(self, tensor: Tensor, where: Where, module: str) -> None:
-        """Hook every node of the backward graph between this result and what was seen before."""
-        stack = [tensor.grad_fn] if tensor.grad_fn is not None else []
+    def watch(self, tensor: Tensor, where: Where, module: str) -> Where | None:
+        """Hook every node of the backward graph between this result and what was seen before.
+
+        Returns where a user's autograd.Function is, if one is among them: no mode is asked about it.
+        """
+        unseen = None
+        ends = [tensor.grad_fn, bare(tensor).grad_fn]  # a transform of torch.func has a graph of its own
+        stack = [node for node in ends if node is not None]
         while stack:
             node: Any = stack.pop()
             name, metadata = node.name(), node.metadata
@@ -39,6 +46,8 @@ class Gradients:
             if not name.startswith(names.SAME_VALUES):  # the hook knows the nodes after its own, which makes no circle
                 see = partial(self._see, where, names.where_of(node, where, module), metadata, ways)
                 self._handles.append(node.register_hook(see))
+                unseen = unseen or names.forward_of(node, where, module)
+        return unseen
 
     def forget_the_dead(self) -> None:
         """Let go of the handles of hooks whose nodes are gone."""
@@ -56,7 +65,7 @@ class Gradients:
         """One node's results, each of which goes one of the `ways`, and the gradients that were given to it."""
         if not self._awake():
             return
-        with torch._C.DisableTorchFunction():
+        with aside():
             task = torch._C._current_graph_task_id()
             if task > self._task:  # the first node of a backward pass: the loss is its forward result
                 self._task = task

@@ -9,10 +9,10 @@ from torch import Tensor
 from mpkit.formats import FloatFormat
 from mpkit.tracing import names
 from mpkit.tracing.descent import Marks, arrived, pass_on, union
-from mpkit.tracing.event import CONSEQUENCE, LARGE, WORST_FIRST, Where, condition, deliberate, describe, judge
+from mpkit.tracing.event import CONSEQUENCE, LARGE, Where, condition, deliberate, describe, judge
 from mpkit.tracing.findings import NOTHING, Causes, Finding, Findings
 from mpkit.tracing.glance import glance, largest, magnitudes, suspicious, within_noise
-from mpkit.tracing.look import Look
+from mpkit.tracing.look import Look, unexplained
 
 
 class Judges:
@@ -43,7 +43,8 @@ class Judges:
         judges: dict[str, Callable[[Look, list[float]], None]] = {
             "input": self._inputs,
             "forward": self._forward,
-            "write": lambda look, _: self._write(look),
+            "unseen": self._unseen,
+            "write": self._write,
             "output": lambda look, _: self._end(look),
             "part": lambda look, _: self._end(look),
             "loss": lambda look, _: self._end(look),
@@ -79,31 +80,44 @@ class Judges:
         if any(bad):
             causes = self._bad_result(look, after)
         elif any(condition(amax, self._limits(look)) == "under" for amax in after):
-            self._underflow(look, after, magnitudes(look.before + glance(look.inputs)))
+            self._underflow(look, after, magnitudes(look.numbers_before()))
         look.where.causes = causes
         for tensor, is_bad in zip(look.outputs, bad, strict=True):
             self._marks.set(tensor, causes if is_bad else NOTHING)
         self._marks.forget_the_dead()
 
-    def _write(self, look: Look) -> None:
+    def _unseen(self, look: Look, after: list[float]) -> None:
+        """What a user's autograd.Function has handed on: that is the cause if nothing in it has been seen to be one."""
+        if not any(map(self._marks.of, look.outputs)):
+            self._forward(look, after)
+
+    def _write(self, look: Look, after: list[float]) -> None:
         """`x[…] = value`: the rest of `x` may hold anything, so it is not read."""
-        look.where.causes = union(map(self._marks.of, look.inputs))
+        rounded = any(self._bad(amax, look) for amax in after)
+        look.where.causes = self._bad_result(look, after) if rounded else union(map(self._marks.of, look.inputs))
         for tensor in look.unread:
             self._marks.set(tensor, look.where.causes, written=False)
 
     def _bad_result(self, look: Look, after: list[float]) -> Causes:
         """What a result with Inf, NaN or too large values comes from: earlier findings, or a new one."""
-        before = magnitudes(look.before + glance(look.inputs))
-        came = [tensor for tensor, amax in zip([*look.was, *look.inputs], before, strict=True) if self._bad(amax, look)]
+        operands, before = [*look.was, *look.inputs], magnitudes(look.numbers_before())
+        if look.where.operation in names.TAKES_MINUS_INF:
+            before = [0.0 if self._is_mask(t, amax) else amax for t, amax in zip(operands, before, strict=True)]
+        came = [tensor for tensor, amax in zip(operands, before, strict=True) if self._bad(amax, look)]
         causes = union(map(self._marks.of, came)) or (self._in_gradients if came else NOTHING)
         kind = judge(after, before, self._limits(look), known=bool(causes))
         if not look.where.is_cast and deliberate(look.arguments):
             return causes
-        if kind == CONSEQUENCE and not causes and not all(map(math.isfinite, after)):
-            return self._source(look, before)
+        if (kind == CONSEQUENCE or look.unseen) and not causes and not all(map(math.isfinite, after)):
+            causes = self._source(look, before)
+            kind = judge(after, before, self._limits(look), known=bool(causes))
         if kind in (None, CONSEQUENCE):
             return causes
         return causes | {self._record(kind, look.where, look, look.outputs, after, before)}
+
+    def _is_mask(self, tensor: Tensor, amax: float) -> bool:
+        """-Inf that no finding explains: beside it, what an attention makes of its other operands is its own."""
+        return math.isinf(amax) and not self._marks.of(tensor) and not suspicious(tensor, amax)
 
     def _use(self, look: Look, hides: bool) -> None:
         """An operation that `hides` makes something good of what is bad: 1 / Inf = 0.
@@ -138,19 +152,14 @@ class Judges:
 
         An operation that nobody sees may have handed on what was bad a moment ago, so in doubt it is that.
         """
-        for place, (tensor, amax) in enumerate(zip(look.inputs, before[len(look.before) :], strict=True)):
-            if not math.isfinite(amax) and suspicious(tensor, amax):
-                if look.phase == "forward" and (recent := self._marks.all()):
-                    return recent
-                kind, name = "input", f"tensor {place} of {look.where.operation}"
-                if look.phase == "backward":  # autograd adds the gradients of a tensor with several uses by itself
-                    kind = "overflow" if math.isinf(amax) else "invalid"
-                    name = f"sum of gradients at {look.where.operation}"
-                where = Where(look.where.module, name, look.where.line)
-                causes = frozenset({self._record(kind, where, look, [tensor], [amax], [])})
-                self._marks.set(tensor, causes)
-                return causes
-        return NOTHING
+        if (found := unexplained(look, before)) is None:
+            return NOTHING
+        if look.phase != "backward" and (recent := self._marks.all()):
+            return recent
+        kind, where, tensor, amax = found
+        causes = frozenset({self._record(kind, where, look, [tensor], [amax], [])})
+        self._marks.set(tensor, causes)
+        return causes
 
     def _end(self, look: Look) -> None:
         """An output of the model, or the loss: what it descends from counts; what has come to an end does not."""
@@ -169,15 +178,16 @@ class Judges:
         states = {condition(amax, self._limits(look)) for amax in after}
         if states <= {"fine"}:
             return
-        before = magnitudes(glance(look.inputs))
+        before = magnitudes(look.numbers_before())
         if not states & LARGE:
             return self._underflow(look, after, before)
         causes = came if any(self._bad(amax, look) for amax in before) else NOTHING
         causes = causes or look.where.causes
         kind = judge(after, before, self._limits(look), known=bool(causes))
-        if kind == CONSEQUENCE and not causes and not all(map(math.isfinite, after)):
+        if not causes and not all(map(math.isfinite, before)) and not all(map(math.isfinite, after)):
             causes = self._source(look, before)
-        elif kind not in (None, CONSEQUENCE) and not (look.where.causes and not came):
+            kind = judge(after, before, self._limits(look), known=bool(causes))
+        if kind not in (None, CONSEQUENCE) and not (look.where.causes and not came):
             finding = self._record(kind, look.where, look, look.outputs, after, before)
             causes |= {finding}
             if finding.predicted:
@@ -203,10 +213,8 @@ class Judges:
     def _record(
         self, kind: str, where: Where, look: Look, outputs: list[Tensor], after: list[float], before: list[float]
     ) -> Finding:
-        fmt = self._limits(look)
-        pairs = zip(outputs, after, strict=True)
-        tensor, amax = min(pairs, key=lambda pair: WORST_FIRST.index(condition(pair[1], fmt)))
         phase = "backward" if look.phase == "backward" else "forward"
-        event = describe(kind, phase, where, tensor, amax, largest(before), fmt)
+        results = list(zip(outputs, after, strict=True))
+        event = describe(kind, phase, where, results, largest(before), self._limits(look))
         decided = phase == "backward" or kind == "underflow"
         return self.findings.add(event, where.module != names.OUTSIDE, decided)

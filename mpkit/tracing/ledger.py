@@ -11,6 +11,7 @@ from mpkit.tracing.findings import Findings
 from mpkit.tracing.glance import glance, magnitudes, reads_at_once
 from mpkit.tracing.judges import Judges
 from mpkit.tracing.look import Look
+from mpkit.unwatched import aside
 
 # On a GPU every read waits for all that was started before it, so looks are collected and read together: until there
 # are this many, or until the results that they hold on to take this share of the device's memory.
@@ -30,6 +31,7 @@ class Ledger:
         self._held = 0
         self._small: list[tuple[Tensor, list[Tensor]]] = []  # results to be read, and where their numbers go;
         self._places: set[int] = set()  # the memory that they are in
+        self._readers: dict[int, list[Look]] = {}  # looks that wait, by the memory of their inputs
 
     def start_pass(self) -> None:
         """A new forward pass begins."""
@@ -52,26 +54,37 @@ class Ledger:
         large = [(t, numbers) for t, numbers in zip(look.outputs, look.after, strict=True) if t.nbytes >= SMALL]
         self._small += small
         self._places.update(memory(t) for t, _ in small)
+        for tensor in look.inputs:
+            self._readers.setdefault(memory(tensor), []).append(look)
         _read(large)
         self._held += sum(t.nbytes for t in look.outputs)
         if len(self._pending) >= PATIENCE or (held and self._held > _held_limit(held[0].device)):
             self.settle()
         return None
 
-    def read(self, changing: list[Tensor] | None = None) -> None:
-        """Read the small results that wait; with `changing` only if one of them is about to change."""
-        if self._small and (changing is None or not self._places.isdisjoint(map(memory, changing))):
+    def changes(self, tensors: list[Tensor]) -> None:
+        """These are about to change: read of what waits the results if one of them is among these, and such inputs."""
+        places = set(map(memory, tensors)) if self._pending else set()
+        if not self._places.isdisjoint(places):
+            self.read()
+        for place in places:
+            for look in self._readers.pop(place, ()):
+                look.keep(place)
+
+    def read(self) -> None:
+        """Read the small results that wait."""
+        if self._small:
             small, self._small, self._places = self._small, [], set()
-            with torch._C.DisableTorchFunction():
+            with aside():
                 _read(small)
 
     def settle(self) -> None:
         """Judge what is pending and let go of its tensors."""
         self.read()
-        looks, self._pending, self._held = self._pending, [], 0
+        looks, self._pending, self._held, self._readers = self._pending, [], 0, {}
         if not looks:
             return
-        with torch._C.DisableTorchFunction():
+        with aside():
             amaxes = iter(magnitudes([numbers for look in looks for numbers in look.after]))
             for look in looks:
                 self._judges.judge(look, [next(amaxes) for _ in look.after])

@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from mpkit.policy.operations import is_in_place
 from mpkit.tracing import names
-from mpkit.tracing.descent import sharing
+from mpkit.tracing.descent import memory, sharing
 from mpkit.tracing.event import Where, deliberate
-from mpkit.tracing.glance import Glance, floating_tensors, glance, others
+from mpkit.tracing.glance import Glance, floating_tensors, glance, others, suspicious
+from mpkit.trees import bare, tensors_in
 
 
 @dataclass
 class Look:
-    """One operation's results and inputs. phase: input, forward, write, output, part, loss, backward or gradients."""
+    """One operation's results and inputs.
+
+    phase: input, forward, unseen, write, output, part, loss, backward or gradients.
+    """
 
     where: Where
     phase: str
@@ -24,10 +28,12 @@ class Look:
     inputs: list[Tensor] = field(default_factory=list)
     changes: list[Tensor] = field(default_factory=list)  # what an operation in place writes into,
     overwritten: list[Tensor] = field(default_factory=list)  # as far as that is looked at;
-    was: list[Tensor] = field(default_factory=list)  # those of them that are operands, too,
+    was: list[Tensor] = field(default_factory=list)  # operands that are overwritten, at once or later,
     before: Glance = field(default_factory=list)  # and their numbers before
     unread: list[Tensor] = field(default_factory=list)  # results that are bad only if an input is
     arguments: Any = ()  # all of them, for scalars that ask for Inf
+    has_operands: bool = True  # whatever their dtype; else it makes numbers that no other explains
+    unseen: Where | None = None  # a user's autograd.Function before it, whose kernels no mode sees
     labels: list[str] = field(default_factory=list)  # of the tensors, for phase "input"
     after: Glance = field(default_factory=list)  # of the outputs
     node: dict[Any, Any] = field(default_factory=dict)  # metadata of the graph's node, for phase "backward";
@@ -37,6 +43,16 @@ class Look:
     def tensors(self) -> list[Tensor]:
         """All that it holds on to."""
         return [*self.outputs, *self.inputs, *self.was, *self.unread]
+
+    def numbers_before(self) -> Glance:
+        """Of what went in: `was`, then `inputs`."""
+        return self.before + glance(self.inputs)
+
+    def keep(self, place: int) -> None:
+        """What is in this memory is about to be overwritten: note the numbers of the inputs there."""
+        changing = [t for t in self.inputs if memory(t) == place]
+        self.inputs = others(self.inputs, changing)
+        self.was, self.before = self.was + changing, self.before + glance(changing)
 
     def detach(self) -> None:
         """Hold the values only, not the graph that made them.
@@ -56,17 +72,27 @@ def look_before(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str
     phase = {"grad": "gradients", "__setitem__": "write"}.get(name, "forward")
     look = Look(names.operation(func, name, args), phase, arguments=(args, kwargs))
     into = kwargs.get("out")
-    given = floating_tensors((args, kwargs if into is None else {**kwargs, "out": None}))
-    if phase == "write" or is_in_place(name, kwargs):
-        look.changes = floating_tensors(args[:1] if into is None else into)
+    given = list(tensors_in((args, kwargs if into is None else {**kwargs, "out": None})))
+    look.has_operands = bool(given)
+    changes = (
+        list(tensors_in(args[:1] if into is None else into)) if phase == "write" or is_in_place(name, kwargs) else []
+    )
+    look.changes = floating_tensors(changes)
     if phase == "write" or reads:
         look.overwritten = look.changes
     if phase != "write" and look.overwritten:
         # What `out` holds goes nowhere, unless it is an operand, too.
-        look.was = look.overwritten if into is None else sharing(look.overwritten, given)
+        look.was = look.overwritten if into is None else sharing(look.overwritten, floating_tensors(given))
         look.before = glance(look.was)
-    look.inputs = others(given, look.overwritten)
+    look.inputs = floating_tensors(others(given, changes) if look.overwritten else given)
     return look
+
+
+def converted(target: Tensor, place: Any, value: Any) -> list[Tensor]:
+    """What `target[place] = value` has written, if it had another dtype: it may be bad now where `value` is not."""
+    if not isinstance(value, Tensor) or value.dtype == target.dtype or bare(target) is not target:
+        return []
+    return floating_tensors(target.detach()[place])
 
 
 def look_at_start(where: Where, prefix: str, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Look:
@@ -76,3 +102,20 @@ def look_at_start(where: Where, prefix: str, module: nn.Module, args: Any, kwarg
     given += [(f"input {key}", tree) for key, tree in [*enumerate(args), *kwargs.items()]]
     named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
     return Look(where, "input", [tensor for _, tensor in named], labels=[what for what, _ in named])
+
+
+def unexplained(look: Look, before: list[float]) -> tuple[str, Where, Tensor, float] | None:
+    """Of an operation into which bad values went, the first input that has them: kind, name, values, their magnitude.
+
+    None: only -Inf went in, of which masks are made.
+    """
+    for place, (tensor, amax) in enumerate(zip(look.inputs, before[len(look.before) :], strict=True)):
+        if math.isfinite(amax):
+            continue
+        kind, name = "overflow" if math.isinf(amax) else "invalid", look.where.operation
+        if look.phase == "backward":  # autograd adds the gradients of a tensor with several uses, and hooks change them
+            return kind, Where(look.where.module, f"sum of gradients at {name}", look.where.line), tensor, amax
+        if suspicious(tensor, amax):
+            there = Where(look.where.module, f"tensor {place} of {name}", look.where.line)
+            return ("input", there, tensor, amax) if look.unseen is None else (kind, look.unseen, tensor, amax)
+    return None

@@ -96,8 +96,18 @@ def where_of(node: Any, where: Where, module: str) -> Where:
         return Where(where.module, f"cast to {node.settings[0] or 'its own format'}", where.line)
     if name.startswith("ToCopy") and not where.operation.startswith("cast") and where.operation not in CONVERSIONS:
         return Where(where.module, f"cast in {where.operation}", where.line)
-    if (users := getattr(node, "_forward_cls", None)) is not None:
-        code = getattr(users.backward, "__code__", None)
-        line = readable_line((code.co_filename, code.co_firstlineno)) if code else where.line
-        return Where(module, users.__name__, line)
-    return where
+    return _function(node, "backward", where, module) or where
+
+
+def forward_of(node: Any, where: Where, module: str) -> Where | None:
+    """Where the forward pass of a user's autograd.Function is; None: the node is none."""
+    return None if node.name().startswith("FakeCast") else _function(node, "forward", where, module)
+
+
+def _function(node: Any, method: str, where: Where, module: str) -> Where | None:
+    if (users := getattr(node, "_forward_cls", None)) is None:
+        return None
+    code: Any = getattr(getattr(users, method), "__code__", None)
+    if code is None or code.co_filename.startswith(NOT_THE_USERS):  # torch has such functions, too
+        return Where(module, users.__name__, where.line)
+    return Where(module, users.__name__, readable_line((code.co_filename, code.co_firstlineno)))

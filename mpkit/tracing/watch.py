@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
-import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.overrides import TorchFunctionMode
 
 from mpkit.formats import FloatFormat, require_format
+from mpkit.hook import Hook
 from mpkit.policy.operations import UNINITIALISED
 from mpkit.tracing import names
 from mpkit.tracing.descent import fresh
@@ -23,8 +22,10 @@ from mpkit.tracing.event import TraceEvent, Where
 from mpkit.tracing.glance import everything_in, floating_tensors
 from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
 from mpkit.tracing.ledger import Ledger
-from mpkit.tracing.look import Look, look_at_start, look_before
+from mpkit.tracing.look import Look, converted, look_at_start, look_before
+from mpkit.tracing.mode import Mode
 from mpkit.trees import tensors_in
+from mpkit.unwatched import aside
 
 
 class Trace:
@@ -36,14 +37,17 @@ class Trace:
     Before its pass has come to that end (as when forward raises), and outside the model if no backward pass follows,
     a finding counts. With `fmt` nothing becomes Inf, so a value that would overflow counts unless `where`, `min`,
     `clamp` or the like discard it. Where an operation is hidden (a kernel of one's own), what is bad around it counts.
+    An autograd.Function of a user is named as a whole, unless an operation of torch inside it is the cause.
 
     Not causes: what an optimizer's step() does (a parameter that it breaks is named at the next forward pass), results
     of a scalar Inf, NaN or finfo.min that the code itself names, such as masked_fill(mask, -inf), and data or buffers
     whose only flaw is -Inf, which is what attention masks look like. A function of torch.nn.functional is one
     operation, even if it holds a whole layer (multi_head_attention_forward); its backward pass is seen step by step.
-    A checkpointed part is watched when it runs first, not when it runs again. Only the thread that entered the trace
-    is watched; a model that runs in another one says so in a UserWarning. Enter a trace outside policy.apply or
-    autocast, `with mpkit.trace(model) as trace, policy.apply(model):`, so that a cast itself can be named.
+    A checkpointed part is watched when it runs first, not when it runs again. What a hook makes of a tensor's gradient
+    appears as a sum of gradients at the operation that is given it, and what NumPy or a kernel without a Function made
+    as a bad input of the operation that reads it. Of DTensors this process's part is read. Only the thread that entered
+    the trace is watched; a model that runs in another one says so in a UserWarning. Enter a trace outside policy.apply
+    or autocast, `with mpkit.trace(model) as trace, policy.apply(model):`, so that a cast itself can be named.
 
     Args:
         model: the module whose parameters, inputs and submodules are watched.
@@ -67,7 +71,7 @@ class Trace:
             raise ValueError(f"keep={keep} events is asked for; keep at least 1.")
         self._model, self._fmt, self._keep = model, None if fmt is None else require_format(fmt), keep
         self._used = False
-        self._mode: _Mode | None = None
+        self._mode: Mode | None = None
         self._handles: list[Any] = []
         self._start()
 
@@ -100,13 +104,16 @@ class Trace:
         self._used = True
         self._start()
         for name, module in self._model.named_modules():
-            before = module.register_forward_pre_hook(partial(self._enter_module, name), with_kwargs=True)
+            # prepend: what other hooks compute before a module belongs to it; not before the model, where its
+            # parameters may have to be gathered first
+            enter, leave = Hook(partial(self._enter_module, name)), Hook(self._leave_module)
+            before = module.register_forward_pre_hook(enter, prepend=bool(name), with_kwargs=True)
             # always_call: also when forward raises, so that the path stays right for someone who catches it
-            after = module.register_forward_hook(self._leave_module, always_call=True)
+            after = module.register_forward_hook(leave, always_call=True)
             self._handles += [before, after]
         self._handles.append(register_optimizer_step_pre_hook(partial(self._pause, True)))
         self._handles.append(register_optimizer_step_post_hook(partial(self._pause, False)))
-        self._mode = _Mode(self)
+        self._mode = Mode(self._observe)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -130,7 +137,7 @@ class Trace:
 
     def _pause(self, pause: bool, *_: Any) -> None:
         self._paused = pause
-        self._ledger.read()  # before an optimizer changes anything
+        self._ledger.settle()  # before an optimizer changes anything
 
     def _enter_module(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if elsewhere(self._thread):
@@ -145,9 +152,12 @@ class Trace:
         name = self._path.pop()
         where = self._last or Where(name, type(module).__name__, names.readable_line(names.locate()))
         for tensor in tensors_in(output):  # what emulation adds after the last operation belongs to that operation
-            self._gradients.watch(tensor, where, name)
+            if (hidden := self._gradients.watch(tensor, where, name)) is not None:
+                with aside():
+                    look = Look(hidden, "unseen", floating_tensors(tensor), floating_tensors(args))
+                    self._ledger.add(look)
         if not self._path:
-            with torch._C.DisableTorchFunction():
+            with aside():
                 phase = "part" if output is None else "output"  # None: it raised, so nothing is harmless yet
                 self._ledger.add(Look(where, phase, inputs=floating_tensors(list(everything_in(output)))))
 
@@ -157,7 +167,7 @@ class Trace:
         self._paused = False  # a forward pass inside step() (a closure), or after a step() that raised
         self._gradients.forget_the_dead()
         where = Where(name or "(model)", "", names.readable_line(names.locate()))
-        with torch._C.DisableTorchFunction():
+        with aside():
             self._ledger.add(look_at_start(where, f"{name}." if name else "", module, args, kwargs))
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
@@ -166,16 +176,18 @@ class Trace:
         if self._paused or name is None or in_backward():
             return func(*args, **kwargs)
         reads = self._fmt is not None or name not in names.NEVER_WORSE
-        with torch._C.DisableTorchFunction():
+        with aside():
             look = look_before(func, name, args, kwargs, reads)
             if look.changes:
-                self._ledger.read(look.changes)
+                self._ledger.changes(look.changes)
         out = func(*args, **kwargs)
         results = args[:1] if look.phase == "write" else out
-        with torch._C.DisableTorchFunction():
-            if (look.inputs or look.overwritten) and name not in UNINITIALISED:
+        with aside():
+            if (look.has_operands or look.overwritten) and name not in UNINITIALISED:
                 new = look.overwritten or fresh(floating_tensors(results), look.inputs)
-                if reads and look.phase != "write":
+                if look.phase == "write":
+                    look.outputs, look.unread = converted(*args), new
+                elif reads:
                     look.outputs = new
                 else:
                     look.unread = new
@@ -186,27 +198,11 @@ class Trace:
         where = look.where
         where.module = self._path[-1] if self._path else names.OUTSIDE
         where.line = names.readable_line(names.locate())
+        for tensor in tensors_in(results):
+            look.unseen = self._gradients.watch(tensor, where, where.module) or look.unseen
         if look.outputs or look.unread:
             self._ledger.add(look)
-        for tensor in tensors_in(results):
-            self._gradients.watch(tensor, where, where.module)
         self._last = where
 
 
 trace = Trace  # the verb: `with mpkit.trace(model) as trace`
-
-
-class _Mode(TorchFunctionMode):
-    """Hands every torch function to the trace."""
-
-    def __init__(self, owner: Trace) -> None:
-        super().__init__()
-        self.owner = owner
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Torch calls this for every function of its own while the mode is active, for reading attributes as well."""
-        if func.__name__ == "__get__":  # most calls, and nothing is computed
-            return func(*args)
-        return self.owner._observe(func, args, kwargs or {})

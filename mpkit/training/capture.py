@@ -24,6 +24,14 @@ from mpkit.trees import tensors_in
 WARM_UP = 3
 
 
+def outdated(changed: str) -> str:
+    """What to say, and to do, where a graph has another number in it than the program."""
+    cure = "capture again: CapturedStep(work, inputs, targets)."
+    if changed == "lr":
+        cure = f"make it a tensor, which a graph reads at every replay: lr=torch.tensor(0.1, device='cuda'); or {cure}"
+    return f"{changed} changed, but the graph has the old number in it; {cure}"
+
+
 class CapturedStep:
     """`step(inputs, targets)` replays the graph on this batch and returns `numbers`, on the device.
 
@@ -36,7 +44,8 @@ class CapturedStep:
 
     Raises:
         ValueError: the model is not on a CUDA device, the optimizer or the rule needs the host in the middle of a step,
-            or (at a call) the batch has another shape or a learning rate changed that is no tensor.
+            or (at a call) the batch has another shape, or what the graph has in it changed: a setting of the optimizer,
+            such as a learning rate that is no tensor, or the scaler's rule.
     """
 
     def __init__(self, work: TrainStep, inputs: Tensor, targets: Tensor) -> None:
@@ -67,10 +76,7 @@ class CapturedStep:
                     f"{tuple(given.shape)}, {given.dtype} came; leave the last, smaller batch out, or capture again."
                 )
         if (changed := self.changed) is not None:
-            raise ValueError(
-                f"{changed} changed, but the graph has the old number in it; make a learning rate a tensor, which a "
-                "graph reads at every replay: lr=torch.tensor(0.1, device='cuda'). For another setting, capture again."
-            )
+            raise ValueError(outdated(changed))
         for fixed, given in ((self.inputs, inputs), (self.targets, targets)):
             if given is not fixed:
                 fixed.copy_(given, non_blocking=True)

@@ -13,6 +13,7 @@ from mpkit import Policy, StepRecord
 from mpkit.course.panels import live_comparison
 from mpkit.course.panels.live_comparison import Finished, LiveComparison, Results, watch
 from mpkit.course.panels.twin import Twins
+from mpkit.course.pictures.page import described
 from mpkit.course.runs.experiments import Outcome, Variant
 
 
@@ -119,7 +120,7 @@ def test_the_stored_output_is_the_finished_picture(displayed: list[Any]) -> None
     assert data["text/plain"] == "Which is better?", "the finding would make the first output differ from the last"
     png = shown.png()
     assert png is not None
-    assert base64.b64decode(data["image/png"]) == png
+    assert base64.b64decode(data["image/png"]) == described(png, shown.alt())
     assert metadata["image/png"]["alt"] == "FP16 is worse by 1. test error: FP32: 0.6 ± 0.1; FP16: 1.6 ± 0.1."
 
 

@@ -12,6 +12,7 @@ import pytest
 from mpkit.course import markup
 from mpkit.course.lesson_00.first_look_panel import first_look, headline, picture
 from mpkit.course.panels.panel import WIDGET_VIEW, BadInput, Panel, guarded
+from mpkit.course.pictures.page import described
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\2\0\0\0\2 not really"  # of two by two dots
 
@@ -51,7 +52,7 @@ def test_a_panel_offers_live_view_picture_and_text() -> None:
     data, metadata = panel._repr_mimebundle_()
     assert data[WIDGET_VIEW]["model_id"] == panel.box.model_id
     assert data["text/plain"] == repr(panel) == "count 1"
-    assert base64.b64decode(data["image/png"]) == PNG
+    assert base64.b64decode(data["image/png"]) == described(PNG, "a count")
     assert metadata == {"image/png": {"alt": "a count", "width": 1, "height": 1}}
     assert "text/html" not in data
 

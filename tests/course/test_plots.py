@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from harness.colours import XYZ, contrast, linear
 from harness.pictures import page_pixels, page_size
 from matplotlib import rc_params_from_file, rcParams
 from matplotlib.colors import to_rgb
@@ -26,7 +29,9 @@ from mpkit.course.lesson_04.gradient_histogram_picture import (
     Histograms,
     histograms,
 )
+from mpkit.course.pictures import page, still
 from mpkit.course.pictures.comparison import RUNS, _smooth, _styles, comparison
+from mpkit.course.pictures.page import HIDE, TELL
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
 from mpkit.course.runs.experiments import Outcome, Variant
@@ -49,15 +54,6 @@ VISION = {
         [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
     ),
 }
-# IEC 61966-2-1 (sRGB): linear RGB to CIE XYZ; its row sums are the white point.
-XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
-
-
-def linear(color: str) -> np.ndarray:
-    c = np.array(to_rgb(color))
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
 def lab(color: str, vision: str) -> np.ndarray:
@@ -70,12 +66,6 @@ def lab(color: str, vision: str) -> np.ndarray:
 def apart(a: str, b: str, vision: str) -> float:
     """CIE 1976 colour difference; 2.3 is just noticeable."""
     return float(np.linalg.norm(lab(a, vision) - lab(b, vision)))
-
-
-def contrast(a: str, b: str) -> float:
-    """WCAG 2.2, contrast ratio."""
-    light, dark = sorted((float(XYZ[1] @ linear(c)) for c in (a, b)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 PALETTES = {
@@ -188,6 +178,26 @@ def test_a_picture_needs_alt_text_and_has_a_plain_text_that_never_changes() -> N
     assert data["text/plain"] == repr(picture) == "picture"
     assert metadata["image/png"] == {"alt": "an empty frame", "width": 200, "height": 100}
     assert Image.open(io.BytesIO(picture.png())).size == (400, 200), "sharp on a screen with two dots a pixel"
+
+
+def test_a_picture_carries_its_description_and_stays_the_same_picture() -> None:
+    picture = StillPicture(Figure(figsize=(2, 1)), "2⁻²⁴ → 0")
+    data, _ = picture._repr_mimebundle_()
+    kept: Any = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    kept.load()
+    assert kept.text["Description"] == "2⁻²⁴ → 0"
+    assert kept.tobytes() == Image.open(io.BytesIO(picture.png())).tobytes()
+
+
+def test_before_a_picture_comes_what_gives_it_its_name_in_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr(still, "display", lambda data, **_: shown.append(data))
+    picture = StillPicture(Figure(figsize=(2, 1)), "an empty frame")
+    for shell in (None, type("Shell", (), {"user_ns": {"__vsc_ipynb_file__": "a.ipynb"}})()):
+        monkeypatch.setattr(page, "get_ipython", lambda shell=shell: shell)
+        picture._ipython_display_()
+    assert shown[0] == {"text/html": HIDE + TELL}, "in JupyterLab; the same on every machine, for nbval compares it"
+    assert [set(data) for data in shown[1:]] == [{"image/png", "text/plain"}] * 2
 
 
 # ---- histograms under a window ----

@@ -10,6 +10,8 @@ import pytest
 
 from mpkit.course.panels import twin
 from mpkit.course.panels.twin import STYLE, WIDGET_VIEW, Twins
+from mpkit.course.pictures import page
+from mpkit.course.pictures.page import TELL
 
 LIVE = {WIDGET_VIEW: {"model_id": "m"}}
 
@@ -68,6 +70,11 @@ def test_the_live_view_comes_first_then_the_style_then_the_twin(screen: Screen) 
     assert still == ({"text/plain": "twin 1"}, {"image/png": {"alt": "a"}})
 
 
+def test_a_twin_that_is_an_image_gets_its_name(screen: Screen) -> None:
+    Twins(lambda: ({"image/png": ""}, {}), threading.RLock()).show(LIVE)
+    assert screen.shown[1] == ({"text/html": STYLE + TELL}, None)
+
+
 def test_the_style_is_one_that_browsers_take() -> None:
     rule = STYLE.removeprefix('<style class="mpkit-twin">').removesuffix("</style>")
     depth = 0
@@ -89,7 +96,7 @@ def test_on_colab_and_in_vs_codes_kernel_it_is_one_output(screen: Screen, monkey
     colab = type("Shell", (), {"__module__": "google.colab._shell", "user_ns": {}})()
     code = type("Shell", (), {"user_ns": {"__vsc_ipynb_file__": "a.ipynb"}})()
     for shell in (colab, code):
-        monkeypatch.setattr(twin, "get_ipython", lambda shell=shell: shell)
+        monkeypatch.setattr(page, "get_ipython", lambda shell=shell: shell)
         Counter().twins.show(LIVE)
     assert len(screen.shown) == 2
 

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import panelbench
 import pytest
-from PIL import Image, ImageDraw
+from harness.drawn import PANELS, all_boxes, boxes, cut
+from matplotlib.figure import Figure
 
 from mpkit import E4M3
 from mpkit.course.lesson_03 import NumberLinePanel
 from mpkit.course.lesson_05 import ScalerRacePanel
-from mpkit.course.pictures.canvas import Frame, font
-
-PEN = ImageDraw.Draw(Image.new("L", (1, 1)))
-OTHERS = ("lesson 00, first look", "lesson 01, bit explorer")  # their words are HTML
-PANELS = [case for case in panelbench.cases("cpu") if case.name not in OTHERS and "training" not in case.name]
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-def boxes(frame: Frame) -> dict[str, Box]:
-    """Where the ink of each text lies, by number and words."""
-    found = {}
-    for number, ((x, y), words, _, size, bold, anchor) in enumerate(frame._words):
-        if words.strip():
-            box = PEN.textbbox((0, 0), words, font(size, bold), anchor, spacing=0, align="center")
-            found[f"{number}: {words}"] = (x + box[0], y + box[1], x + box[2], y + box[3])
-    return found
+from mpkit.course.pictures.canvas import Canvas, Frame
+from mpkit.course.pictures.still import to_png
+from mpkit.course.pictures.words_fit import smeared
 
 
 def wrong(frame: Frame) -> list[str]:
     """Complaints: words that reach out of the picture, pairs of which one hides a part of the other."""
-    width, height = frame._canvas.size
-    found = boxes(frame)
-    out = [words for words, box in found.items() if min(box[:2]) < 0 or box[2] > width or box[3] > height]
-    return out + [
-        f"{one} / {other}"
-        for (one, a), (other, b) in combinations(found.items(), 2)
-        if min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1]) + 1
-    ]
+    found = all_boxes(frame)
+    return cut(found, frame._canvas.size) + smeared(found)
 
 
 @pytest.mark.parametrize("case", PANELS, ids=lambda case: case.name)
@@ -68,3 +47,28 @@ def test_shares_and_scales_stand_side_by_side() -> None:
         assert wrong(panel.draw()) == [], gradients
     live = ScalerRacePanel("bad start", ("torch", "LogMax", "megatron", "article", "article, scaled norm"))
     assert wrong(live.run_to_end(steps=40).draw()) == []
+
+
+def test_that_check_sees_words_on_a_label_and_at_an_edge() -> None:
+    canvas = Canvas((300, 200), density=2)
+    canvas.figure.add_axes((0.3, 0.3, 0.6, 0.6), xlim=(0, 1), ylim=(0, 1)).set_ylabel("how many")
+    canvas.freeze()
+    frame = canvas.frame()
+    assert wrong(frame) == []
+    frame.text((30, 60), "on the axis's name")
+    frame.text((20, 180), "beyond", anchor="rt")
+    assert [words.split(": ")[1].split(" /")[0] for words in wrong(frame)] == ["beyond", "on the axis's name"]
+
+
+def test_strict_refuses_words_that_lie_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = Figure(figsize=(3, 2), dpi=100)
+    axes = figure.add_axes((0.3, 0.3, 0.6, 0.6))
+    axes.set_yticks([0, 0.5, 1, 1.05])
+    axes.set_ylim(0, 1)  # the last one is not drawn
+    monkeypatch.setenv("MPKIT_STRICT", "1")
+    to_png(figure)
+    axes.set_yticks([0.50, 0.52, 1], ["0.50", "0.52", "1"])
+    with pytest.raises(ValueError, match=r"words lie on each other: still \d+: 0\.50 / still \d+: 0\.52\."):
+        to_png(figure)
+    monkeypatch.delenv("MPKIT_STRICT")
+    to_png(figure)

@@ -81,9 +81,13 @@ def test_the_stored_lesson_shows_pictures(lesson: LessonPage) -> None:
 # What each cell shows below itself: of every output that is not hidden, its text, or that it is a picture.
 SHOWN = """() => [...document.querySelectorAll('.jp-CodeCell')].map(cell =>
   [...cell.querySelectorAll('.jp-OutputArea-child')]
-    .filter(output => getComputedStyle(output).display !== 'none' && !output.querySelector('style.mpkit-twin'))
+    .filter(output => getComputedStyle(output).display !== 'none'
+      && !output.querySelector('style.mpkit-twin, style.mpkit-alt'))
     .map(output => output.querySelector('img') ? '[picture]' : output.textContent.trim())
     .filter(Boolean))"""
+
+NAMELESS_PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')]
+  .filter(image => image.getClientRects().length && !image.alt.trim()).map(image => image.outerHTML.slice(0, 80))"""
 
 
 def test_a_saved_lesson_comes_back_whole(lesson: LessonPage, lab: Lab, notebooks_copy: Path) -> None:
@@ -97,11 +101,14 @@ def test_a_saved_lesson_comes_back_whole(lesson: LessonPage, lab: Lab, notebooks
     whole = sum(map(len, live))
     with suppress(TimeoutError):  # the assertions say it better
         page.wait_for_function(f"whole => ({SHOWN})().flat().length === whole", arg=whole)
-    saved = page.evaluate(SHOWN)
+    with suppress(TimeoutError):
+        page.wait_for_function(f"() => !({NAMELESS_PICTURES})().length", timeout=5000)
+    saved, nameless = page.evaluate(SHOWN), page.evaluate(NAMELESS_PICTURES)
     lab.close(page)
     copy.unlink()
     assert [len(outputs) for outputs in saved] == [len(outputs) for outputs in live]
     assert not [output for outputs in saved for output in outputs if "not found" in output]
+    assert nameless == [], "a picture of a saved lesson has its description"
     assert whole > 10
 
 
@@ -118,15 +125,24 @@ NAMELESS = """() => {
 }"""
 
 
-def test_every_control_has_a_name_and_axe_finds_nothing_serious(lesson: LessonPage) -> None:
-    """axe-core's rules for WCAG 2 A and AA, on everything that the lesson's cells show."""
+def test_every_control_has_a_name_and_axe_finds_nothing_serious(lesson: LessonPage, lab: Lab) -> None:
+    """axe-core's rules for WCAG 2 A and AA, on everything that the lesson's cells show; contrast in both themes."""
     page = lesson.page
     assert page.evaluate(NAMELESS) == []
-    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-    found = Axe().run(page, context={"include": [[".jp-OutputArea-output"]]}, options=tags).response["violations"]
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    named = [(one["id"], node["html"]) for one in serious for node in one["nodes"]]
-    # JupyterLab shows an output's picture without the description that stands beside it in the notebook.
-    assert [
-        f"{rule}: {html[:200]}" for rule, html in named if (rule, html[:14]) != ("image-alt", '<img src="data')
-    ] == []
+    assert serious(page, "wcag2a", "wcag2aa", "wcag21a", "wcag21aa") == []
+    lab.theme(page, dark=True)
+    dark = serious(page, "color-contrast")
+    lab.theme(page, dark=False)
+    assert dark == []
+
+
+def serious(page: Page, *only: str) -> list[str]:
+    """What axe-core finds with these rules, or the rules with these tags: each name with its element."""
+    shown = {"include": [[".jp-OutputArea-output"]]}
+    found = Axe().run(page, context=shown, options={"runOnly": list(only)}).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]

@@ -18,6 +18,7 @@ from mpkit.course.lesson_02.cast_effect import CastEffect, effect, largest_error
 from mpkit.course.lesson_02.cast_explorer import FORMATS, MOST, CastExplorerPanel, drawn
 from mpkit.course.lesson_02.cast_explorer_picture import HIGH, KEYS, LOW, SIZE, CastExplorerFigure
 from mpkit.course.lesson_02.cast_explorer_words import HOW, describe, headline
+from mpkit.course.pictures.page import described
 from mpkit.course.pictures.style import ZONE
 from mpkit.rounding import Overflow, Rounding
 
@@ -259,7 +260,7 @@ def test_another_setting_is_another_picture_and_back_again(panel: CastExplorerPa
 def test_it_shows_itself_without_a_front_end(panel: CastExplorerPanel) -> None:
     data, metadata = panel._repr_mimebundle_()
     assert data["text/plain"] == panel.summary()
-    assert base64.b64decode(data["image/png"]) == panel.png()
+    assert base64.b64decode(data["image/png"]) == described(panel.png(), panel.alt())
     assert metadata["image/png"] == {"alt": panel.alt(), "width": SIZE[0], "height": SIZE[1]}
     assert panel.alt().startswith("FP16 turns 38% of these values into 0. Above: histograms")
 

@@ -17,6 +17,7 @@ from mpkit.course.lesson_04.gradient_histogram_picture import SIZE
 from mpkit.course.lesson_04.gradient_histogram_words import consequence, describe, headline
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
+from mpkit.course.pictures.page import described
 from mpkit.course.runs.snapshots import GradientSnapshots, WhatIf, record_gradients
 
 
@@ -195,7 +196,7 @@ def test_the_alt_text_has_the_finding_and_every_layer(panel: GradientHistogramPa
 def test_the_stored_twin(panel: GradientHistogramPanel) -> None:
     data, metadata = panel._repr_mimebundle_()
     assert data["text/plain"] == panel.summary() == describe(panel.view)
-    assert base64.b64decode(data["image/png"]) == panel.png()
+    assert base64.b64decode(data["image/png"]) == described(panel.png(), panel.alt())
     assert metadata["image/png"] == {"alt": panel.alt(), "width": SIZE[0], "height": SIZE[1]}
     assert "text/html" not in data
 

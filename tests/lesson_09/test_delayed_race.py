@@ -109,11 +109,13 @@ def test_a_margin_is_free_until_the_format_ends(panel: DelayedRacePanel) -> None
 
 
 def test_shares_are_of_what_is_not_zero() -> None:
-    """A half-empty tensor that grows by 4: of its four values one lies beyond the old amax by more than rounding."""
-    small = torch.tensor([0.0, 0, 0, 0, 0.1, 0.2, 0.26, 1.0])
+    """A half-empty tensor that grows by 4: of its four values two lie beyond the old amax by more than rounding."""
+    small = torch.tensor([0.0, 0, 0, 0, 0.1, 0.255, 0.26, 1.0])
     found = race(trace("x", [small] * 12), 16, 0, 4)
     assert (found.up, found.down) == (5, 8)
-    assert found.clipped.tolist() == [0.0] * 5 + [0.5] + [0.0] * 6, "4 and 1.04 are beyond 464/448; 0.8 and 0.4 are not"
+    assert found.clipped.tolist() == [0.0] * 5 + [0.5] + [0.0] * 6, (
+        "4 and 1.04 are beyond 464/448; 1.02 and 0.4 are not"
+    )
     assert found.small[0] == pytest.approx(0.1, rel=0.05)
     assert race(trace("x", [small.half()] * 12), 16, 0, 1).limit.tolist() == [1.0] * 12
 
@@ -184,7 +186,7 @@ def test_titles_of_other_races() -> None:
 def test_every_title_fits(panel: DelayedRacePanel) -> None:
     for length, margin, jump in itertools.product(LENGTHS, (0, 4, 14), JUMPS):
         found = race(panel.traces["gradients"], length, margin, jump)
-        assert _fitting(headline("gradients", found, length, margin), 19, True, SIZE[0] - 12) >= 15
+        assert _fitting(headline("gradients", found, length, margin), 19, True, SIZE[0] - 12) >= 14
         assert "nan" not in describe("gradients", found, length, margin)
 
 
@@ -193,7 +195,7 @@ def test_the_picture_shows_what_is_clipped(panel: DelayedRacePanel) -> None:
 
     def clipped() -> int:
         """Pixels of the column of the jump in the upper axes."""
-        pixels = page_pixels(panel.png())[110:400, 300:360]
+        pixels = page_pixels(panel.png())[110:300, 300:360]
         return int((pixels == purple).all(axis=2).sum())
 
     assert clipped() > 60

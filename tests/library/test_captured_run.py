@@ -14,6 +14,7 @@ from torch import Tensor
 from mpkit import DynamicScale, LossScaler, Policy, StepRecord, fit
 from mpkit.course.nets.models import MLP
 from mpkit.training import Batches, Run, loop, run
+from mpkit.training.capture import outdated
 
 
 class Graph:
@@ -152,3 +153,9 @@ def test_auto_goes_on_where_a_setting_changes(after: int, monkeypatch: pytest.Mo
     auto = training(capture="auto")
     assert list(auto) == plain()
     assert (auto.captured, auto.uncaptured_because) == (False, "lr changed, but …")
+
+
+def test_the_cure_is_for_what_changed() -> None:
+    assert outdated("lr").startswith("lr changed, but the graph has the old number in it; make it a tensor")
+    for changed in ("betas", "the scaler's rule"):
+        assert outdated(changed).endswith("old number in it; capture again: CapturedStep(work, inputs, targets).")

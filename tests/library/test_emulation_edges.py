@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -215,3 +218,53 @@ def test_fit_refuses_lbfgs() -> None:
     model = MLP()
     with pytest.raises(TypeError, match="LBFGS needs a closure"):
         fit(model, data(), optimizer=torch.optim.LBFGS(model.parameters()), steps=1)
+
+
+@pytest.mark.parametrize("engine", ["emulated", "native"])
+def test_master_weights_are_copied_as_they_are(engine: str) -> None:
+    """Low weights are what the model reads while it computes. Outside of that its FP32 weights are FP32."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    kept = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    with Policy(BF16, BF16, BF16, FP32, FP32).apply(model, engine=engine):
+        model(torch.randn(2, 4)).float().sum().backward()
+        copied = copy.deepcopy(model)
+        cloned = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for name, p in copied.named_parameters():
+        for found in (p.detach(), cloned[name]):
+            assert np.array_equal(found.numpy(), kept[name]), name
+
+
+class Scaled(nn.Module):
+    """Its factor is computed from parameters alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.layer = nn.Parameter(torch.full((8,), 0.3)), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * (self.scale * self.scale)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_low_weights_are_read_when_a_part_runs_again(reentrant: bool) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Scaled(), Scaled()), torch.randn(4, 8, requires_grad=True)
+    policy = Policy.preset("fp16-master")
+
+    class Whole(nn.Module):
+        def __init__(self, inner: nn.Module, use: bool) -> None:
+            super().__init__()
+            self.inner, self.use = inner, use
+
+        def forward(self, x: Tensor) -> Any:
+            return checkpoint(self.inner, x, use_reentrant=reentrant) if self.use else self.inner(x)
+
+    def run(use: bool) -> list[Tensor]:
+        whole = Whole(model, use)
+        model.zero_grad()
+        with policy.apply(whole):
+            whole(x).float().pow(2).sum().backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    for a, b in zip(run(True), run(False), strict=True):
+        assert torch.equal(a, b)

@@ -1012,3 +1012,43 @@ def test_a_scale_that_rests_on_its_floor_can_be_saved_and_resumed(floor: float) 
     resumed = LossScaler(rule)
     resumed.load_state_dict(scaler.state_dict())
     assert resumed.get_scale() == pytest.approx(floor)
+
+
+# --- a scale that is always 1 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [NoScaling(), StaticScale(1.0), DynamicScale(init_scale=1.0, max_scale=1.0)])
+def test_where_the_scale_is_always_1_a_fused_optimizer_divides_nothing(
+    rule: ScaleRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's fused kernels write all gradients back where they are told to divide them. The weights stay the same."""
+    told: list[Any] = []
+    plain = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        told.append(getattr(self, "grad_scale", None))
+        return plain(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    draws = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    weights = []
+    for scaler in (LossScaler(rule), LossScaler(StaticScale(2.0))):
+        weight = torch.nn.Parameter(torch.ones(5))
+        optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+        for row, factor in zip(draws, (1.0, math.inf, 1.0, 1.0), strict=True):
+            optimizer.zero_grad()
+            scaler.scale((weight * row).sum() * factor).backward()
+            result = scaler.step(optimizer)
+            assert result.stepped == (factor == 1.0)
+            scaler.update()
+        weights.append(weight.detach())
+    assert told[:4] == [None] * 4
+    assert all(isinstance(scale, Tensor) for scale in told[4:])
+    assert torch.equal(*weights)
+
+
+def test_a_state_beyond_the_largest_scale_of_a_rule_that_never_changes() -> None:
+    for rule in (NoScaling(), StaticScale(8.0)):
+        state = LossScaler(rule).state_dict()
+        with pytest.raises(ValueError, match=r"'scale' is 1024.0, not a number from"):
+            LossScaler(rule).load_state_dict({**state, "scale": 1024.0})

@@ -31,7 +31,7 @@ PUBLIC = {
 
 # Which rooms a module may import from; within its own room it may import anything.
 LIBRARY = frozenset(
-    "bit_fields formats rounding casting extremes overflow histogram trees unwatched timer "
+    "bit_fields formats rounding casting extremes overflow histogram trees unwatched hook timer "
     "scaled scaling policy optim tracing training processes".split()
 )
 SHARED = frozenset(

@@ -60,7 +60,7 @@ def _draw_ranges(ax: Axes, formats: Sequence[FloatFormat]) -> None:
     for row, fmt in enumerate(formats):
         color = PRECISION[fmt.name]["color"]
         low, normal, high = _edges(fmt)
-        ax.barh(-row, high - normal, 0.42, left=normal, color=color, zorder=2)
+        ax.barh(-row, high - normal, 0.42, left=normal, color=color, edgecolor="white", zorder=2)
         ax.barh(-row, normal - low, 0.42, left=low, color="white", edgecolor=color, hatch="//////", zorder=2)
         bits, wide = f"{fmt.mantissa_bits + 1} significant bits", high - normal > 100
         words = (

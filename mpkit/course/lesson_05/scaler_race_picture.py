@@ -92,7 +92,9 @@ class ScalerRaceFigure:
         turns = np.flatnonzero(np.diff(height)) + 1
         x = np.concatenate([[0], np.repeat(turns, 2), [len(height)]])
         y = np.repeat(height[np.concatenate([[0], turns])], 2)
-        frame.line(self.axes, np.column_stack([x, y]), color, width=2.2, dash=dash)  # type: ignore[arg-type]
+        way = np.column_stack([x, y])
+        frame.line(self.axes, way, "#FFFFFF", width=4.2)  # so that it stands out from the zones, too
+        frame.line(self.axes, way, color, width=2.2, dash=dash)  # type: ignore[arg-type]
         lost = np.flatnonzero(lap.skipped)
         if len(lost):
             frame.marks(self.axes, np.column_stack([lost, height[lost]]), "x", color, size=5, edge=color)

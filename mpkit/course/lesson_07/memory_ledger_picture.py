@@ -7,7 +7,7 @@ from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, INK, look
 
 SIZE = (1040, 400)  # pixels
-COLORS = dict(zip(KINDS, ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"), strict=True))
+COLORS = dict(zip(KINDS, ("#0072B2", "#3097F8", "#CD8500", "#009E73", "#C97AA9"), strict=True))
 GIB = 2**30
 LETTER = 0.0125  # of the longest bar: a small letter's width, 8 pixels of 634
 
@@ -46,7 +46,8 @@ class LedgerFigure:
         frame.text((12, 42), about, size=13, color=FAINT)
         x = 130.0
         for kind, color in COLORS.items():
-            frame.text((x, 82), f"■ {kind}", color=color, size=14, bold=True)
+            frame.text((x, 82), "■", color=color, size=14, bold=True)
+            frame.text((x + 15, 82), kind, size=14, bold=True)
             x += 36 + 9.6 * len(kind)
         largest = max(sum(kinds.values()) for kinds in ledgers.values()) or 1.0
         for row, (way, kinds) in enumerate(ledgers.items()):
@@ -57,8 +58,7 @@ class LedgerFigure:
                 corners = [(left, row - 0.36), (right, row - 0.36), (right, row + 0.36), (left, row + 0.36)]
                 frame.polygon(self.axes, corners, COLORS[kind], edge="#FFFFFF")
                 if size / largest > LETTER * len(words := gib(size)):
-                    white = kind in ("FP32 weights", "optimizer state")
-                    color = "#FFFFFF" if white else INK
+                    color = "#FFFFFF" if kind == "FP32 weights" else INK
                     frame.text(((left + right) / 2, row), words, color=color, size=12, anchor="mm", axes=self.axes)
                 left = right
             frame.text((left + 0.01, row), gib(sum(kinds.values())), size=14, bold=True, anchor="lm", axes=self.axes)

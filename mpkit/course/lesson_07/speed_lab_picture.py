@@ -3,7 +3,7 @@
 import numpy as np
 
 from mpkit.course.pictures.canvas import Canvas, Frame
-from mpkit.course.pictures.style import FAINT, INK, PRECISION, look, percent
+from mpkit.course.pictures.style import FAINT, INK, PRECISION, look, percent, readable
 from mpkit.course.recorded.speed import SpeedRecord, intensity
 
 SIZE = (1040, 470)  # pixels
@@ -47,7 +47,7 @@ class SpeedFigure:
         self.formats = [fmt for fmt in FORMATS if fmt in record.matmul]
         colors = [str(STYLE[fmt]["color"]) for fmt in self.formats]
         with look():
-            self.canvas = Canvas(SIZE, [INK, FAINT, *colors])
+            self.canvas = Canvas(SIZE, [INK, FAINT, *colors, *map(readable, colors)])
             self.axes = self.canvas.figure.add_axes((0.075, 0.14, 0.58, 0.68), xscale="log", yscale="log")
             self.axes.set(xlim=(5, 6000), ylim=(0.008, 3500))
             self.axes.set_xlabel("operations a byte moved", fontsize=12, labelpad=2)
@@ -77,7 +77,7 @@ class SpeedFigure:
             frame.text((left + x, top), head, size=13, color=FAINT, anchor=anchor)
         for row, fmt in enumerate(self.formats):
             speed, y, style = record.matmul[fmt].get(n), top + 36 + 32 * row, STYLE[fmt]
-            frame.text((left, y), fmt, size=14, color=style["color"], bold=True, anchor="lm")
+            frame.text((left, y), fmt, size=14, color=readable(style["color"]), bold=True, anchor="lm")
             if speed is None:
                 frame.text((left + 80, y), "takes multiples of 16 only", size=13, color=FAINT, anchor="lm")
                 continue

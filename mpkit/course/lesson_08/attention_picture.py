@@ -19,6 +19,7 @@ from mpkit.course.pictures.style import (
     look,
     percent,
     power,
+    readable,
 )
 from mpkit.course.pictures.zones import draw_zones
 
@@ -60,7 +61,10 @@ class AttentionFigure:
     def __init__(self) -> None:
         with look():
             colors = [str(PRECISION[name]["color"]) for name in ("FP16", "BF16")]
-            self.canvas = Canvas(SIZE, [FAINT, GRADIENT, GRADIENT_EDGE, *colors, *ZONE.values(), *ZONE_TEXT.values()])
+            self.canvas = Canvas(
+                SIZE,
+                [FAINT, GRADIENT, GRADIENT_EDGE, *colors, *map(readable, colors), *ZONE.values(), *ZONE_TEXT.values()],
+            )
             figure = self.canvas.figure
             self.scores = figure.add_axes((0.06, 0.13, 0.46, 0.62), xlim=(LOW, HIGH), ylim=(0, 1.3))
             self.scores.set_yticks([])
@@ -112,16 +116,15 @@ class AttentionFigure:
             if points:
                 frame.marks(self.weights, points, style["marker"], style["color"], 9)
             if len(points) < BEST:
-                y = 0.75 if name == "FP16" else 0.4
-                frame.text(
-                    (3.5, y), f"{name}: NaN", color=style["color"], size=18, bold=True, anchor="mm", axes=self.weights
-                )
+                place, color = (3.5, 0.75 if name == "FP16" else 0.4), readable(style["color"])
+                frame.text(place, f"{name}: NaN", color=color, size=18, bold=True, anchor="mm", axes=self.weights)
 
 
 def _table(frame: Frame, trials: Trials) -> None:
     left, top = 624, 300
     for x, head in ((215, "FP16"), (325, "BF16")):
-        frame.text((left + x, top), head, size=14, bold=True, color=PRECISION[head]["color"], anchor="ra")
+        color = readable(PRECISION[head]["color"])
+        frame.text((left + x, top), head, size=14, bold=True, color=color, anchor="ra")
     frame.text((left, top), "□ exact", size=13, color=INK)
     rows: tuple[tuple[str, Callable[[AttentionTrial], str]], ...] = (
         ("largest score", lambda t: count(t.stored.max().item())),

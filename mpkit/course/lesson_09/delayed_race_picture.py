@@ -8,7 +8,7 @@ from mpkit import E4M3
 from mpkit.course.lesson_09.delayed_view import Race
 from mpkit.course.lesson_09.delayed_words import Rows
 from mpkit.course.pictures.canvas import Canvas, Frame, counts
-from mpkit.course.pictures.style import EDGE, FAINT, GRADIENT, INK, ZONE, ZONE_TEXT, look, percent, power
+from mpkit.course.pictures.style import EDGE, FAINT, GRADIENT, INK, ZONE, ZONE_TEXT, look, percent, power, readable
 
 SIZE = (1040, 524)  # pixels
 DELAYED, CURRENT = "#D55E00", "#0072B2"  # Okabe and Ito's vermillion and blue
@@ -23,7 +23,18 @@ class DelayedRaceFigure:
 
     def __init__(self) -> None:
         with look():
-            colors = [INK, FAINT, EDGE, GRADIENT, DELAYED, CURRENT, *ZONE.values(), *ZONE_TEXT.values()]
+            colors = [
+                INK,
+                FAINT,
+                EDGE,
+                GRADIENT,
+                DELAYED,
+                CURRENT,
+                readable(DELAYED),
+                readable(CURRENT),
+                *ZONE.values(),
+                *ZONE_TEXT.values(),
+            ]
             self.canvas = Canvas(SIZE, colors)
             figure = self.canvas.figure
             self.page = figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
@@ -107,7 +118,7 @@ class DelayedRaceFigure:
         frame, top = self.frame, 92
         frame.text((LEFT, top), name, size=14, bold=True)
         for x, head, color, marker in zip(COLUMNS, ("delayed", "current"), (DELAYED, CURRENT), "so", strict=True):
-            frame.text((LEFT + x, top), head, color, 14, True, "ra")
+            frame.text((LEFT + x, top), head, readable(color), 14, True, "ra")
             frame.marks(self.page, [(LEFT + x - 8, top + 28)], marker, color, 8)
         for row, (what, *numbers) in enumerate(table):
             y = top + 54 + 28 * row

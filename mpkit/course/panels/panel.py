@@ -13,7 +13,7 @@ import traitlets
 from mpkit.course import markup
 from mpkit.course.panels.names import named
 from mpkit.course.panels.twin import WIDGET_VIEW, Bundle, Twins
-from mpkit.course.pictures.still import about_png
+from mpkit.course.pictures.page import about_png, described
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,8 +107,9 @@ class Panel:
             if html := self.html():
                 data["text/html"] = html
             if png := self.png():
-                data["image/png"] = base64.b64encode(png).decode("ascii")
-                metadata["image/png"] = about_png(png, self.alt())
+                alt = self.alt()
+                data["image/png"] = base64.b64encode(described(png, alt)).decode("ascii")
+                metadata["image/png"] = about_png(png, alt)
         except Exception as error:  # a broken picture must not take the live widget down with it
             _tell(self, error)
         return data, metadata

@@ -6,13 +6,14 @@ the twin while there is no widget, and not the error. The style stands between t
 uses `:has()`, which browsers know since the end of 2023.
 """
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from IPython.core.getipython import get_ipython
 from IPython.display import DisplayHandle, display
+
+from mpkit.course.pictures.page import TELL, one_page
 
 Bundle = dict[str, Any]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -47,11 +48,11 @@ class Twins:
         one output with everything, of which the front end takes what it can show.
         """
         still, metadata = self._still()
-        if not _one_page():
+        if not one_page():
             display({**still, **live}, metadata=metadata, raw=True)
             return
         display(live, raw=True)
-        display({"text/html": STYLE}, raw=True)
+        display({"text/html": STYLE + (TELL if "image/png" in still else "")}, raw=True)
         handle = display(still, metadata=metadata, raw=True, display_id=True)
         if handle is not None:  # outside of IPython there is none
             self._handles.append(handle)
@@ -71,14 +72,6 @@ class Twins:
             self._timer = threading.Timer(PAUSE, self.update)
             self._timer.daemon = True
             self._timer.start()
-
-
-def _one_page() -> bool:
-    """Whether the front end is JupyterLab, Notebook 7 or something that treats their pages as they do."""
-    shell = get_ipython()
-    names = {} if shell is None else shell.user_ns
-    code = "__vsc_ipynb_file__" in names or {"VSCODE_PID", "VSCODE_CWD"} & set(os.environ)
-    return not (code or "google.colab" in type(shell).__module__)
 
 
 def _asked_by_a_control() -> bool:

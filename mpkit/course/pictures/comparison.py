@@ -12,15 +12,15 @@ from mpkit.course.pictures.canvas import font
 from mpkit.course.pictures.style import INK, look
 from mpkit.course.runs.experiments import Outcome
 
-# Okabe and Ito 2008 once more, with a dash and a marker each, for runs that share one precision.
+# As in style.py, with a dash and a marker each, for runs that share one precision.
 RUNS = (
-    ("#D55E00", (0, (5, 2)), "s"),
-    ("#E69F00", (0, (1, 1)), "^"),
-    ("#56B4E9", (0, (3, 1, 1, 1)), "v"),
+    ("#BD4D00", (0, (5, 2)), "s"),
+    ("#CD8500", (0, (1, 1)), "^"),
+    ("#3097F8", (0, (3, 1, 1, 1)), "v"),
     ("#0072B2", (0, (7, 2)), "D"),
     ("#009E73", (0, (2, 2)), "P"),
-    ("#CC79A7", (0, (7, 2, 1, 2)), "X"),
-    ("#7A5900", (0, (3, 1, 1, 1, 1, 1)), "*"),
+    ("#C97AA9", (0, (7, 2, 1, 2)), "X"),
+    ("#644200", (0, (3, 1, 1, 1, 1, 1)), "*"),
 )
 
 

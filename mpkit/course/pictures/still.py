@@ -3,40 +3,28 @@
 import base64
 import io
 import os
-import struct
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from IPython.display import display
 from matplotlib.figure import Figure
 
+from mpkit.course.pictures.page import HIDE, TELL, about_png, described, one_page
 from mpkit.course.pictures.style import DENSITY
+from mpkit.course.pictures.words_fit import refuse_cut, refuse_smeared
 
 
 def to_png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes, 100 pixels of the page an inch.
 
-    With MPKIT_STRICT=1 (the tests set it) words that would be cut at an edge are a ValueError.
+    With MPKIT_STRICT=1 (the tests set it) words that are cut at an edge, or lie on each other, are a
+    ValueError.
     """
     if os.environ.get("MPKIT_STRICT") == "1":
         refuse_cut(figure)
+        refuse_smeared(figure)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=100 * DENSITY)
     return out.getvalue()
-
-
-def refuse_cut(figure: Figure) -> None:
-    """ValueError: something that is drawn reaches out of the figure."""
-    FigureCanvasAgg(figure).draw()
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    beyond = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
-    if beyond > 0.02:  # boxes of words are wider than their ink
-        raise ValueError(f"the picture is cut: its words reach {100 * beyond:.0f} pixels beyond its edge.")
-
-
-def about_png(png: bytes, alt: str) -> dict[str, Any]:
-    """What a notebook keeps beside a PNG of ours: its description, and its size on the page in pixels."""
-    width, height = struct.unpack(">II", png[16:24])  # of the header (PNG specification, section 11.2.1)
-    return {"alt": alt, "width": width // DENSITY, "height": height // DENSITY}
 
 
 class StillPicture:
@@ -54,7 +42,14 @@ class StillPicture:
     def __repr__(self) -> str:
         return "picture"
 
+    def _ipython_display_(self) -> None:
+        """Show it, and before it the script that gives it its alt text on JupyterLab's page."""
+        if one_page():
+            display({"text/html": HIDE + TELL}, raw=True)
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        png = self.png()
+        png = described(self.png(), self.alt)
         data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": repr(self)}
         return data, {"image/png": about_png(png, self.alt)}

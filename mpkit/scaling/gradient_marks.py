@@ -9,7 +9,7 @@ from torch import Tensor
 _version_of = operator.attrgetter("_version")
 
 
-class Marks:
+class GradientMarks:
     """The gradients that some parameters had, and how often each had been written to.
 
     Weak: no gradient is kept alive. An id alone would not do: the next gradient may get the place of one that is gone.
