@@ -82,9 +82,11 @@ class _ScaledLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        rows, columns = ctx.rounded
         # An emulation is active while it runs a backward pass, and would round these operands a second time.
         with torch._C.DisableTorchFunction():
-            return _gradients(*ctx.saved_tensors, grads[0], *ctx.rounded, ctx.recipe, ctx.products)
+            return _gradients(x, weight, grads[0], rows, columns, ctx.recipe, ctx.products)
 
 
 def _gradients(
