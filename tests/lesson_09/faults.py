@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +13,13 @@ from torch import Tensor
 from mpkit.course.lesson_09 import delayed_race, granularity
 from mpkit.formats import E4M3, FloatFormat
 from mpkit.policy.policy import PRESETS, Policy
-from mpkit.scaled import blocks, quantize
+from mpkit.scaled import blocks
 from mpkit.scaled.delayed import DelayedAmax
 from mpkit.scaled.integers import IntFormat
 from mpkit.scaled.report import report
-from mpkit.scaled.scaled_format import ScaledFormat
 from mpkit.scaled.scales import scale_of
 
+quantize = sys.modules["mpkit.scaled.quantize"]  # as an attribute of mpkit.scaled it is the function
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)
 UNSEEN: set[str] = set()
@@ -114,4 +116,16 @@ def a_recipe_is_not_applied(patch: Patch) -> None:
     patch.setitem(PRESETS, "fp8-mixed", Policy())
 
 
-assert ScaledFormat
+@fault
+def gradients_are_not_rounded(patch: Patch) -> None:
+    policy = PRESETS["fp8-mixed"]
+    assert policy.linear is not None
+    patch.setitem(PRESETS, "fp8-mixed", replace(policy, linear=replace(policy.linear, grad=None)))
+
+
+@fault
+def rounding_blocks_the_gradient(patch: Patch) -> None:
+    def blocked(ctx: Any, *grads: Tensor) -> Any:
+        return torch.zeros_like(grads[0]), None, None, None
+
+    patch.setattr(quantize._StraightThrough, "backward", staticmethod(blocked))
