@@ -215,6 +215,22 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         slide("head size d", 4),
         slide("spread of q and k", 10),
     ),
+    Shown("09", "granularity", "GranularityPanel(", "one scale for", "grid", 2, 506): (
+        push("presets", "rescued: INT8 by column", "E4M3 needs no rescue", "MX: floor or up",
+             "layer-norm gains collapse", "0.2 beside 6.0: nearest or stochastic", "outlier: INT8 by tensor"),
+        pick("values", "outlier ×30", "outlier ×30,000", "no outlier", "outlier ×1000"),
+        pick("format", "INT4", "E4M3", "E2M3", "E2M1", "INT8"),
+        pick("one scale for", "a row", "a column", "1×32", "1×16", "16×16", "all"),
+        pick("scales", "power of 2, up", "power of 2, OCP's floor", "NVFP4's two levels", "FP32, exact"),
+    ),
+    Shown("09", "delayed race", "DelayedRacePanel(", "planted jump", "lines", 2, 524): (
+        push("presets", "a margin takes the jump", "never forgets", "no jump, short memory", "too much room",
+             "one step is clipped"),
+        pick("tensor", "inputs", "weights", "gradients"),
+        pick("planted jump", "none", "×4", "×64", "×16"),
+        pick("history", "1", "4", "1,024", "16"),
+        slide("margin", 9),
+    ),
 }  # fmt: skip
 
 

@@ -42,6 +42,8 @@ def cases(device: str) -> list[PanelCase]:
         "lesson 07, speed lab": lambda: lazily("07", "SpeedLabPanel"),
         "lesson 07, memory ledger": lambda: lazily("07", "MemoryLedgerPanel"),
         "lesson 08, attention": lambda: lazily("08", "AttentionPanel"),
+        "lesson 09, granularity": lambda: lazily("09", "GranularityPanel"),
+        "lesson 09, delayed race": lambda: lazily("09", "DelayedRacePanel"),
     }
     live: dict[str, Callable[[], Any]] = {
         "lesson 05, scaler race, training": lambda: lazily("05", "ScalerRacePanel", "bad start"),

@@ -26,8 +26,11 @@ class Entry:
 
     @property
     def ready(self) -> bool:
-        """Whether the lesson is there already: its slice of the package is."""
-        return importlib.util.find_spec(f"mpkit.course.lesson_{self.number}") is not None
+        """Whether the lesson is there already: its slice of the package has its exercises."""
+        place = f"mpkit.course.lesson_{self.number}"
+        return (
+            importlib.util.find_spec(place) is not None and importlib.util.find_spec(f"{place}.exercises") is not None
+        )
 
 
 LESSONS = (

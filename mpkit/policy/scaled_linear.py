@@ -83,19 +83,27 @@ class _ScaledLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        recipe, products = ctx.recipe, ctx.products
-        g = grads[0].reshape(-1, len(weight))
         rows, columns = ctx.rounded
-        if recipe.grad is None:  # straight through: as if nothing had been rounded on the way to the operands
-            dx, dw = (g @ columns.to(g.dtype)).to(x.dtype), (g.t() @ rows.to(g.dtype)).to(weight.dtype)
-        else:
-            by_row = products.operand(g, recipe.grad, recipe.grad_rounding)
-            by_column = _along_rows(products, by_row, g, recipe.grad, recipe.grad_rounding)
-            columns = _along_rows(products, columns, weight, recipe.weight)
-            rows = _along_rows(products, rows, x.reshape(-1, x.shape[-1]), recipe.input)
-            dx = products.product(by_row, columns, x.dtype, True)
-            dw = products.product(by_column, rows, weight.dtype, True)
-        return dx.view_as(x), dw, None, None, None
+        # An emulation is active while it runs a backward pass, and would round these operands a second time.
+        with torch._C.DisableTorchFunction():
+            return _gradients(x, weight, grads[0], rows, columns, ctx.recipe, ctx.products)
+
+
+def _gradients(
+    x: Tensor, weight: Tensor, grad: Tensor, rows: Any, columns: Any, recipe: LinearRecipe, products: Products
+) -> Any:
+    """Of x and of the weight, and None for the rest; `rows` and `columns` are x and the weight as they were rounded."""
+    g = grad.reshape(-1, len(weight))
+    if recipe.grad is None:  # straight through: as if nothing had been rounded on the way to the operands
+        dx, dw = (g @ columns.to(g.dtype)).to(x.dtype), (g.t() @ rows.to(g.dtype)).to(weight.dtype)
+    else:
+        by_row = products.operand(g, recipe.grad, recipe.grad_rounding)
+        by_column = _along_rows(products, by_row, g, recipe.grad, recipe.grad_rounding)
+        columns = _along_rows(products, columns, weight, recipe.weight)
+        rows = _along_rows(products, rows, x.reshape(-1, x.shape[-1]), recipe.input)
+        dx = products.product(by_row, columns, x.dtype, True)
+        dw = products.product(by_column, rows, weight.dtype, True)
+    return dx.view_as(x), dw, None, None, None
 
 
 def _along_rows(

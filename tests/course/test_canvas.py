@@ -57,6 +57,18 @@ def test_what_reaches_beyond_the_axes_is_cut_off_there(plain: tuple[Canvas, Axes
     assert where(pixels(frame), BLUE) == (0, 99, 0, 99)
 
 
+def test_cells_fill_an_axes_from_its_upper_left_corner(plain: tuple[Canvas, Axes]) -> None:
+    canvas, _ = plain
+    axes = canvas.figure.add_axes((0.25, 0.2, 0.5, 0.6))
+    frame = canvas.frame()
+    frame.cells(axes, np.array([[color(RED), color(BLUE)], [color(BLUE), color(GREEN)], [color(GREEN)] * 2]))
+    seen = pixels(frame)
+    assert where(seen, RED) == (50, 99, 20, 39)
+    assert where(seen, GREEN) == (50, 149, 40, 79)
+    assert seen[30, 120].tolist() == seen[50, 60].tolist() == color(BLUE)
+    assert seen[70, 60].tolist() == color(GREEN)
+
+
 def test_a_line_has_its_width_in_pixels_and_its_dashes_in_widths(plain: tuple[Canvas, Axes]) -> None:
     canvas, axes = plain
     frame = canvas.frame()

@@ -104,6 +104,13 @@ class Frame:
         self._renderer.draw_markers(gc, style.get_path(), shape, path, IdentityTransform(), face)
         gc.restore()
 
+    def cells(self, axes: Axes, colors: np.ndarray) -> None:
+        """Fill an axes with the cells of a table: (rows, columns, 3) levels from 0 to 255, the first row on top."""
+        wide, high = map(round, axes.bbox.size)
+        dots = Image.fromarray(colors.astype(np.uint8)).resize((wide, high), Image.Resampling.NEAREST).convert("RGBA")
+        place = round(axes.bbox.x0), round(axes.bbox.y0)
+        self._renderer.draw_image(self._renderer.new_gc(), *place, np.asarray(dots)[::-1])
+
     def ticks(self, axes: Axes, side: str, labels: Mapping[float, str], size: int = 15) -> None:
         """Marks and their labels below (`side` "x") or left of ("y") an axes, by data coordinate."""
         for value, words in labels.items():
