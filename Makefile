@@ -3,7 +3,7 @@
 # make test-gpu   on a machine with a CUDA GPU and its own torch: the GPU tests, then every lesson, strictly, with the
 #                 proof that it trains there   (test-gpu-unit, test-gpu-lessons LESSONS="notebooks/04*": a part of it)
 # make wheels     fetch what test-gpu installs, into .wheels, to carry to a GPU machine without a network
-# Windows, or no make: pip install -r requirements.txt, then jupyter lab
+# Windows, or no make: pip install -r requirements.txt, then jupyter lab notebooks/00_start_here.ipynb
 
 PYTHON ?= python3
 JOBS ?= 2

@@ -34,7 +34,7 @@ class Entry:
 
 
 LESSONS = (
-    Entry("00", "Start here", "What can my machine do, and how do these lessons work?", 15),
+    Entry("00", "Start here", "What can my machine do, and how do these lessons work?", 10),
     Entry("01", "See the bits", "Which numbers exist in FP32, TF32, FP16, BF16 and FP8?", 60),
     Entry("02", "Round and lose", "What does a cast lose, and which operations must stay in FP32?", 60),
     Entry("03", "Keep master weights", "Why does training need an FP32 copy of the weights?", 60),

@@ -107,7 +107,7 @@ class LossScaler(GradScalerNames):
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the optimizer's gradients by the scale in place and test them; for clipping before `step`.
 
-        Once an iteration, after the last `backward`. No wait for the device, except for sparse gradients.
+        Once an iteration, after the last `backward`. Of sparse gradients duplicates are added first, which waits.
         RuntimeError: called at the wrong time, or no parameter has a gradient. ValueError: a float16 parameter.
         """
         if not self._enabled:

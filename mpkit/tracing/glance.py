@@ -63,6 +63,8 @@ def _plain(x: Tensor) -> Tensor:
     DTensor its own part; of complex numbers both parts.
     """
     x = bare(x)
+    if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and not (x.is_nested or x.is_complex()):
+        return x  # nearly all are
     if is_distributed(x):
         x = x.detach().to_local()  # type: ignore[attr-defined]
     if x.layout == torch.sparse_coo:

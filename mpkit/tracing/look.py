@@ -74,9 +74,8 @@ def look_before(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str
     into = kwargs.get("out")
     given = list(tensors_in((args, kwargs if into is None else {**kwargs, "out": None})))
     look.has_operands = bool(given)
-    changes = (
-        list(tensors_in(args[:1] if into is None else into)) if phase == "write" or is_in_place(name, kwargs) else []
-    )
+    written = args[:1] if into is None else into
+    changes = list(tensors_in(written)) if phase == "write" or is_in_place(name, kwargs) else []
     look.changes = floating_tensors(changes)
     if phase == "write" or reads:
         look.overwritten = look.changes

@@ -89,11 +89,13 @@ def where_of(node: Any, where: Where, module: str) -> Where:
     """Where a node of the graph belongs, if the last operation that was seen is `where`, in `module`.
 
     The rounding of a gradient, by emulation or by a real conversion, is an operation of its own. So is a user's
-    autograd.Function, which no mode is asked about; its line is the one of its backward().
+    autograd.Function, which no mode is asked about; its line is the one of its backward(). Ours stand for others.
     """
     name = node.name()
-    if name.startswith("FakeCast"):
+    if name.startswith(("FakeCast", "TransformedCast")):
         return Where(where.module, f"cast to {node.settings[0] or 'its own format'}", where.line)
+    if name.startswith("_LowMatrix"):  # of an operation that mpkit.policy runs low forward, and differentiates itself
+        return Where(where.module, node.func.__name__.strip("_"), where.line)
     if name.startswith("ToCopy") and not where.operation.startswith("cast") and where.operation not in CONVERSIONS:
         return Where(where.module, f"cast in {where.operation}", where.line)
     return _function(node, "backward", where, module) or where
@@ -101,11 +103,12 @@ def where_of(node: Any, where: Where, module: str) -> Where:
 
 def forward_of(node: Any, where: Where, module: str) -> Where | None:
     """Where the forward pass of a user's autograd.Function is; None: the node is none."""
-    return None if node.name().startswith("FakeCast") else _function(node, "forward", where, module)
+    return _function(node, "forward", where, module)
 
 
 def _function(node: Any, method: str, where: Where, module: str) -> Where | None:
-    if (users := getattr(node, "_forward_cls", None)) is None:
+    users: Any = getattr(node, "_forward_cls", None)
+    if users is None or users.__module__.startswith("mpkit."):  # ours stands for the operation that asked for it
         return None
     code: Any = getattr(getattr(users, method), "__code__", None)
     if code is None or code.co_filename.startswith(NOT_THE_USERS):  # torch has such functions, too

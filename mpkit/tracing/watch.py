@@ -42,7 +42,8 @@ class Trace:
     Not causes: what an optimizer's step() does (a parameter that it breaks is named at the next forward pass), results
     of a scalar Inf, NaN or finfo.min that the code itself names, such as masked_fill(mask, -inf), and data or buffers
     whose only flaw is -Inf, which is what attention masks look like. A function of torch.nn.functional is one
-    operation, even if it holds a whole layer (multi_head_attention_forward); its backward pass is seen step by step.
+    operation, even if it holds a whole layer (multi_head_attention_forward): an Inf that it makes and loses again (the
+    norm in F.normalize) is not seen. Its backward pass is seen step by step.
     A checkpointed part is watched when it runs first, not when it runs again. What a hook makes of a tensor's gradient
     appears as a sum of gradients at the operation that is given it, and what NumPy or a kernel without a Function made
     as a bad input of the operation that reads it. Of DTensors this process's part is read. Only the thread that entered
@@ -53,7 +54,7 @@ class Trace:
         model: the module whose parameters, inputs and submodules are watched.
         fmt: if given, results are also held against this format as if each one were stored in it: an FP32 run on a
             laptop then predicts where FP16 or FP8 would overflow, saturate or underflow. Operations that autocast keeps
-            in FP32 are held against it too.
+            in FP32 are held against it too, such as the product of a loss and a GradScaler's scale.
         keep: how many events to keep, at least 1.
 
     It can be used again; each use starts from nothing.

@@ -182,6 +182,18 @@ def without_training(lesson_cells: Sequence[Cell], trainers: Sequence[str]) -> l
     return kept
 
 
+def leading_to(lesson_cells: Sequence[Cell], last: Cell) -> list[Cell]:
+    """The code cells that define what `last` needs, and what those need in turn; `last` is the last of them."""
+    before = list(lesson_cells)[: lesson_cells.index(last)]
+    needed, kept = set(_names(last.source)[1]), [last]
+    for cell in reversed([cell for cell in before if cell.kind == "code"]):
+        defined, needs, _ = _names(cell.source)
+        if defined & needed:
+            needed = (needed - defined) | needs
+            kept.insert(0, cell)
+    return kept
+
+
 def _imports(source: str) -> str:
     """The import statements at the top level of a cell."""
     return "\n".join(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
+from harness.page_checks import clipped
 from labdriver import Lab
 from playwright.sync_api import Page, TimeoutError
 
@@ -110,6 +111,21 @@ def test_a_saved_lesson_comes_back_whole(lesson: LessonPage, lab: Lab, notebooks
     assert not [output for outputs in saved for output in outputs if "not found" in output]
     assert nameless == [], "a picture of a saved lesson has its description"
     assert whole > 10
+
+
+WIDTHS = (700, 848, 1280)
+
+
+def test_no_panel_is_cut_at_any_width(lesson: LessonPage, lab: Lab) -> None:
+    """Its picture keeps its words whatever the width is (tests/course/test_words_fit.py); its controls may not."""
+    wrong = []
+    for width in WIDTHS:
+        lab.resize(lesson.page, width)
+        for panel in lesson.page.locator(".jp-OutputArea-output:has(.mpkit-panel)").all():
+            if panel.is_visible():
+                wrong += [f"{width}: {text}" for text in clipped(panel)]
+    lab.resize(lesson.page, 1280)
+    assert wrong == []
 
 
 # What has to have a name or a state for those who do not see the page, and has none.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -14,6 +18,7 @@ from mpkit.course.lesson_00.without_gpu import EIGHT_BITS, WAYS, trained_without
 from mpkit.course.robustness.table import robustness_table
 from mpkit.course.runs.equivalence import equivalence
 
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
 PROSE = "\n".join(cell.source for cell in cells("00") if cell.kind == "markdown")
 
 
@@ -79,3 +84,27 @@ def test_a_product_is_not_the_same_bit_for_bit() -> None:
     a, b = (torch.randn(256, 256, generator=torch.Generator().manual_seed(seed)).half() for seed in (0, 1))
     share = float(((a @ b).float() != cast(a.float() @ b.float(), FP16)).double().mean())
     assert 0 < share < 0.01
+
+
+# ---- the first ten minutes ----
+
+
+def test_a_whole_round_comes_first_and_is_short_enough_for_ten_minutes() -> None:
+    ids = [cell.id for cell in nbformat.read(NOTEBOOK, as_version=4).cells]
+    for first in ("predict-sum", "exercise-1", "quiz-panel", "score-card", "course-map"):
+        assert ids.index(first) < ids.index("second-part"), first
+    read = [cell.source for cell in cells("00")[: ids.index("second-part")] if cell.kind == "markdown"]
+    words = re.sub(r"<details>.*?</details>", "", "\n".join(read), flags=re.S).split()
+    assert len(words) / 150 + 5 < table.find("00").minutes, "five minutes to run, predict, answer and look"
+
+
+def test_what_settles_the_prediction_is_folded_away_until_it_is_run() -> None:
+    """Stored, it stood 260 pixels below the question, on the same screen."""
+    stored = {cell.id: cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells}
+    assert stored["claim-sum"].metadata.jupyter.outputs_hidden
+    assert "folded away" in stored["explore"].source
+
+
+def test_no_output_above_the_exercise_answers_it() -> None:
+    above = cells("00")[: next(k for k, cell in enumerate(cells("00")) if 'check("00.1"' in cell.source)]
+    assert not [cell.stored for cell in above if "exactly 1 in FP16" in cell.stored]

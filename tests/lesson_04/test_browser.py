@@ -8,6 +8,7 @@ import pytest
 from harness.lesson_page import (  # noqa: F401
     test_a_saved_lesson_comes_back_whole,
     test_every_control_has_a_name_and_axe_finds_nothing_serious,
+    test_no_panel_is_cut_at_any_width,
     test_run_all_without_an_error,
     test_the_stored_lesson_shows_pictures,
 )
@@ -133,3 +134,44 @@ def test_nothing_is_clipped(lab: Lab, page: Page, width: int) -> None:
 def test_a_key_press_changes_the_picture(page: Page) -> None:
     for _ in range(5):
         press(page, picture(page), "ArrowRight")
+
+
+# ---- by keyboard alone ----
+
+
+def cell_with(page: Page, source: str) -> Locator:
+    return page.locator(".jp-Cell", has=page.locator(".jp-InputArea", has_text=source))
+
+
+def focus(page: Page) -> str:
+    """What has the focus: the cell, or the tag inside of it."""
+    return str(
+        page.evaluate("() => document.activeElement.matches('.jp-Cell') ? 'cell' : document.activeElement.tagName")
+    )
+
+
+def test_a_prediction_is_reached_answered_and_left_by_keyboard_as_lesson_00_says(lab: Lab, page: Page) -> None:
+    """Ctrl + Enter, Tab to the field; back with Shift + Tab twice, and on with the down arrow."""
+    number, options = cell_with(page, 'predict("04.flushed"'), cell_with(page, 'predict("04.window"')
+    number.focus()
+    page.keyboard.press("Control+Enter")
+    lab.ask(page)
+    expect(number.locator("input")).to_be_visible()
+    for key in ("Tab", "Tab"):  # a button of JupyterLab's, then the field
+        page.keyboard.press(key)
+    assert focus(page) == "INPUT"
+    page.keyboard.type("30")
+    page.keyboard.press("Enter")
+    expect(number).to_contain_text("Noted: 30 %")
+    for key in ("Shift+Tab", "Shift+Tab"):
+        page.keyboard.press(key)
+    assert focus(page) == "cell"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Control+Enter")
+    lab.ask(page)
+    expect(options.locator("input").first).to_be_visible()
+    for key in ("Tab", "Tab", "Tab", "Space"):  # the second option
+        page.keyboard.press(key)
+    expect(options).to_contain_text("Noted: about 10 times")
+    page.keyboard.press("ArrowDown")
+    assert focus(page) == "cell"

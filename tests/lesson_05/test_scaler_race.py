@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from harness.pictures import page_size
 from mpkit.course.lesson_05.rule_choice import ABOUT, BACKOFFS, INITS, INTERVALS, MOST, RULES, RUNS
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race import DEFAULT, ScalerRacePanel
-from mpkit.course.lesson_05.scaler_race_picture import _LOOK
+from mpkit.course.lesson_05.scaler_race_picture import _LOOK, WINDOW, ScalerRaceFigure
 from mpkit.course.lesson_05.scaler_race_words import headline, log2_text, row
 from mpkit.course.lesson_05.settings_grid_picture import settings_grid
 from mpkit.course.pictures import comparison
@@ -68,11 +69,11 @@ def test_the_title_follows_the_numbers(panel: ScalerRacePanel) -> None:
     assert max(lost, key=lambda name: lost[name]) == "megatron"
     share = {name: lap.flushed[~lap.skipped].mean() for name, lap in panel.laps.items()}
     assert panel.summary().startswith(
-        f"made up: drifts: megatron loses {lost['megatron']} steps; article flushes {100 * share['article']:.0f}% "
-        "of the gradients; torch does well.\n"
+        f"made up: drifts: torch does well; megatron loses {lost['megatron']} steps; the article's formula flushes "
+        f"{100 * share['article']:.0f}% of the gradients.\n"
     )
     assert "megatron loses" in panel.picture.tooltip
-    assert panel.picture.tooltip in panel.words.value
+    assert panel.picture.tooltip in html.unescape(panel.words.value)
 
 
 def lap(lost: int, flushed: float, steps: int = 1000, end: float = 8.0) -> Lap:
@@ -82,10 +83,13 @@ def lap(lost: int, flushed: float, steps: int = 1000, end: float = 8.0) -> Lap:
 
 def test_the_words_by_hand() -> None:
     assert headline({"a": lap(0, 0.0), "b": lap(10, 0.04)}) == "Every rule here loses few steps and flushes little"
-    assert headline({"a": lap(11, 0.0), "b": lap(0, 0.0)}) == "a loses 11 steps; b does well"
+    assert headline({"a": lap(11, 0.0), "b": lap(0, 0.0)}) == "b does well; a loses 11 steps"
     assert headline({"a": lap(1000, 1.0)}) == "a loses every step; nobody does well"
     assert headline({"a": lap(0, 0.3), "b": lap(0, 0), "c": lap(0, 0), "d": lap(0, 0)}) == (
-        "a flushes 30% of the gradients; 3 rules do well"
+        "3 rules do well; a flushes 30% of the gradients"
+    )
+    assert headline({"a": lap(0, 0), "article": lap(0, 1), "b": lap(0, 0)}) == (
+        "a and b do well; the article's formula flushes 100% of the gradients"
     )
     assert headline({}) == "Choose a rule to race"
     assert row("a", lap(1, 0.25, end=0.0)) == "a: 1 step lost, 25% flushed, ends at 0"
@@ -178,3 +182,15 @@ def test_five_rules_over_two_thousand_steps(panel: ScalerRacePanel) -> None:
         pictures.add(panel.png())
         assert len(panel.laps) == 5
     assert len(pictures) == len(INTERVALS)
+
+
+@pytest.mark.parametrize("name", RUNS.values())
+def test_the_window_is_named_in_its_white_band(name: str) -> None:
+    """It is what all rules look for, and was white and nameless."""
+    history = synthetic() if name == "synthetic" else GradientHistory.load(name)
+    figure = ScalerRaceFigure()
+    frame = figure.show(history, {}, "nobody races")
+    (y,) = [y for (_, y), words, *_ in frame._words if words == WINDOW]
+    low, high = (edge[len(history) // 2 :] for edge in history.window())
+    top, bottom = (frame.place(figure.axes, (0, edge))[1] for edge in (high.min(), low.max()))
+    assert top + 10 < y < bottom - 10

@@ -12,6 +12,7 @@ from mpkit.course.lesson_07 import memory_ledger as ledger_panel
 from mpkit.course.lesson_07 import speed_bars, speed_lab
 from mpkit.course.lesson_07.memory import WAYS, Way, ledger, saved_bytes
 from mpkit.course.nets.resnet import ResNet, resnet50
+from mpkit.course.recorded import machine
 from mpkit.course.recorded import speed as speed_record
 from mpkit.course.recorded.speed import SpeedRecord, amdahl, intensity
 from mpkit.course.runs.equivalence import equivalence
@@ -111,3 +112,41 @@ def a_step_that_waits_is_shown_as_one_that_does_not(patch: Patch) -> None:
 @fault
 def half_the_bytes_are_as_many(patch: Patch) -> None:
     patch.setitem(speed_record.BYTES, "FP16", 4)
+
+
+def touched_up(*place: str | int, value: float) -> Fault:
+    """The lesson reads a copy of the record of speeds in which one number is another one."""
+    honest = machine.read
+
+    def read(kind: str, *name_and_folder: Any) -> dict[str, Any]:
+        data = honest(kind, *name_and_folder)
+        *way, last = place if kind == SpeedRecord.KIND else ("unused",)
+        where: Any = data
+        for key in way:
+            where = where[key]
+        where[last] = value
+        return data
+
+    return lambda patch: swap(patch, honest, read)
+
+
+# One number of the record each → the verdicts that must then decide nothing.
+TOUCHED_UP: dict[str, tuple[Fault, tuple[str, ...]]] = {
+    "the_articles_step_is_as_slow_as_fp32s": (touched_up("resnet50", "article", "ms", value=280.0), ("C04",)),
+    "the_articles_step_is_faster_than_its_bound": (touched_up("resnet50", "article", "ms", value=190.0), ("C04",)),
+    "the_articles_step_is_much_faster": (touched_up("resnet50", "article", "ms", value=170.0), ("C04", "C18")),
+    "an_fp32_backward_pass_takes_little": (touched_up("parts", "fp32 backward", value=60.0), ("C04",)),
+    "fp16_is_three_times_as_fast": (
+        touched_up("resnet50", "fp16-mixed", "ms", value=90.0), ("C01", "C04", "C07", "C18", "C19", "C24")),
+    "tf32_alone_does_it": (
+        touched_up("resnet50", "tf32", "ms", value=60.0), ("C01", "C04", "C18", "C19", "C24")),
+    "the_margin_is_ten_times_as_wide": (touched_up("margin", value=1.0), ("C04", "C18")),
+    "one_loss_of_fp32_is_higher": (touched_up("losses", "fp32", 1, -1, value=8.7), ("C04", "C18")),
+    "fp16_takes_as_much_energy": (
+        touched_up("resnet50", "fp16-mixed", "joules_per_image", value=0.3), ("C01", "C07")),
+    "torch_amp_is_as_fast_as_fp32_in_a_small_model": (
+        touched_up("small", "mlp", "torch.amp eager", value=1.4), ("C07",)),
+    "the_best_product_is_one_without_tensor_cores": (
+        touched_up("matmul", "FP16", "4095", value=300.0), ("C10",)),
+}  # fmt: skip
+FAULTS |= {name: inject for name, (inject, _) in TOUCHED_UP.items()}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpkit.formats import FP16
+from mpkit.policy.policy import Policy
 from mpkit.tracing import glance as reading
 from mpkit.tracing.watch import Trace, trace
 
@@ -280,3 +281,22 @@ def masked_layer(x: Tensor) -> Tensor:
 def test_a_mask_does_not_explain_what_overflows_beside_it(at_once: None) -> None:
     found = run(masked_layer)
     assert found == ("overflow", "forward", "step", "multi_head_attention_forward")
+
+
+def test_a_gradient_that_a_policy_computes_by_itself_is_the_operations() -> None:
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH))
+    with trace(model) as watched, Policy.preset("article").apply(model, engine="native"):
+        model(torch.full((2, WIDTH), 1e4)).backward(torch.full((2, WIDTH), 1e36))
+    assert seen(watched) == ("overflow", "backward", "0", "linear")
+
+
+@BOTH
+def test_a_cast_under_torch_func_is_a_cast(at_once: None) -> None:
+    model = Step(lambda x: torch.vmap(lambda row: F.linear(row * 1e6, torch.eye(WIDTH)))(x))
+    with trace(model) as watched, Policy.preset("fp16-mixed").apply(model):
+        model(torch.ones(2, WIDTH, requires_grad=True))
+    assert seen(watched) == ("overflow", "forward", "(model)", "cast to FP16")
+    model = Step(torch.vmap(lambda row: F.linear(row, torch.eye(WIDTH))))
+    with trace(model) as watched, Policy.preset("fp16-mixed").apply(model):
+        (model(torch.ones(2, WIDTH, requires_grad=True)) * 1e6).sum().backward()
+    assert seen(watched) == ("overflow", "backward", "(model)", "cast to FP16")

@@ -73,3 +73,11 @@ def test_its_times_are_those_of_the_record() -> None:
     assert said == [[f"{ms:.3g}" for ms in row] for row in measured]
     assert record.date in section
     assert record.processes == 3
+
+
+def test_without_make_the_first_lesson_opens_too() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for text in (TEXT, makefile):
+        first = re.search(r"jupyter lab (notebooks/00_\w+\.ipynb)", text)
+        assert first
+        assert (ROOT / first[1]).is_file()

@@ -1,13 +1,14 @@
 """The panel of lesson 02: any tensor cast to any format, with each rounding and each way to overflow."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from mpkit import BF16, E4M3, E5M2, FP16, TF32
-from mpkit.course.lesson_02.cast_effect import CastEffect, effect
+from mpkit.course.lesson_02.cast_effect import effect
 from mpkit.course.lesson_02.cast_explorer_picture import CastExplorerFigure
 from mpkit.course.lesson_02.cast_explorer_words import HOW, describe, headline
 from mpkit.course.panels.controls import buttons, menu
@@ -20,6 +21,7 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 OVERFLOWS: dict[Overflow, str] = {"inf": "Inf", "saturate": "largest value"}
 MOST = 20_000  # values of one tensor that are used: more would only slow the picture down
 SEED = 0  # of the choice
+RECENT = 8  # casts that are kept, 160 kB each: to go back and forth
 
 
 class CastExplorerPanel(PicturePanel):
@@ -56,15 +58,13 @@ class CastExplorerPanel(PicturePanel):
 
     def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
         self.tensors = {name: _sample(name, x) for name, x in {**(tensors or {}), **drawn()}.items()}
-        self._views: dict[tuple[str, str, str, str], CastEffect] = {}
+        tensors = self.tensors
+        self._effect = lru_cache(maxsize=RECENT)(lambda name, *how: effect(tensors[name], *how))
         super().__init__()
 
     def look(self) -> None:
-        """Cast, unless these settings were seen before."""
-        chosen = (self.values, self.format.name, self.rounding, self.overflow)
-        if chosen not in self._views:
-            self._views[chosen] = effect(self.tensors[self.values], self.format, self.rounding, self.overflow)
-        self.view = self._views[chosen]
+        """Cast, unless these settings were seen a moment ago."""
+        self.view = self._effect(self.values, self.format, self.rounding, self.overflow)
 
     def draw(self) -> Any:
         """Histograms, and the errors below them."""

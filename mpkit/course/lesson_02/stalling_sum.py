@@ -2,7 +2,7 @@
 
 import math
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from mpkit import BF16, E4M3, E5M2, FP16, TF32
@@ -63,7 +63,7 @@ class StallingSumPanel(PicturePanel):
     rows, drawn_by = (("term", "format"), ("how",), ("additions",)), StallingSumFigure
 
     def __init__(self, term: str | float = "1", additions: int = 4096) -> None:
-        self._totals = cache(totals_of)
+        self._totals = lru_cache(maxsize=16)(totals_of)  # of any number that was typed
         super().__init__(term=term, additions=additions)
 
     def look(self) -> None:

@@ -14,6 +14,7 @@ from mpkit.course.robustness.table import Table
 
 TICKS = (0, 1, 3, 10, 30)
 LABELS = (((-3, 8), "right"), ((0, -19), "center"), ((9, -3), "left"))  # where a rate stands, an optimizer each
+LARGEST = {"center": ((-9, -3), "right"), "left": ((9, -13), "left")}  # the largest rate's lies beside its neighbour's
 
 
 def points_lost(table: Table, value: float) -> float:
@@ -56,8 +57,8 @@ def way_picture(tables: Mapping[str, Table], title: str) -> StillPicture:
 
 def _marks(axes: Axes, table: Table, share: str, label: tuple[tuple[int, int], str]) -> None:
     """A mark for each learning rate, with the rate beside it."""
-    offset, side = label
     for value, ways in table.scores.items():
+        offset, side = LARGEST.get(label[1], label) if value == max(table.scores) else label
         place = (fmean(ways[share]), points_lost(table, value))
         axes.annotate(f"{value:g}", place, offset, textcoords="offset points", ha=side, fontsize=9, color=INK)
     x, y = zip(*((fmean(ways[share]), points_lost(table, value)) for value, ways in table.scores.items()), strict=True)

@@ -25,6 +25,7 @@ _LOOK = {
 _COLUMNS = {"steps lost": 222, "flushed": 288, "end": 348}  # right edges, in pixels
 LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the steps that were taken. Doing well:",
           "at most 1% of the steps lost, 5% flushed, no Inf.")  # fmt: skip
+WINDOW, ROOM = "the window: a scale in the white band is right", 2.5  # room in powers of two
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
 
 
@@ -64,7 +65,7 @@ class ScalerRaceFigure:
         self._window(frame, history, steps)
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), about or f"Gradients: {history.recipe}", size=13, color=FAINT)
-        self._zone_words(frame, steps)
+        self._zone_words(frame, history, steps)
         for name, lap in laps.items():
             self._line(frame, lap, *_LOOK[name])
         self._table(frame, laps)
@@ -77,12 +78,16 @@ class ScalerRaceFigure:
             frame.line(self.axes, inside, ZONE_TEXT[name], width=1.1)
         frame.ticks(self.axes, "x", {step: f"{step:.0f}" for step in counts(steps)})
 
-    def _zone_words(self, frame: Frame, steps: int) -> None:
+    def _zone_words(self, frame: Frame, history: GradientHistory, steps: int) -> None:
         x = 0.02 * steps
         frame.text((x, HIGHEST - 2), "too large: the largest gradient overflows, the step is skipped",
                    color=ZONE_TEXT["overflow"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
         frame.text((x, LOWEST + 2), "too small: more than 5% of the gradients are flushed to zero",
                    color=ZONE_TEXT["flushed"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
+        last = slice(steps // 2, steps)  # the words end at the right, where few lines are still on their way
+        low, high = (edge[last, 1] for edge in _edges(history))
+        if high.min() - low.max() > 2 * ROOM:
+            frame.text((0.98 * steps, low.max() + ROOM), WINDOW, bold=True, size=13, anchor="rm", axes=self.axes)
 
     def _line(self, frame: Frame, lap: Lap, color: str, dash: object, marker: str) -> None:
         if not len(lap.scales):  # a live race before its first step

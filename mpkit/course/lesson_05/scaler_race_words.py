@@ -8,7 +8,7 @@ from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.pictures.style import percent, power
 
 FEW_STEPS, FEW_LOST = 0.01, 0.05  # of all steps; of the gradients: below both, a rule counts as doing well
-LONGEST = 90  # letters of a title that fit above the picture
+LONGEST = 93  # letters of a title that fit above the picture
 STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends as FP32 does
 OPEN_LOOP = " The gradients come from an FP32 run that took every step: they do not react to what a rule does."
 CLOSED_LOOP = (
@@ -18,7 +18,7 @@ CLOSED_LOOP = (
 
 
 def headline(laps: Mapping[str, Lap]) -> str:
-    """The title: who skips most, who flushes most, who does neither."""
+    """The title: who does well, who skips most, who flushes most."""
     if not laps:
         return "Choose a rule to race"
     steps = len(next(iter(laps.values())).scales)
@@ -28,14 +28,14 @@ def headline(laps: Mapping[str, Lap]) -> str:
     parts = []
     if laps[skips].lost_steps > FEW_STEPS * steps:
         lost = laps[skips].lost_steps
-        parts.append(f"{skips} loses {'every step' if lost == steps else _steps(lost)}")
+        parts.append(f"{_called(skips)} loses {'every step' if lost == steps else _steps(lost)}")
     if flushes is not None and laps[flushes].mean_flushed > FEW_LOST:
-        parts.append(f"{flushes} flushes {percent(laps[flushes].mean_flushed)} of the gradients")
+        parts.append(f"{_called(flushes)} flushes {percent(laps[flushes].mean_flushed)} of the gradients")
     parts += [f"{name} takes {_steps(lap.spoiled_steps)} with Inf" for name, lap in laps.items() if lap.spoiled_steps]
     well = [name for name, lap in laps.items() if _does_well(lap)]
     if not parts:
         return "Every rule here loses few steps and flushes little"
-    title = "; ".join([*parts, f"{' and '.join(well)} do well" if len(well) == 2 else _well(well)]).removesuffix("; ")
+    title = "; ".join([_well(well), *parts] if well else [*parts, "nobody does well"])
     for words, shorter in ((" of the gradients", ""), (" steps with Inf", " with Inf")):
         title = title if len(title) <= LONGEST else title.replace(words, shorter)
     return title
@@ -51,9 +51,14 @@ def _steps(count: int) -> str:
 
 
 def _well(names: list[str]) -> str:
-    if not names:
-        return "nobody does well"
-    return f"{names[0]} does well" if len(names) == 1 else f"{len(names)} rules do well"
+    if len(names) == 1:
+        return f"{names[0]} does well"
+    return f"{' and '.join(names) if len(names) == 2 else f'{len(names)} rules'} do well"
+
+
+def _called(name: str) -> str:
+    """A rule's name in a sentence."""
+    return "the article's formula" if name == "article" else name
 
 
 def log2_text(scale: float) -> str:

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from mpkit.course.lesson_05.settings_sweep_picture import SHADES
 from mpkit.course.pictures.style import look
+
+BETTER = LinearSegmentedColormap.from_list("better", SHADES)  # ink can be read on all of it
 
 
 def settings_grid(
     tables: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], columns: Sequence[str], title: str,
     row_label: str, column_label: str, best: Mapping[str, str],
 ) -> Figure:  # fmt: skip
-    """One heat map a table, each number written in its cell; white is better, as in the sweep on recordings.
+    """One heat map a table, each number written in its cell; darker is better, as in the sweep.
 
     Args:
         tables: name with unit → (rows, columns) numbers.
@@ -30,17 +34,15 @@ def settings_grid(
                 raise ValueError(
                     f"table {name!r} needs {len(rows)} rows of {len(columns)} numbers, and best 'low' or 'high'."
                 )
-            # One hue from light to dark: readable in print and with every colour vision.
-            ax.imshow(table, cmap="Blues_r" if best[name] == "high" else "Blues", aspect="auto")
+            ax.imshow(table, cmap=BETTER if best[name] == "high" else BETTER.reversed(), aspect="auto")
             ax.set_xticks(range(len(columns)), columns)
             ax.set_yticks(range(len(rows)), rows)
-            ax.set_title(f"{name} (white is better)", fontsize=12, weight="normal")
+            ax.set_title(f"{name} (darker is better)", fontsize=12, weight="normal")
             ax.set_xlabel(column_label)
             ax.set_ylabel(row_label)
             ax.grid(False)
             for y, row in enumerate(table):
                 for x, value in enumerate(row):
-                    box = {"facecolor": "white", "edgecolor": "none", "pad": 2.5}
                     text = f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
-                    ax.text(x, y, text, ha="center", va="center", bbox=box)
+                    ax.text(x, y, text, ha="center", va="center")
     return figure

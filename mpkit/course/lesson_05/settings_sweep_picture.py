@@ -11,8 +11,9 @@ from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.style import FAINT, INK, look, percent, power
 
 SIZE = (1040, 420)  # pixels
-SHADES = ("#FFFFFF", "#E9F1FA", "#D3E4F5", "#BDD6EF", "#A7C9EA", "#91BBE4")  # one hue: also read in print
-NOT_YET = "#EEEEEE"  # of what is not raced: white would say that it does well
+# From bad to good, in every heat map of the course: darker is better. One hue is read in print, too.
+SHADES = ("#FFFFFF", "#E9F1FA", "#D3E4F5", "#BDD6EF", "#A7C9EA", "#91BBE4")
+NOT_YET = "#E2E2E2"  # of what is not raced: white would say that it does badly
 TORCH = (2.0**16, 2000)
 
 Laps = Mapping[tuple[float, int], Lap]
@@ -49,7 +50,7 @@ class SweepFigure:
             for (init, interval), lap in laps.items():
                 x, y = self.inits.index(init), self.intervals.index(interval)
                 self._cell(frame, axes, x, y, lap, kind == "lost")
-        note = f"White is better. ✓ does well: at most {FEW_STEPS:.0%} of the steps lost and {FEW_LOST:.0%} flushed."
+        note = f"Darker is better. ✓ does well: at most {FEW_STEPS:.0%} of the steps lost and {FEW_LOST:.0%} flushed."
         frame.text((12, SIZE[1] - 22), f"{note} Thick frame: torch's own setting.", size=12, color=FAINT)
         if TORCH in laps:
             x, y = self.inits.index(TORCH[0]), self.intervals.index(TORCH[1])
@@ -76,11 +77,18 @@ class SweepFigure:
         steps = len(lap.scales)
         share = lap.lost_steps / steps if lost else lap.mean_flushed
         limit = FEW_STEPS if lost else FEW_LOST
-        # Each shade is twice as bad as the one before; the third begins where a setting stops to do well.
-        shade = 0 if share == 0 else min(max(math.ceil(math.log2(share / limit)) + 2, 1), len(SHADES) - 1)
-        frame.polygon(axes, _square(x, y, 0.5), SHADES[shade], edge="#FFFFFF")
+        frame.polygon(axes, _square(x, y, 0.5), shade(share, limit), edge="#FFFFFF")
         words = ("all" if lap.lost_steps == steps else str(lap.lost_steps)) if lost else percent(share)
         frame.text((x, y), words + (" ✓" if does_well(lap) else ""), size=13, anchor="mm", axes=axes)
+
+
+def shade(share: float, limit: float) -> str:
+    """The darkest for nothing lost; each paler one is twice as bad as the one before.
+
+    The fourth from the dark end begins where a setting stops to do well.
+    """
+    worse = 0 if share == 0 else min(max(math.ceil(math.log2(share / limit)) + 2, 1), len(SHADES) - 1)
+    return SHADES[-1 - worse]
 
 
 def _square(x: int, y: int, half: float, closed: bool = False) -> list[tuple[float, float]]:

@@ -59,7 +59,7 @@ class Canvas:
     def image(self) -> Image.Image:
         """What is drawn now, in true colour."""
         dots = (self.size[0] * self.density, self.size[1] * self.density)
-        return Image.frombytes("RGB", dots, bytes(self.agg.buffer_rgba()), "raw", "RGBX")
+        return Image.frombytes("RGB", dots, self.agg.buffer_rgba(), "raw", "RGBX")
 
     def place(self, axes: Axes, point: tuple[float, float]) -> tuple[float, float]:
         """Where data coordinates of an axes lie, in pixels from the upper left corner."""
@@ -199,7 +199,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
 
 
-@lru_cache(maxsize=2000)
+@lru_cache(maxsize=500)
 def _fitting(words: str, size: int, bold: bool, room: float) -> int:
     """`size`, or the largest below it in which the words are at most `room` pixels wide; `SMALLEST` if none is."""
     while size > SMALLEST and max(map(font(size, bold).getlength, words.split("\n"))) > room:
@@ -207,7 +207,7 @@ def _fitting(words: str, size: int, bold: bool, room: float) -> int:
     return size
 
 
-@lru_cache(maxsize=2000)
+@lru_cache(maxsize=500)
 def _stencil(words: str, size: int, bold: bool, anchor: str, x: float, y: float) -> tuple[Image.Image, tuple[int, int]]:
     """Words that start at a fraction of a pixel, as coverage, and where their corner lies. Most stay between frames."""
     how: dict[str, Any] = {"font": font(size, bold), "anchor": anchor, "align": "center", "spacing": 0}
