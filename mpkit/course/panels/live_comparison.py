@@ -58,6 +58,7 @@ class LiveComparison(Panel):
 
         The ■ of the toolbar stops it; then the runs that were over by then are returned, and the title says so.
         """
+        self._draw(self.title)  # empty axes: there before the first step is taken
         display(self)
         with contextlib.suppress(KeyboardInterrupt):
             self._follow(training, seconds_between_pictures)
@@ -68,7 +69,6 @@ class LiveComparison(Panel):
         return self.results
 
     def _follow(self, training: Iterable[Results], seconds_between_pictures: float) -> None:
-        self._draw(self.title)  # empty axes: there before the first step is taken
         moved, drawn = -math.inf, time.monotonic()
         for done, results in enumerate(training, 1):
             self.results, now = results, time.monotonic()
