@@ -26,7 +26,7 @@ for entry in LESSONS:
     if entry.ready:
         CHECK.exercises(entry.number)
 CODE = [key for key, (_, wants, _) in CHECKERS.items() if wants == "function"]
-WITH_TENSORS = {"02.2", "03.2", "03.4", "04.2", "06.1", "06.2", "08.1", "08.2"}
+WITH_TENSORS = {"02.2", "03.2", "03.4", "04.2", "06.1", "06.2", "08.1", "08.2", "09.3"}
 MISMATCH = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
 
 

@@ -541,7 +541,7 @@ def test_the_map_shows_progress_and_links_ready_lessons() -> None:
         "00",
         "Start here",
         "What can my machine do, and how do these lessons work?",
-        "15",
+        "10",
         "○ not started",
     )
     check("00.1", 11)
