@@ -158,6 +158,7 @@ SAID = {
 COUNTED = (
     "a quarter to a half of its gradients is flushed",  # as the cell with the shares prints
     "falls below 3 nats. There the margin is 15 steps, a tenth of the run",
+    "every seed was below 3 nats before the scale had moved",  # the claim cell asks it
     "80 % are hidden behind a mask, 10 % replaced, 10 % left alone",
     "get stuck, above 2.5 nats",
     '"Stuck", above 2.5 nats, was chosen after it',
