@@ -125,7 +125,7 @@ def test_no_panel_is_cut_at_any_width(lesson: LessonPage, lab: Lab) -> None:
             if panel.is_visible():
                 wrong += [f"{width}: {text}" for text in clipped(panel)]
     lab.resize(lesson.page, 1280)
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 # What has to have a name or a state for those who do not see the page, and has none.

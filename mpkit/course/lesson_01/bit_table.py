@@ -140,8 +140,9 @@ def bit_table(rows: Sequence[Stored], chosen: str) -> str:
         )
     )  # fmt: skip
     body = "".join(_row(row, line, row is marked) for row in rows)
-    return (
-        f'<div style="color:{markup.TEXT};font-size:12px;line-height:1.4;overflow-x:auto">{title}{how}'
+    return (  # as wide as the page whatever its content is: the table scrolls, and the headline wraps
+        f'<div style="color:{markup.TEXT};font-size:12px;line-height:1.4;overflow-x:auto;width:0;min-width:100%">'
+        f"{title}{how}"
         f'<table style="border-collapse:collapse;color:{markup.TEXT};font-size:12px;margin:0;table-layout:fixed;'
         f'width:100%;min-width:{NARROW}px;max-width:{WIDE}px">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

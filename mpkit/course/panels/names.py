@@ -51,10 +51,11 @@ tell();
 };
 begin(this, 100);
 """
+_STYLE = "<style>.mpkit-panel .widget-label { flex-shrink: 0; }</style>"  # on a narrow page a name stays whole
 
 
 def named(box: widgets.Box) -> widgets.Widget:
     """What a box needs among its children for its controls to have names. It takes no room."""
     box.add_class("mpkit-panel")
-    value = f'<img alt="" src="data:," onerror="{html.escape(_SCRIPT)}">'
+    value = f'{_STYLE}<img alt="" src="data:," onerror="{html.escape(_SCRIPT)}">'
     return widgets.HTML(value, layout=widgets.Layout(display="none"))
