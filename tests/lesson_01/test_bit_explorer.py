@@ -533,7 +533,7 @@ def test_field_and_table_agree_when_text_and_click_come_in_two_threads(
 
 
 def test_the_focus_can_be_seen(panel: BitExplorer) -> None:
-    (style,) = [child for child in panel.box.children if "<style>" in getattr(child, "value", "")]
+    (style,) = [child for child in panel.box.children if "outline" in getattr(child, "value", "")]
     assert "outline: 2px solid" in style.value
     assert "outline-offset: 1px" in style.value
     assert "mpkit-bits" in panel.box._dom_classes
