@@ -50,7 +50,7 @@ def cast(
         OverflowError: overflow="raise" and a finite value is too large (or Inf, for a format without Inf and NaN).
     """
     fmt = require_format(fmt)
-    _check_tensor(x)
+    require_tensor(x)
     if overflow is None:
         overflow = "inf" if fmt.has_inf else "saturate"
     _check_settings(rounding, overflow, fmt)
@@ -90,7 +90,7 @@ def fake_cast(
     gradient is taken as if nothing had been rounded (Bengio et al. 2013, arXiv 1308.3432, section 4).
     `observe`, if given, is called on the way back with the gradient before and after rounding.
     """
-    _check_tensor(x)
+    require_tensor(x)
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
     if _asked_by_a_mode():
@@ -180,7 +180,8 @@ def _asked_by_a_mode() -> bool:
     return not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled()
 
 
-def _check_tensor(x: Any) -> None:
+def require_tensor(x: Any) -> None:
+    """TypeError, with the cure, unless `x` is a dense floating-point tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"a tensor is asked for, but {type(x).__name__} came; wrap it: torch.tensor(x).")
     if x.layout != torch.strided:

@@ -13,9 +13,8 @@ from mpkit.policy.layers import LAYERS
 from mpkit.policy.recipes import LinearRecipe
 from mpkit.policy.scaled_linear import is_linear, linear_arguments, scaled_linear
 from mpkit.rounding import Rounding
-from mpkit.scaled.blocks import largest_magnitudes
+from mpkit.scaled.quantize import quantize
 from mpkit.scaled.scaled_format import ScaledFormat
-from mpkit.scaled.scales import scale_of
 
 # torch._scaled_mm takes whole groups of so many values (its checks, aten/src/ATen/native/cuda/ScaledBlas.cpp).
 GROUP = 16
@@ -72,11 +71,9 @@ class Native:
         """`x` divided by its one scale and converted to its FP8 dtype."""
         assert isinstance(fmt.values, FloatFormat)
         assert fmt.values.dtype is not None
-        x = x.detach().float()
-        scale = scale_of(largest_magnitudes(x[None, :, None, :]).view(()), fmt.values.max, fmt.rule)
-        small = (x / scale).clamp_(-fmt.values.max, fmt.values.max)
-        small = F.pad(small, (0, -x.shape[1] % GROUP, 0, -x.shape[0] % GROUP))
-        return Fp8Matrix(small.to(fmt.values.dtype), scale, (x.shape[0], x.shape[1]))
+        small = quantize(x, fmt, rounding)
+        values = F.pad(small.values, (0, -x.shape[1] % GROUP, 0, -x.shape[0] % GROUP))
+        return Fp8Matrix(values.to(fmt.values.dtype), small.scales.view(()), (x.shape[0], x.shape[1]))
 
     def turned(self, operand: Fp8Matrix) -> Fp8Matrix:
         """Its transpose, in the order that the kernel reads."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.casting import cast
+from mpkit.casting import cast, require_tensor
 from mpkit.formats import E4M3, FloatFormat
 from mpkit.rounding import Rounding
 from mpkit.scaled.blocks import as_blocks, from_blocks, largest_magnitudes, strips
@@ -133,6 +133,4 @@ def _check(x: Any, fmt: Any) -> None:
             f"a scaled format is asked for, but {fmt!r} ({type(fmt).__name__}) came; use mpkit.scaled.MXFP8 or its "
             "like, or mpkit.scaled.ScaledFormat(...)."
         )
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        came = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"a floating-point tensor is asked for, but {came} came; convert it first: x.float().")
+    require_tensor(x)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mpkit.scaled.blocks import as_blocks
-from mpkit.scaled.quantize import dividing, scaled_cast, scales_of
+from mpkit.scaled.quantize import dividing, quantize
 from mpkit.scaled.scaled_format import ScaledFormat
 
 
@@ -37,9 +37,10 @@ class ScaledReport:
 
 def report(x: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> ScaledReport:
     """What `scaled_cast(x, fmt, amax=amax)` loses. Waits for the device."""
-    back = scaled_cast(x.detach().float(), fmt, amax=amax)
-    blocks = as_blocks(x.detach().float(), fmt.block)
-    beyond = (blocks / dividing(scales_of(blocks, fmt, amax))).abs() > fmt.values.overflow_at
+    small = quantize(x, fmt, amax=amax)
+    back = small.dequantize()
+    quotients = as_blocks(x.detach().float(), fmt.block) / dividing(small.scales)[:, None, :, None]
+    beyond = quotients.abs() > fmt.values.overflow_at
     nonzero = x != 0
     count = max(int(nonzero.sum()), 1)
     norm = torch.linalg.vector_norm
