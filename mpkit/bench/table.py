@@ -22,6 +22,7 @@ from mpkit.bench import gpu as bench_gpu
 from mpkit.bench import gpu_steps as bench_gpu_steps
 from mpkit.bench import panels as bench_panels
 from mpkit.bench import processes as bench_processes
+from mpkit.bench import scaled as bench_scaled
 from mpkit.bench.measure import Case, Row, line, measure
 
 ELEMENTS = {"cpu": 2**22, "cuda": 2**26}  # more than any cache holds
@@ -159,9 +160,10 @@ def _cases(options: argparse.Namespace, stack: ExitStack) -> list[Case]:
             return bench_browser.cases(stack)
         except RuntimeError as lack:
             _parser().error(str(lack))
+    scaled = bench_scaled.casts(options.device, options.elements)
     if options.device == "cpu":
-        return bench_cpu.cases(options.elements)
-    return bench_gpu.cases(options.elements) + bench_gpu_steps.cases()
+        return bench_cpu.cases(options.elements) + scaled
+    return bench_gpu.cases(options.elements) + bench_gpu_steps.cases() + scaled + bench_scaled.layers()
 
 
 def _chosen(every: Sequence[AnyCase], only: str) -> list[AnyCase]:

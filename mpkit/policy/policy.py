@@ -15,9 +15,10 @@ from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.policy.application import Application
 from mpkit.policy.emulation import Emulation
 from mpkit.policy.hardware import device_of, in_hardware
+from mpkit.policy.kernels import require_native
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import DTYPES, Kind, kind_of, natively
-from mpkit.policy.native_linear import NativeLinear, require_native
+from mpkit.policy.native_linear import NativeLinear
 from mpkit.policy.nesting import active, replacing
 from mpkit.policy.operations import LISTS, Lists
 from mpkit.policy.parameters import require_parameters

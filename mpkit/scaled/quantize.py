@@ -89,8 +89,13 @@ def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> 
         amax = amax.detach().to(blocks).broadcast_to(blocks.shape[0], blocks.shape[2])[:, None, :, None]
     if not (fmt.two_level and amax.numel()):
         return scale_of(amax, fmt.values.max, fmt.rule)
-    whole = scale_of(amax.amax(), fmt.values.max * E4M3.max, "exact")
+    whole = whole_scale(amax.amax(), fmt)
     return cast(amax / fmt.values.max / whole, E4M3) * whole
+
+
+def whole_scale(amax: Tensor, fmt: ScaledFormat) -> Tensor:
+    """The FP32 scale of a whole tensor of largest magnitude `amax` above the scales of its blocks (`two_level`)."""
+    return scale_of(amax, fmt.values.max * E4M3.max, "exact")
 
 
 def dividing(scales: Tensor) -> Tensor:

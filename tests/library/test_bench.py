@@ -11,6 +11,7 @@ import torch
 from mpkit.bench import cpu as bench_cpu
 from mpkit.bench import gpu as bench_gpu
 from mpkit.bench import gpu_steps as bench_gpu_steps
+from mpkit.bench import scaled as bench_scaled
 from mpkit.bench import table as bench
 from mpkit.bench.measure import Case, Row, line, measure, timed
 
@@ -45,6 +46,14 @@ def test_the_other_cpu_rows_have_figures(name: str) -> None:
         [row] = measure(case, 1)
         assert row.ratio is not None, row.note
         assert row.ratio > 0
+
+
+def test_a_scaled_cast_has_figures_and_bars() -> None:
+    cases = {(case.name, case.peer): case for case in bench_scaled.casts("cpu", 4096)}
+    eager = cases["scaled_cast, MXFP8", "cast to E4M3"]
+    [row] = measure(eager, 1)
+    assert row.ratio is not None, row.note
+    assert (eager.bar, cases["scaled_cast, NVFP4, torch.compile", "x.clone()"].bar) == (2.5, 3.0)
 
 
 def test_the_bars_are_those_of_the_design() -> None:

@@ -147,14 +147,6 @@ def test_fp16_around_int8_needs_and_takes_a_loss_scale() -> None:
     assert torch.equal(y, y.half().float())
 
 
-@pytest.mark.parametrize("name", ["fp8-block", "mxfp8", "nvfp4", "int8-mixed"])
-def test_a_recipe_without_native_engine_says_so(name: str) -> None:
-    text = rf'engine="native" runs FP8 with one scale a tensor \(fp8-mixed\); {name} needs engine="emulated"\.'
-    with pytest.raises(ValueError, match=text):
-        PRESETS[name].apply(linear(), engine="native")
-    assert PRESETS[name].engine_on("cuda") == "emulated"
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [

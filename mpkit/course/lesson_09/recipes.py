@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mpkit import E2M1, Policy
 from mpkit.policy import LinearRecipe
-from mpkit.policy.native_linear import SINCE
+from mpkit.policy.kernels import SINCE
 from mpkit.scaled import INT8_ROW, IntFormat, ScaledFormat
 
 
@@ -56,7 +56,7 @@ def held_out(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def with_fp8(device: torch.device | str) -> torch.device:
-    """`device`, or the CPU if that is a GPU that cannot multiply in FP8: torch._scaled_mm needs one since Ada."""
+    """`device`, or the CPU if that is a GPU that cannot multiply in FP8: its products in FP8 need one since Ada."""
     device = torch.device(device)
     old = device.type == "cuda" and torch.cuda.get_device_capability(device) < SINCE
     return torch.device("cpu") if old else device

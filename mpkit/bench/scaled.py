@@ -1,0 +1,95 @@
+"""The rows of scaled formats: their casts, and on a GPU linear layers that multiply in FP8."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mpkit.bench.measure import Case, Sampler, timed
+from mpkit.casting import cast
+from mpkit.formats import E4M3, FloatFormat
+from mpkit.policy.kernels import require_native
+from mpkit.policy.native_products import Native
+from mpkit.policy.policy import Policy
+from mpkit.policy.recipes import FP8_BLOCKS, FP8_MIXED, LinearRecipe
+from mpkit.scaled import SCALED_FORMATS, ScaledFormat, scaled_cast
+
+EAGER_BAR, COMPILED_BAR = 2.5, 3.0  # of the plain cast to the format of the values; of x.clone()
+COLUMNS = 1024
+FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
+RECIPES = {"one scale": FP8_MIXED, "scales by row": LinearRecipe("fp8-row", FP8_ROW, FP8_ROW, FP8_ROW),
+           "scales by 128": FP8_BLOCKS}  # fmt: skip
+SIZES = (1024, 4096, 8192)
+
+
+def casts(device: str, elements: int) -> list[Case]:
+    """Eager against the plain cast, compiled against a copy."""
+    rows = []
+    for name, fmt in SCALED_FORMATS.items():
+        if isinstance(fmt.values, FloatFormat):
+            plain = f"cast to {fmt.values}"
+            rows.append(Case(f"scaled_cast, {name}", plain, partial(_eager, device, elements, fmt), EAGER_BAR))
+        row = f"scaled_cast, {name}, torch.compile"
+        rows.append(Case(row, "x.clone()", partial(_compiled, device, elements, fmt), COMPILED_BAR))
+    return rows
+
+
+def _values(device: str, elements: int) -> Tensor:
+    return torch.randn(max(elements // COLUMNS, 1), min(COLUMNS, elements), device=device)
+
+
+def _eager(device: str, elements: int, fmt: ScaledFormat) -> tuple[Sampler, Sampler]:
+    x, values = _values(device, elements), fmt.values
+    assert isinstance(values, FloatFormat)
+    return timed(lambda: scaled_cast(x, fmt)), timed(lambda: cast(x, values))
+
+
+def _compiled(device: str, elements: int, fmt: ScaledFormat) -> tuple[Sampler, Sampler]:
+    x = _values(device, elements)
+    torch._dynamo.reset()
+    compiled: Callable[[Tensor], Tensor] = torch.compile(lambda t: scaled_cast(t, fmt))
+    if not torch.equal(compiled(x), scaled_cast(x, fmt)):
+        raise RuntimeError("compiled, it gives other values than eagerly")
+    return timed(lambda: compiled(x)), timed(x.clone)
+
+
+def layers() -> list[Case]:
+    """A square linear layer, forward and backward, and its forward product alone, against the same in BF16."""
+    rows = []
+    for name, recipe in RECIPES.items():
+        for n in SIZES:
+            rows += [
+                Case(f"FP8 product, {name}, {n}", "BF16 product", partial(_product, recipe, n)),
+                Case(f"FP8 linear layer, {name}, {n}, with its casts", "the same in BF16", partial(_layer, recipe, n)),
+            ]
+    return rows
+
+
+def _product(recipe: LinearRecipe, n: int) -> tuple[Sampler, Sampler]:
+    """Operands rounded before."""
+    require_native(recipe, torch.device("cuda"))
+    native, (x, w) = Native(), torch.randn(2, n, n, device="cuda").unbind()
+    a, b = native.operand(x, recipe.input, "nearest"), native.operand(w, recipe.weight, "nearest")
+    u, v = x.bfloat16(), w.bfloat16()
+    return timed(lambda: native.product(a, b, torch.bfloat16, False)), timed(lambda: F.linear(u, v))
+
+
+def _layer(recipe: LinearRecipe, n: int) -> tuple[Sampler, Sampler]:
+    require_native(recipe, torch.device("cuda"))
+    x, g = torch.randn(2, n, n, device="cuda").unbind()
+    bf16 = Policy.preset("bf16-mixed")
+
+    def step(policy: Policy) -> Callable[[], None]:
+        layer = nn.Linear(n, n, bias=False, device="cuda")
+        low, upstream = x.bfloat16().requires_grad_(), g.bfloat16()
+
+        def call() -> None:
+            with policy.apply(layer, engine="native"):
+                layer(low).backward(upstream)
+
+        return call
+
+    changed = Policy(bf16.params, bf16.forward, bf16.backward, bf16.loss, bf16.update, recipe)
+    return timed(step(changed)), timed(step(bf16))

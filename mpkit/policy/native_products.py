@@ -1,0 +1,90 @@
+"""Matrices in scaled formats, multiplied by the hardware: torch.nn.functional.scaled_mm."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.functional import ScalingType, SwizzleType
+
+from mpkit.formats import E2M1, E4M3, FloatFormat
+from mpkit.policy.kernels import ANYWHERE, scaling_of
+from mpkit.rounding import Rounding
+from mpkit.scaled.layouts import e2m1_codes, in_tiles, two_a_byte
+from mpkit.scaled.quantize import quantize, whole_scale
+from mpkit.scaled.scaled_format import ScaledFormat
+
+GROUP, BLOCKS = 16, 128  # the kernels take whole groups of so many values; where scales belong to blocks, of so many
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in a scaled format, filled up with zeros to whole groups.
+
+    Attributes:
+        values: in the format's dtype; for E2M1, which has none that can be turned, its codes, one a byte.
+        scales: float32, (rows of blocks, columns of blocks).
+        whole: the one scale above them in NVFP4, float32 without dimensions, which `scales` include; else None.
+        fmt: the format.
+        shape: without what fills it up.
+    """
+
+    values: Tensor
+    scales: Tensor
+    whole: Tensor | None
+    fmt: ScaledFormat
+    shape: tuple[int, int]
+
+
+class Native:
+    """Matrices for `F.scaled_mm`, and its products."""
+
+    def operand(self, x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> Matrix:
+        """`x` divided by its scales, in the format's dtype."""
+        assert isinstance(fmt.values, FloatFormat)
+        high, wide = (BLOCKS if (side or 1) > 1 else GROUP for side in fmt.block)
+        filled = F.pad(x, (0, -x.shape[1] % wide, 0, -x.shape[0] % high))
+        small = quantize(filled, fmt, rounding)
+        values = e2m1_codes(small.values) if fmt.values == E2M1 else small.values.to(fmt.values.dtype)
+        whole = whole_scale(x.abs().amax().float(), fmt) if fmt.two_level else None
+        return Matrix(values, small.scales, whole, fmt, (x.shape[0], x.shape[1]))
+
+    def turned(self, operand: Matrix) -> Matrix:
+        """Its transpose, in the order that the kernel reads."""
+        values, scales = operand.values.t().contiguous(), operand.scales.t()
+        return Matrix(values, scales, operand.whole, operand.fmt, operand.shape[::-1])
+
+    def product(self, a: Matrix, b: Matrix, dtype: torch.dtype, backward: bool) -> Tensor:
+        """a b^T. Forward sums under scales by tensor or row stay in the tensor cores' short accumulators ("fast"), and
+        all others are added up in FP32 now and then, both as in Transformer Engine."""
+        if not (a.values.numel() and b.values.numel()):
+            return a.scales.new_zeros(a.shape[0], b.shape[0], dtype=dtype)
+        left, right = _arguments(a), _arguments(b)
+        if left[2] == [ScalingType.RowWise]:
+            right = (right[0], [right[1][0].view(1, -1)], *right[2:])
+        fast = not backward and left[2][0] in ANYWHERE
+        full = F.scaled_mm(left[0], right[0].t(), left[1], left[2], right[1], right[2], left[3], right[3],
+                           output_dtype=dtype, use_fast_accum=fast)  # fmt: skip
+        return full[: a.shape[0], : b.shape[0]]
+
+
+def _arguments(m: Matrix) -> tuple[Tensor, list[Tensor], list[ScalingType], list[SwizzleType]]:
+    """Values, scales, what the scales are, and their order in memory, as the kernel for the format takes them."""
+    scaling, plain, tiles = scaling_of(m.fmt), SwizzleType.NO_SWIZZLE, SwizzleType.SWIZZLE_32_4_4
+    assert scaling is not None
+    scales = m.scales
+    if scaling is ScalingType.BlockWise1x16:
+        assert m.whole is not None
+        if m.fmt.block == (16, 16):
+            scales = scales.repeat_interleave(16, 0)
+        codes = in_tiles((scales / m.whole).to(E4M3.dtype))
+        return two_a_byte(m.values), [codes, m.whole], [scaling, ScalingType.TensorWise], [tiles, plain]
+    if scaling is ScalingType.BlockWise1x32:
+        return m.values, [in_tiles(scales.to(torch.float8_e8m0fnu))], [scaling], [tiles]
+    if scaling is ScalingType.BlockWise1x128:
+        scales = scales.t().contiguous().t()
+    elif scaling is ScalingType.BlockWise128x128:  # along its rows in whole groups of four
+        scales = F.pad(scales, (0, -scales.shape[1] % 4)).contiguous().t()
+    elif scaling is ScalingType.TensorWise:
+        scales = scales.view(())
+    return m.values, [scales], [scaling], [plain]

@@ -1,0 +1,92 @@
+"""FP8 products of the GPU itself against the emulated ones, and scaled casts there against those of the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mpkit import BF16, E4M3, E5M2, FP32, Policy
+from mpkit.policy import LinearRecipe
+from mpkit.policy.policy import PRESETS
+from mpkit.scaled import SCALED_FORMATS, ScaledFormat, quantize, scaled_cast
+
+HERE = torch.cuda.is_available()
+OLD = not HERE or torch.cuda.get_device_capability() < (8, 9)
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="needs a CUDA device")]
+
+FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
+RECIPES = {
+    "tensor": PRESETS["fp8-mixed"].linear,
+    "row": LinearRecipe("rows", FP8_ROW, FP8_ROW, FP8_ROW.but(values=E5M2)),
+    "128": PRESETS["fp8-block"].linear,
+}
+
+
+def data(rows: int, columns: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).cuda()
+
+
+def products(recipe: LinearRecipe, forward: Any, engine: str, rows: int, into: int, out: int) -> list[Tensor]:
+    """y, dx and dW of a linear layer."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(into, out, bias=False).cuda(), data(rows, into).requires_grad_()
+    with Policy(FP32, forward, forward, FP32, FP32, recipe).apply(layer, engine=engine):
+        y = layer(x)
+        (y.float() * data(rows, out, 5)).sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    return [y.detach().float(), x.grad, layer.weight.grad]
+
+
+@pytest.mark.skipif(OLD, reason="needs a GPU that multiplies in FP8")
+@pytest.mark.parametrize("forward", [FP32, BF16])
+@pytest.mark.parametrize("sizes", [(64, 128, 256), (7, 64, 10), (300, 200, 72), (512, 1024, 640)])
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_gpus_products_are_the_emulated_ones(name: str, sizes: tuple[int, int, int], forward: Any) -> None:
+    """Within the rounding of the result, and of the accumulator, which keeps 14 bits or so in "fast" sums forward.
+
+    Power: FP32 is at least five times as far away.
+    """
+    recipe = RECIPES[name]
+    assert recipe is not None
+    if name == "128" and Policy(linear=recipe).engine_on("cuda") != "native":
+        pytest.skip("needs compute capability 9.x with CUDA 12.9")
+    native = products(recipe, forward, "native", *sizes)
+    emulated = products(recipe, forward, "emulated", *sizes)
+    exact = _plain(*sizes)
+    for got, expected, plain in zip(native, emulated, exact, strict=True):
+        apart = (got - expected).norm() / expected.norm()
+        assert apart < 2**-7
+        assert (plain - expected).norm() > 3 * (got - expected).norm()
+
+
+def _plain(rows: int, into: int, out: int) -> list[Tensor]:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(into, out, bias=False).cuda(), data(rows, into).requires_grad_()
+    y = layer(x)
+    (y * data(rows, out, 5)).sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    return [y.detach(), x.grad, layer.weight.grad]
+
+
+@pytest.mark.parametrize("name", SCALED_FORMATS)
+@pytest.mark.parametrize("size", [(64, 256), (7, 100), (1, 4096)])
+def test_scaled_casts_are_those_of_the_cpu(name: str, size: tuple[int, int]) -> None:
+    fmt, x = SCALED_FORMATS[name], data(*size) * torch.logspace(-8, 8, size[1]).cuda()
+    x[0, 3], x[0, 5] = 0.0, -0.0
+    here, there = quantize(x, fmt), quantize(x.cpu(), fmt)
+    assert torch.equal(here.values.cpu(), there.values)
+    assert torch.equal(here.scales.cpu(), there.scales)
+    assert torch.equal(scaled_cast(x, fmt).cpu(), scaled_cast(x.cpu(), fmt))
+
+
+@pytest.mark.parametrize("name", SCALED_FORMATS)
+def test_compiled_scaled_casts_are_the_eager_ones(name: str) -> None:
+    fmt, x = SCALED_FORMATS[name], data(256, 1024)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda t: scaled_cast(t, fmt))
+    assert torch.equal(compiled(x), scaled_cast(x, fmt))
