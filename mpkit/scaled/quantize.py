@@ -12,7 +12,7 @@ from mpkit.rounding import Rounding
 from mpkit.scaled.blocks import as_blocks, from_blocks, largest_magnitudes, strips
 from mpkit.scaled.integers import IntFormat
 from mpkit.scaled.scaled_format import ScaledFormat
-from mpkit.scaled.scales import scale_of
+from mpkit.scaled.scales import divided, scale_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> 
     if not (fmt.two_level and amax.numel()):
         return scale_of(amax, fmt.values.max, fmt.rule)
     whole = whole_scale(amax.amax(), fmt)
-    return cast(amax / fmt.values.max / whole, E4M3) * whole
+    return cast(divided(amax, fmt.values.max) / whole, E4M3) * whole
 
 
 def whole_scale(amax: Tensor, fmt: ScaledFormat) -> Tensor:

@@ -31,10 +31,15 @@ def scale_of(amax: Tensor, largest: float, rule: Rule) -> Tensor:
     A group of zeros gets the scale 1, since 0/0 would be NaN; a group with Inf or NaN gets NaN, so that it is seen.
     No wait for the device. Returns the shape of `amax`, float32.
     """
-    scale = amax / largest if rule == "exact" else _power_of_two(amax, largest, rule)
+    scale = divided(amax, largest) if rule == "exact" else _power_of_two(amax, largest, rule)
     # An amax so small that amax / largest underflows has no scale either: its values become 0 under the scale 1.
     scale = torch.where((amax > 0) & (scale > 0), scale, torch.ones_like(scale))
     return torch.where(amax.isfinite(), scale, torch.full_like(scale, torch.nan))
+
+
+def divided(x: Tensor, by: float) -> Tensor:
+    """x / by, rounded once to float32 on every device. A GPU divides float32 by a number by its rounded reciprocal."""
+    return (x.double() / by).float()
 
 
 def _power_of_two(amax: Tensor, largest: float, rule: Rule) -> Tensor:

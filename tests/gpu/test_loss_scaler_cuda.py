@@ -46,8 +46,8 @@ def clipped_steps(values: list[list[float]]) -> Any:
     """unscale_, clip_grad_norm_ and a fused step with each of these gradients; after the first, a wait is an error."""
     p, q = parameter(*[1.0] * len(values[0])), parameter(1.0)
     scaler, optimizer = LossScaler("cuda"), torch.optim.Adam([("q", q), ("p", p)], lr=0.1, fused=True)
-    for attempt, gradient in enumerate([[1.0] * len(values[0]), *values]):
-        given = torch.tensor(gradient, device="cuda")
+    all_given = torch.tensor([[1.0] * len(values[0]), *values], device="cuda").unbind()
+    for attempt, given in enumerate(all_given):
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         optimizer.zero_grad()
         scaler.scale((p * given).sum() + q.sum()).backward()

@@ -55,7 +55,7 @@ WRONG = [
 ]  # fmt: skip
 ALSO_WRONG = [
     ("05.1", rule(overflow="return max(scale // 2, floor), 0"), "from scale 3 and count 0"),
-    ("05.1", rule(overflow="return str(scale / 2), 0"), "in quotes is a text"),
+    ("05.1", rule(overflow="return str(float(scale) / 2), 0"), "in quotes is a text"),
     ("05.1", rule(overflow="return floor, 0"), "What should an overflow do to the scale"),
     ("05.1", rule(overflow="return (scale, clean) if scale == floor else (scale / 2, 0)"), "clean in a row"),
     ("05.1", rule().replace("clean == interval", "clean == 3"), "too early for another scale"),

@@ -22,6 +22,7 @@ class DelayedRacePanel(PicturePanel):
 
     Args:
         tensors: name → one tensor a step, all of one size. None: a training is recorded, in about a second.
+        device: where that training runs.
         start: first values of some settings, by name. ValueError, TypeError: the panel does not offer them.
 
     Raises:
@@ -52,13 +53,14 @@ class DelayedRacePanel(PicturePanel):
         "too much room": {"jump": 1, "length": 16, "margin": 14},
     }
 
-    def __init__(self, tensors: Mapping[str, Sequence[Tensor]] | None = None, **start: Any) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Sequence[Tensor]] | None = None, device: str = "cpu", **start: Any
+    ) -> None:
         if tensors is not None and not isinstance(tensors, Mapping):
             raise TypeError(f"tensors by name are asked for, but {type(tensors).__name__} came; "
                             'write {"gradients": [one tensor a step]}.')  # fmt: skip
-        self.traces = {
-            name: trace(name, given) for name, given in (record_layer() if tensors is None else tensors).items()
-        }
+        recorded = record_layer(device=device) if tensors is None else tensors
+        self.traces = {name: trace(name, given) for name, given in recorded.items()}
         if not self.traces:
             raise ValueError("no tensors came; give at least one name with a tensor for each step.")
         self._views: dict[tuple[Any, ...], Race] = {}

@@ -11,13 +11,14 @@ from mpkit.course.nets.models import MLP
 STEPS = 96
 
 
-def record_layer(steps: int = STEPS, seed: int = 0) -> Mapping[str, Sequence[Tensor]]:
+def record_layer(steps: int = STEPS, seed: int = 0, device: str = "cpu") -> Mapping[str, Sequence[Tensor]]:
     """Train the digits' classifier in FP32 and keep the three tensors of its second layer, one a step.
 
     SGD with a learning rate of 0.1 and batches of 64. Inputs are (64, 128), weights (128, 64), and gradients (64, 64)
-    those of the loss by the layer's outputs: what an FP8 layer casts. On the CPU, in under a second.
+    those of the loss by the layer's outputs: what an FP8 layer casts. It trains on `device` in about a second; the tensors
+    are on the CPU.
     """
-    model, data = MLP(seeds=[seed]), digits().classification(seed=seed)
+    model, data = MLP(seeds=[seed]).to(device), digits(device).classification(seed=seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     layer = model.linear_layers()[1]
     kept: dict[str, list[Tensor]] = {"gradients": [], "inputs": [], "weights": []}
@@ -40,4 +41,4 @@ def record_layer(steps: int = STEPS, seed: int = 0) -> Mapping[str, Sequence[Ten
             optimizer.step()
     finally:
         hook.remove()
-    return kept
+    return {name: [tensor.cpu() for tensor in tensors] for name, tensors in kept.items()}
