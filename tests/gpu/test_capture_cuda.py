@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -410,3 +412,13 @@ def test_captures_leave_no_memory_behind() -> None:
         list(run(adam, capture=True, steps=3))
     gc.collect()
     assert torch.cuda.memory_allocated() - before < 2**20
+
+
+def test_a_graph_outlives_the_graphs_of_torch_compile_beside_it() -> None:
+    """In a process of its own: with cuBLAS's common workspace this ended in an illegal memory access, and any error of
+    that kind takes the whole process along."""
+    rows = ["bench", "--device", "cuda", "--processes", "1", "--repeats", "3", "--only", "MLP, captured"]
+    ended = subprocess.run([sys.executable, "-m", "mpkit", *rows], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert "no figure" not in ended.stdout, ended.stdout
+    assert ended.stdout.count("FP16 step, MLP, captured") == 3

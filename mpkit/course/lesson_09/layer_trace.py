@@ -15,8 +15,8 @@ def record_layer(steps: int = STEPS, seed: int = 0, device: str = "cpu") -> Mapp
     """Train the digits' classifier in FP32 and keep the three tensors of its second layer, one a step.
 
     SGD with a learning rate of 0.1 and batches of 64. Inputs are (64, 128), weights (128, 64), and gradients (64, 64)
-    those of the loss by the layer's outputs: what an FP8 layer casts. It trains on `device` in about a second; the tensors
-    are on the CPU.
+    those of the loss by the layer's outputs: what an FP8 layer casts. It trains on `device` in about a second;
+    the tensors are on the CPU.
     """
     model, data = MLP(seeds=[seed]).to(device), digits(device).classification(seed=seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
