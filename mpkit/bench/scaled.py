@@ -5,19 +5,20 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.casting import cast
 from mpkit.formats import E4M3, FloatFormat
 from mpkit.policy.kernels import require_native
-from mpkit.policy.native_products import Native
-from mpkit.policy.policy import Policy
+from mpkit.policy.native_products import Native, rounded
 from mpkit.policy.recipes import FP8_BLOCKS, FP8_MIXED, LinearRecipe
+from mpkit.policy.scaled_linear import scaled_linear
 from mpkit.scaled import SCALED_FORMATS, ScaledFormat, scaled_cast
 
 EAGER_BAR, COMPILED_BAR = 2.5, 3.0  # of the plain cast to the format of the values; of x.clone()
 COLUMNS = 1024
+NEXT_TO_TIES = 1e-5  # the share of values that a division with another last bit may round the other way
 FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
 RECIPES = {"one scale": FP8_MIXED, "scales by row": LinearRecipe("fp8-row", FP8_ROW, FP8_ROW, FP8_ROW),
            "scales by 128": FP8_BLOCKS}  # fmt: skip
@@ -50,8 +51,8 @@ def _compiled(device: str, elements: int, fmt: ScaledFormat) -> tuple[Sampler, S
     x = _values(device, elements)
     torch._dynamo.reset()
     compiled: Callable[[Tensor], Tensor] = torch.compile(lambda t: scaled_cast(t, fmt))
-    if not torch.equal(compiled(x), scaled_cast(x, fmt)):
-        raise RuntimeError("compiled, it gives other values than eagerly")
+    if (differ := float((compiled(x) != scaled_cast(x, fmt)).float().mean())) > NEXT_TO_TIES:
+        raise RuntimeError(f"compiled, {100 * differ:.2g} % of the values are others than eagerly")
     return timed(lambda: compiled(x)), timed(x.clone)
 
 
@@ -62,7 +63,14 @@ def layers() -> list[Case]:
         for n in SIZES:
             rows += [
                 Case(f"FP8 product, {name}, {n}", "BF16 product", partial(_product, recipe, n)),
-                Case(f"FP8 linear layer, {name}, {n}, with its casts", "the same in BF16", partial(_layer, recipe, n)),
+                *(
+                    Case(
+                        f"FP8 linear layer, {name}, {n}, {how}",
+                        "the same in BF16",
+                        partial(_layer, recipe, n, products),
+                    )
+                    for how, products in WAYS.items()
+                ),
             ]
     return rows
 
@@ -76,20 +84,24 @@ def _product(recipe: LinearRecipe, n: int) -> tuple[Sampler, Sampler]:
     return timed(lambda: native.product(a, b, torch.bfloat16, False)), timed(lambda: F.linear(u, v))
 
 
-def _layer(recipe: LinearRecipe, n: int) -> tuple[Sampler, Sampler]:
+def _layer(recipe: LinearRecipe, n: int, make: Callable[[], Native]) -> tuple[Sampler, Sampler]:
+    """Forward and backward, with the casts of all operands; weights in FP32, which BF16 casts too."""
     require_native(recipe, torch.device("cuda"))
-    x, g = torch.randn(2, n, n, device="cuda").unbind()
-    bf16 = Policy.preset("bf16-mixed")
+    w, x, g = torch.randn(3, n, n, device="cuda").unbind()
+    w, x, g, native = w.requires_grad_(), x.bfloat16().requires_grad_(), g.bfloat16(), make()
 
-    def step(policy: Policy) -> Callable[[], None]:
-        layer = nn.Linear(n, n, bias=False, device="cuda")
-        low, upstream = x.bfloat16().requires_grad_(), g.bfloat16()
+    def small() -> None:
+        scaled_linear(x, w, None, recipe, native, torch.bfloat16).backward(g)  # type: ignore[no-untyped-call]
 
-        def call() -> None:
-            with policy.apply(layer, engine="native"):
-                layer(low).backward(upstream)
+    def bf16() -> None:
+        F.linear(x, w.bfloat16()).backward(g)  # type: ignore[no-untyped-call]
 
-        return call
+    return timed(small), timed(bf16)
 
-    changed = Policy(bf16.params, bf16.forward, bf16.backward, bf16.loss, bf16.update, recipe)
-    return timed(step(changed)), timed(step(bf16))
+
+def _with_compiled_casts() -> Native:
+    torch._dynamo.reset()
+    return Native(torch.compile(rounded))
+
+
+WAYS: dict[str, Callable[[], Native]] = {"eager casts": Native, "compiled casts": _with_compiled_casts}

@@ -1,5 +1,6 @@
 """Matrices in scaled formats, multiplied by the hardware: torch.nn.functional.scaled_mm."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,18 +37,26 @@ class Matrix:
     shape: tuple[int, int]
 
 
+def rounded(x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> tuple[Tensor, Tensor]:
+    """`Matrix.values` and `Matrix.scales` of a matrix that is filled up."""
+    assert isinstance(fmt.values, FloatFormat)
+    small = quantize(x, fmt, rounding)
+    return e2m1_codes(small.values) if fmt.values == E2M1 else small.values.to(fmt.values.dtype), small.scales
+
+
 class Native:
-    """Matrices for `F.scaled_mm`, and its products."""
+    """Matrices for torch's scaled products, and these. `rounded` may be given compiled."""
+
+    def __init__(self, rounded: Callable[[Tensor, ScaledFormat, Rounding], tuple[Tensor, Tensor]] = rounded) -> None:
+        self._rounded = rounded
 
     def operand(self, x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> Matrix:
         """`x` divided by its scales, in the format's dtype."""
-        assert isinstance(fmt.values, FloatFormat)
         high, wide = (BLOCKS if (side or 1) > 1 else GROUP for side in fmt.block)
         filled = F.pad(x, (0, -x.shape[1] % wide, 0, -x.shape[0] % high))
-        small = quantize(filled, fmt, rounding)
-        values = e2m1_codes(small.values) if fmt.values == E2M1 else small.values.to(fmt.values.dtype)
+        values, scales = self._rounded(filled, fmt, rounding)
         whole = whole_scale(x.abs().amax().float(), fmt) if fmt.two_level else None
-        return Matrix(values, small.scales, whole, fmt, (x.shape[0], x.shape[1]))
+        return Matrix(values, scales, whole, fmt, (x.shape[0], x.shape[1]))
 
     def turned(self, operand: Matrix) -> Matrix:
         """Its transpose, in the order that the kernel reads."""
@@ -59,12 +68,14 @@ class Native:
         all others are added up in FP32 now and then, both as in Transformer Engine."""
         if not (a.values.numel() and b.values.numel()):
             return a.scales.new_zeros(a.shape[0], b.shape[0], dtype=dtype)
-        left, right = _arguments(a), _arguments(b)
-        if left[2] == [ScalingType.RowWise]:
-            right = (right[0], [right[1][0].view(1, -1)], *right[2:])
-        fast = not backward and left[2][0] in ANYWHERE
-        full = F.scaled_mm(left[0], right[0].t(), left[1], left[2], right[1], right[2], left[3], right[3],
-                           output_dtype=dtype, use_fast_accum=fast)  # fmt: skip
+        left, left_scales, left_kind, left_order = _arguments(a)
+        right, right_scales, right_kind, right_order = _arguments(b)
+        if scaling_of(a.fmt) in ANYWHERE:  # the older call: the newer one of torch 2.11 has no CPU
+            full = torch._scaled_mm(left, right.t(), left_scales[0], right_scales[0].t(), out_dtype=dtype,
+                                    use_fast_accum=not backward)  # fmt: skip
+        else:
+            full = F.scaled_mm(left, right.t(), left_scales, left_kind, right_scales, right_kind, left_order,
+                               right_order, output_dtype=dtype)  # fmt: skip
         return full[: a.shape[0], : b.shape[0]]
 
 

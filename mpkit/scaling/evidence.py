@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,7 +38,8 @@ class Evidence:
     def __init__(self, gathered: Gathered, param_groups: ParamGroups) -> None:
         self.gathered, self.marks, self.lost = gathered, GradientMarks(), ""
         self._param_groups = param_groups
-        self._flags: list[tuple[list[Tensor], Tensor]] = []  # of some parameters: the largest magnitude of each, or NaN
+        # Of some parameters: the largest magnitude of each, or NaN. Not yet stacked: that costs more than to find them.
+        self._flags: list[tuple[list[Tensor], Sequence[Tensor]]] = []
         self._settled: BadGradients | None = None
 
     def note(self, found_inf: Tensor) -> None:
@@ -56,7 +57,7 @@ class Evidence:
             full = [i for i, value in enumerate(values) if value.numel()]  # a shard may be empty
             if full:
                 largest = torch._foreach_norm([values[i] for i in full], math.inf)
-                self._flags.append(([params[i] for i in full], torch.stack(largest)))
+                self._flags.append(([params[i] for i in full], largest))
 
     def settle(self, found_inf: bool) -> None:
         """Note all that can be said, which waits for the device, and let go of the gradients."""
@@ -94,7 +95,11 @@ class Evidence:
     def _from_flags(self) -> BadGradients | None:
         if not self._flags:
             return None
-        pairs = [pair for params, flags in self._flags for pair in zip(params, flags.tolist(), strict=True)]
+        pairs = [
+            pair
+            for params, flags in self._flags
+            for pair in zip(params, torch.stack(list(flags)).tolist(), strict=True)
+        ]
         bad = {p: value for p, value in pairs if not math.isfinite(value)}
         if (first := self._first(bad)) is None:
             return BadGradients()

@@ -420,5 +420,5 @@ def test_a_graph_outlives_the_graphs_of_torch_compile_beside_it() -> None:
     rows = ["bench", "--device", "cuda", "--processes", "1", "--repeats", "3", "--only", "MLP, captured"]
     ended = subprocess.run([sys.executable, "-m", "mpkit", *rows], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    assert "no figure" not in ended.stdout, ended.stdout
+    assert "no figure:" not in ended.stdout, ended.stdout
     assert ended.stdout.count("FP16 step, MLP, captured") == 3
