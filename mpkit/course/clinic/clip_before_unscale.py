@@ -42,9 +42,9 @@ PATIENT = Patient(
     silent=True,
     kind="order",
     where="clip_grad_norm_",
-    because="The gradients are clipped while they still carry the loss scale. Their norm is 6 x 1,024, so clipping to "
-    "5 divides by about 1,200; then the scaler divides by 1,024 as well. The step is about 1,200 times too short. Adam "
-    "would hide it.",
+    because="The gradients are clipped while they still carry the loss scale. Their norm is about 6 x 1,024, "
+    "so clipping to 5 divides by 1,200, and the scaler then by 1,024 more: a norm of 0.005 is left where 5 is due. "
+    "Adam would hide it.",
     cure="Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(model.parameters(), 5.0); scaler.step(optimizer)",
     build=build,
 )
