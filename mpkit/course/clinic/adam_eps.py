@@ -12,7 +12,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"head": nn.Linear(8, 1)}).half().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02, eps=1e-8 if sick else 1e-4)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     x[:, -1] = 0
     y = x.sum(1, keepdim=True)
 

@@ -12,8 +12,8 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.Linear(4, 1, bias=False).to(device, torch.bfloat16 if sick else torch.float32)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    x = torch.randint(0, 2, (64, 1, 4), device=device) * 2.0 - 1
-    y = torch.randint(0, 2, (64, 1, 1), device=device) * 20.0 - 10
+    x = torch.randint(0, 2, (64, 1, 4)).to(device) * 2.0 - 1
+    y = torch.randint(0, 2, (64, 1, 1)).to(device) * 20.0 - 10
     number = 0
 
     def step(batch: Batch) -> Tensor:
@@ -43,7 +43,7 @@ PATIENT = Patient(
     where="exp_avg_sq",
     because="With beta2 = 0.999 one step adds 0.001 x g^2 = 0.001 to the second moment. It is in BF16, and from 0.5 on "
     "neighbours there are 1/256 = 0.0039 apart: 0.001 is below half of that and is rounded away. So it stays at half "
-    "of g^2, and every step of Adam is 1.4 times too long.",
+    "of g^2, and in the long run every step of Adam is 1.4 times too long.",
     cure="Keep Adam's state in FP32: FP32 weights under autocast, or an optimizer with FP32 state.\n"
     "model.float(); with torch.autocast(device, torch.bfloat16): ...",
     build=build,

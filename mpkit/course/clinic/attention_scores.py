@@ -23,7 +23,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"attention": Attention(), "head": nn.Linear(64, 1)}).to(device)
     optimizer = torch.optim.SGD(model["head"].parameters(), lr=2e-6)
-    x = 150 * torch.randn(4, 16, 64, device=device)
+    x = 150 * torch.randn(4, 16, 64).to(device)
     y = x.sum(-1, keepdim=True) / 64
 
     def step(batch: Batch) -> Tensor:

@@ -25,7 +25,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     with torch.no_grad():
         trained.up.weight[:4, :2] = 1e5
     torch.save({"model": trained.state_dict()}, file := io.BytesIO())
-    x = 0.05 * torch.randn(64, 8, device=device)
+    x = 0.05 * torch.randn(64, 8).to(device)
     y = trained(x.bfloat16()).detach().float()
 
     state = torch.load(io.BytesIO(file.getvalue()), map_location=device)

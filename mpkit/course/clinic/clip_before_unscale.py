@@ -13,7 +13,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model = nn.Linear(8, 1).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     scaler = torch.amp.GradScaler(device, init_scale=1024.0)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     y = x.sum(1, keepdim=True)
     norms = [0.0]
 

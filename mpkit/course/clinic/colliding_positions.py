@@ -33,7 +33,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = Net().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    tokens, labels = torch.randn(1024, device=device), torch.arange(1024, device=device) % 2
+    tokens, labels = torch.randn(1024).to(device), torch.arange(1024, device=device) % 2
 
     def step(batch: Batch) -> Tensor:
         tokens, labels = batch

@@ -24,7 +24,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"buckets": Buckets()}).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    distance = torch.randint(0, 128, (256,), device=device)
+    distance = torch.randint(0, 128, (256,)).to(device)
     distance[0] = 0
     y = (distance.float() / 8).square()[:, None].log1p()
 

@@ -21,7 +21,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     prepared: Any = Prepared(optimizer)
     scaler = torch.amp.GradScaler(device, init_scale=1024.0)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     y = x.sum(1, keepdim=True)
 
     def step(batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model.to(device)
     ema = copy.deepcopy(model).to(torch.bfloat16 if sick else torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     y = 1.12 * x.sum(1, keepdim=True)
 
     def step(batch: Batch) -> Tensor:

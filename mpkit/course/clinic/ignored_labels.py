@@ -12,7 +12,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.Linear(8, 4).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    x = torch.randn(40, 32, 8, device=device)
+    x = torch.randn(40, 32, 8).to(device)
     labels = x[..., :4].argmax(-1)
     labels[:, :8] = -100
     labels[12] = -100

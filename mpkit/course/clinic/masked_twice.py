@@ -27,7 +27,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"attention": Attention(), "head": nn.Linear(8, 1)}).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x = torch.randn(4, 16, 8, device=device)
+    x = torch.randn(4, 16, 8).to(device)
     y = x.sum(-1, keepdim=True)
 
     def step(batch: Batch) -> Tensor:

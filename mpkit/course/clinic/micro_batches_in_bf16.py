@@ -15,7 +15,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model = nn.Linear(1, 1, bias=False).to(device, torch.bfloat16 if sick else torch.float32)
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.125)
-    signs = torch.randint(0, 2, (MICRO_BATCHES, 1, 1), device=device) * 2.0 - 1
+    signs = torch.randint(0, 2, (MICRO_BATCHES, 1, 1)).to(device) * 2.0 - 1
     x = signs.to(model.weight.dtype)
     y = 3 * x
 

@@ -15,7 +15,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     nn.init.zeros_(model.bias)
     optimizer = torch.optim.SGD(model.parameters(), lr=50.0)
     scaler = torch.amp.GradScaler(device, enabled=False) if sick else torch.amp.GradScaler(device)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     y = 3e-5 * x.sum(1, keepdim=True).expand(-1, 512)
 
     def step(batch: Batch) -> Tensor:
@@ -43,7 +43,7 @@ PATIENT = Patient(
     kind="underflow",
     where="weight",
     because="The loss is a mean over 64 x 512 = 32,768 numbers, so the gradient of one output is 2 x 2e-4 / 32,768 = "
-    "1e-8 at most. Below 3e-8 FP16 rounds to 0. All gradients are exactly 0, the step changes nothing.",
+    "1e-8 where it is largest. Below 3e-8 FP16 rounds to 0. All gradients are exactly 0, the step changes nothing.",
     cure="A loss scale: that is what it is for.\nscaler = torch.amp.GradScaler(device)",
     build=build,
 )

@@ -15,7 +15,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.Linear(8, 1).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     y = x.sum(1, keepdim=True)
 
     def around() -> AbstractContextManager[Any]:

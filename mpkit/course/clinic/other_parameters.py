@@ -17,7 +17,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model["head"] = nn.Linear(32, 1).to(device)  # the new task has one output
     if not sick:
         optimizer = torch.optim.SGD(model["head"].parameters(), lr=0.1)
-    x = torch.randn(64, 8, device=device)
+    x = torch.randn(64, 8).to(device)
     y = x.sum(1, keepdim=True)
 
     def step(batch: Batch) -> Tensor:

@@ -24,7 +24,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model = nn.ModuleDict({"pool": Pool(), "head": nn.Linear(8, 1)}).to(device)
     nn.init.ones_(model["pool"].score.weight)
     optimizer = torch.optim.SGD(model["head"].parameters(), lr=0.02)
-    x = torch.randn(32, 64, 8, device=device) * torch.linspace(0.7, 2, 40, device=device)[:, None, None, None]
+    x = torch.randn(32, 64, 8).to(device) * torch.linspace(0.5, 2, 40, device=device)[:, None, None, None]
     y = (x.sum(-1, keepdim=True).softmax(-2) * x).sum(-2).sum(-1, keepdim=True)
 
     def step(batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model = nn.Sequential(parts).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     scaler = torch.amp.GradScaler(device, init_scale=1024.0)
-    inputs = torch.randn(40, 32, 8, device=device)
+    inputs = torch.randn(40, 32, 8).to(device)
     targets = inputs.sum(-1, keepdim=True)
     inputs[12] *= 4e5
     logged = [0.0]

@@ -27,7 +27,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model = Net().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.002)
     scaler = torch.amp.GradScaler(device)
-    x = 12 * torch.randn(64, 8, device=device)
+    x = 12 * torch.randn(64, 8).to(device)
     y = x.sum(1, keepdim=True) / 12
 
     def step(batch: Batch) -> Tensor:

@@ -15,8 +15,8 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     model = nn.Linear(8, 1).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=5e-6)
     scaler = torch.amp.GradScaler(device)
-    x = torch.randn(64, 8, device=device)
-    y = x.sum(1, keepdim=True) + torch.randn(64, 1, device=device)
+    x = torch.randn(64, 8).to(device)
+    y = x.sum(1, keepdim=True) + torch.randn(64, 1).to(device)
 
     def step(batch: Batch) -> Tensor:
         x, y = batch

@@ -17,7 +17,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"output": nn.Linear(8, 256), "criterion": L1()}).half().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=40.0)
-    x = torch.randn(128, 8, device=device).half()
+    x = torch.randn(128, 8).to(device).half()
     y = 2 * x.sum(1, keepdim=True).expand(-1, 256)
 
     def step(batch: Batch) -> Tensor:

@@ -19,7 +19,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = nn.ModuleDict({"embed": nn.Linear(8, 8), "distance": Distance()}).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    pairs = torch.randn(2, 32, 8, device=device)
+    pairs = torch.randn(2, 32, 8).to(device)
     pairs[1, 0] = pairs[0, 0]
     y = (pairs[0] - pairs[1]).norm(dim=-1, keepdim=True)
 

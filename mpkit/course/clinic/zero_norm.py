@@ -28,7 +28,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
     torch.manual_seed(seed)
     model = Net().to(device)
     optimizer = torch.optim.SGD(model.head.parameters(), lr=0.01)
-    x = 2000 * torch.randn(64, 8, device=device)
+    x = 2000 * torch.randn(64, 8).to(device)
     y = x.sum(1, keepdim=True) / 4000
 
     def step(batch: Batch) -> Tensor:
