@@ -46,9 +46,22 @@ def robustness(argv: Sequence[str]) -> int:
     return int(importlib.import_module("mpkit.course.robustness.command").main(list(argv)))
 
 
+def clinic(argv: Sequence[str]) -> int:
+    """List the patients of the clinic, or show one: its complaint and its script, not what is wrong with it."""
+    from mpkit.course.clinic import PATIENTS, sheet
+
+    parser = argparse.ArgumentParser(prog="python -m mpkit clinic", description=SUMMARY["clinic"])
+    parser.add_argument("name", nargs="?", help="a patient; without it, all are listed")
+    name = parser.parse_args(argv).name
+    if name is not None and name not in PATIENTS:
+        parser.error(f"no patient is called {name!r}. They are {', '.join(PATIENTS)}.")
+    print(sheet.listing() if name is None else sheet.sheet(PATIENTS[name]))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor, "bench": bench, "record": record, "record-speed": record_speed,
-    "record-transformer": record_transformer, "robustness": robustness,
+    "record-transformer": record_transformer, "robustness": robustness, "clinic": clinic,
 }  # fmt: skip
 SUMMARY = {
     "doctor": "what this machine can do, and what is missing",
@@ -57,6 +70,7 @@ SUMMARY = {
     "record-speed": "record the speed, memory and energy of training on this GPU",
     "record-transformer": "record transformers on this GPU: speed, memory, energy, final losses",
     "robustness": "turn a lesson's knobs three times up and down, and see what its verdicts do",
+    "clinic": "the patients of the clinic: training scripts with a fault to find",
 }
 
 

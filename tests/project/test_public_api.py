@@ -35,7 +35,7 @@ LIBRARY = frozenset(
     "scaled scaling policy optim tracing training processes".split()
 )
 SHARED = frozenset(
-    "start device gpu table markup read_number arithmetic nets runs recorded robustness doctor pictures panels "
+    "start device gpu table markup read_number arithmetic nets runs recorded robustness doctor clinic pictures panels "
     "exercises".split()
 )
 HEAVY = ("matplotlib", "ipywidgets", "IPython", "sklearn", "PIL")
