@@ -1,8 +1,8 @@
 """mpkit: mixed-precision training, small enough to read and exact enough to trust.
 
 Read it in this order: bit_fields, formats, rounding, casting, trees, hook, unwatched, extremes, overflow, histogram;
-then the folders scaled, scaling, policy, optim, training, tracing. None of them imports matplotlib or ipywidgets.
-`course` holds the lessons.
+then the folders scaled, scaling, policy, optim, training, tracing, diagnosis. None of them imports matplotlib or
+ipywidgets. `course` holds the lessons.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,10 @@ from mpkit import scaling as scaling
 from mpkit.casting import cast as cast
 from mpkit.casting import cast_floating as cast_floating
 from mpkit.casting import fake_cast as fake_cast
+from mpkit.diagnosis import Diagnosis as Diagnosis
+from mpkit.diagnosis import diagnose as diagnose
+from mpkit.diagnosis import diagnose_checkpoint as diagnose_checkpoint
+from mpkit.diagnosis import guard as guard
 from mpkit.formats import BF16 as BF16
 from mpkit.formats import E2M1 as E2M1
 from mpkit.formats import E2M3 as E2M3

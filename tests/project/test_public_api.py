@@ -26,13 +26,13 @@ PUBLIC = {
     "cast_floating", "fake_cast", "tally",
     "found_inf", "RangeReport", "ExponentHistogram", "trace", "Meter", "Policy", "optim", "scaling", "NoScaling",
     "StaticScale", "DynamicScale", "LossScaler", "StepResult", "fit", "StepRecord", "start",
-    "Batches", "CapturedStep", "scaled", "scaled_cast",
+    "Batches", "CapturedStep", "scaled", "scaled_cast", "Diagnosis", "diagnose", "diagnose_checkpoint", "guard",
 }  # fmt: skip
 
 # Which rooms a module may import from; within its own room it may import anything.
 LIBRARY = frozenset(
     "bit_fields formats rounding casting extremes overflow histogram trees unwatched hook timer "
-    "scaled scaling policy optim tracing training processes".split()
+    "scaled scaling policy optim tracing training diagnosis processes".split()
 )
 SHARED = frozenset(
     "start device gpu table markup read_number arithmetic nets runs recorded robustness doctor clinic pictures panels "

@@ -1,0 +1,68 @@
+"""`mpkit.diagnose`: what is wrong with this step? It changes one thing, runs the batch again, and says what cured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from mpkit.diagnosis import loud, silent
+from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.exam import Exam
+from mpkit.diagnosis.run import Subject
+
+# In this order: what was there before the step, what explains the most, and what is cheapest to show.
+RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
+    loud.bad_at_start, loud.raised, loud.not_repeatable, loud.not_finite,
+    silent.stale_cast, silent.not_trained, silent.noted, silent.order, silent.hidden_overflow, silent.underflow,
+    silent.lost_update, silent.on_a_skip,
+)  # fmt: skip
+
+
+def diagnose(
+    step: Callable[..., Any],
+    *,
+    model: nn.Module,
+    optimizer: Any = None,
+    scaler: Any = None,
+    scheduler: Any = None,
+    ema: nn.Module | None = None,
+    batch: Any = None,
+) -> Diagnosis:
+    """Find out what is wrong with a training step, and prove it by reruns.
+
+    The step is run from the same place up to eight times or so, with one thing changed each time, and everything is put
+    back: parameters, buffers, gradients, optimizer, scaler, scheduler, average and random numbers.
+
+    Args:
+        step: forward and backward pass, or the whole iteration with the calls of scaler, clipping, optimizer and
+            scheduler; faults of the loop show only in the latter. It may return the loss.
+        model: what is trained. optimizer, scaler (`LossScaler` or `torch.amp.GradScaler`), scheduler: those that the
+            step uses. ema: a module that averages the weights.
+        batch: given to `step`, if it is not None; halves of it are tried where that helps. Without it, they are not.
+
+    Call it inside the contexts that the loop runs in: a fault may be in them.
+
+    Returns:
+        A `Diagnosis`: print it.
+
+    Raises:
+        TypeError: `step` cannot be called, or `model` or `ema` is no module.
+        Whatever the step raises, unless precision explains it; the state is put back first.
+    """
+    if not callable(step):
+        raise TypeError(f"step must be a function that runs forward and backward, but {type(step).__name__} came; "
+                        "pass the function itself, not what it returns.")  # fmt: skip
+    for name, one in (("model", model), ("ema", ema)):
+        if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
+            raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
+    subject = Subject(step, model, optimizer, scaler, scheduler, ema, batch)
+    try:
+        exam = Exam(subject)
+        for rule in RULES:
+            if (found := rule(exam)) is not None:
+                return found
+        return exam.found("healthy", proof="Run again, and with what is listed changed, the step does what it should.")
+    finally:
+        subject.restore()

@@ -1,0 +1,156 @@
+"""The tests of one diagnosis: each is a rerun with one thing changed, made when it is first asked for, and noted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.run import Run, Subject
+from mpkit.diagnosis.wide import one_in_fp32
+from mpkit.trees import map_tensors, tensors_in
+
+SMALL = 2.0**-8
+NOISE = 1e-3  # relative; kernels of a GPU that add in any order stay far below
+
+
+class Exam:
+    """What was tried with a subject, and what came of it. `base` is the step as it is, watched."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.tests: list[str] = []
+        self.base = subject.run(watch=True)
+        self._note("as it is", self.base)
+
+    def found(self, kind: str, where: str = "", cause: str = "", proof: str = "", cure: str = "") -> Diagnosis:
+        """A diagnosis with all that was tried."""
+        return Diagnosis(kind, where, cause, proof, cure, self.subject.runs, tuple(self.tests))
+
+    def _note(self, test: str, run: Run) -> Run:
+        said = (
+            f"raised {type(run.error).__name__}" if run.error else run.bad[0] + " not finite" if run.bad else "finite"
+        )
+        self.tests.append(f"{test}: {said}{', skipped' if run.skipped else ''}")
+        return run
+
+    @cached_property
+    def again(self) -> Run:
+        """The same from the same state."""
+        return self._note("again", self.subject.run())
+
+    @cached_property
+    def fp32(self) -> Run:
+        """All of it in FP32."""
+        return self._note("in FP32", self.subject.run(fp32=True))
+
+    @cached_property
+    def smaller(self) -> Run:
+        """The scaled loss divided by 2^8."""
+        return self._note("scale / 2^8", self.subject.run(factor=SMALL))
+
+    @cached_property
+    def unscaled(self) -> Run:
+        """The scaled loss divided by the scale: as without one."""
+        return self._note("without the scale", self.subject.run(factor=1 / self.base.seen.scale))
+
+    @cached_property
+    def unscaled_first(self) -> Run:
+        """Gradients unscaled before they are clipped."""
+        return self._note("unscaled before clipping", self.subject.run(unscale_first=True))
+
+    @cached_property
+    def cleared(self) -> Run:
+        """Without the gradients that were there before."""
+        return self._note("old gradients cleared", self.subject.run(self._without_gradients()))
+
+    @cached_property
+    def planted(self) -> Run:
+        """What the loop does with an Inf in its gradients."""
+        return self._note("an Inf planted", self.subject.run(plant=True))
+
+    def after_planted(self) -> Run:
+        """The next step after that one; call it right after `planted`."""
+        return self._note("the step after it", self.subject.run(afresh=False))
+
+    def one_more(self, clear_cache: bool) -> Run:
+        """A second step on the same batch, from where the first one ended."""
+        self.subject.run()
+        if clear_cache:
+            torch.clear_autocast_cache()
+        return self._note(f"a second step{', cache cleared' * clear_cache}", self.subject.run(afresh=False))
+
+    def alone_in_fp32(self) -> Run | None:
+        """The first cause alone in FP32; None: it cannot be singled out, or the rest does not take its result."""
+        event = self.base.first
+        if event is None or event.phase != "forward" or event.kind == "input":
+            return None
+        run = self.subject.run(one_in_fp32(self.subject.model, event.module, event.operation))
+        self._note(f"{event.operation} in {event.module} alone in FP32", run)
+        return None if run.error else run
+
+    def half(self, which: int) -> Run | None:
+        """One half of the batch; None: it has no common first dimension of two or more."""
+        sizes = {t.shape[0] if t.dim() else 0 for t in tensors_in(self.subject.batch)}
+        if len(sizes) != 1 or (size := sizes.pop()) < 2:
+            return None
+        cut = slice(0, size // 2) if which == 0 else slice(size // 2, None)
+        return self._note(f"samples {cut.start} to {(cut.stop or size) - 1}",
+                          self.subject.run(batch=map_tensors(lambda t: t[cut], self.subject.batch)))  # fmt: skip
+
+    @contextmanager
+    def _without_gradients(self) -> Iterator[None]:
+        for p in self.subject.names:
+            p.grad = None
+        yield
+
+
+def same(a: Run, b: Run) -> bool:
+    """Do two runs agree, but for the order of sums?"""
+    return (
+        sorted(a.bad) == sorted(b.bad)
+        and close(a.loss, b.loss)
+        and (bool(a.bad) or difference(a.grads, b.grads) < NOISE)
+    )
+
+
+def close(a: float | None, b: float | None) -> bool:
+    """Two losses, NaN being NaN."""
+    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
+        return str(a) == str(b)
+    return abs(a - b) <= NOISE * max(abs(a), abs(b))
+
+
+def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """||a - b|| / ||b|| over all gradients that both have; 0 if both are 0."""
+    names = [n for n in b if n in a]
+    apart = _norm([a[n] - b[n] for n in names])
+    whole = _norm([b[n] for n in names])
+    return apart / whole if whole else (math.inf if apart else 0.0)
+
+
+def ratio(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """How many times as large `a` is, along `b`: <a, b> / <b, b>; NaN if b is 0."""
+    names = [n for n in b if n in a]
+    whole = sum(float((b[n].double() ** 2).sum()) for n in names)
+    along = sum(float((a[n].double() * b[n].double()).sum()) for n in names)
+    return along / whole if whole else math.nan
+
+
+def size(grads: dict[str, Tensor]) -> float:
+    """The norm of all of them together."""
+    return _norm(list(grads.values()))
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return math.sqrt(sum(float((t.double() ** 2).sum()) for t in tensors))
+
+
+def told(value: float) -> str:
+    """A number in a sentence."""
+    return f"{value:,.0f}" if 10 <= abs(value) < 1e7 else f"{value:.3g}"

@@ -1,0 +1,119 @@
+"""What happens to numbers below the level where a trace looks: in casts, also autocast's, and in small additions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mpkit.diagnosis.path import ModulePath
+
+LOW = (torch.float16, torch.bfloat16)
+FP8 = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
+ROUND = 1 / 32  # half of E4M3's last step below 448, relative: so much beyond the end is only rounding
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that was seen: a sentence with its numbers, and the module that ran."""
+
+    text: str
+    where: str
+
+
+class Notes(TorchDispatchMode):
+    """While it is active, every operation comes by here.
+
+    `seen` has the first note of each sort: "eps", "integers", "saturated", "ignored".
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: dict[str, Note] = {}
+        self._path = ModulePath(model)
+
+    def __enter__(self) -> Any:
+        self._path.__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._path.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        look = getattr(self, f"_look_{name}", None)
+        if look is not None:
+            look(result, *args, **(kwargs or {}))
+        return result
+
+    def _note(self, what: str, text: str) -> None:
+        self.seen.setdefault(what, Note(text, self._path.now))
+
+    def _look_add(self, result: Any, x: Any, other: Any = None, **_: Any) -> None:
+        """An eps that is 0 in the dtype of what it is added to."""
+        scalar = other.item() if isinstance(other, Tensor) and not other.dim() and other.device.type == "cpu" else other
+        small = isinstance(scalar, float) and 0 < scalar < 1e-3 and isinstance(x, Tensor) and x.dtype in LOW
+        if small and not torch.tensor(scalar, dtype=x.dtype):
+            self._note("eps", f"an eps of {scalar:g} is added to {_short(x.dtype)}, where it is 0")
+
+    _look_add_ = _look_add
+
+    def _look_clamp_min(self, result: Any, x: Tensor, least: Any = None, **_: Any) -> None:
+        self._look_add(result, x, least)
+
+    def _look__to_copy(self, result: Tensor, x: Tensor, **_: Any) -> None:
+        if result.dtype in FP8:
+            self._saturates(x, FP8[result.dtype], _short(result.dtype))
+        elif result.dtype in LOW and x.numel() > 1:
+            self._integers(x, result)
+
+    def _look_arange(self, result: Tensor, *_: Any, **__: Any) -> None:
+        if result.dtype in LOW and (distinct := _distinct(result)) < result.numel():
+            self._note("integers", f"{result.numel():,} positions counted in {_short(result.dtype)} are {distinct:,} "
+                                   "different numbers")  # fmt: skip
+
+    def _look_clamp(self, result: Tensor, x: Tensor, low: Any = None, high: Any = None, **_: Any) -> None:
+        if isinstance(high, int | float) and float(high) in FP8.values():
+            self._saturates(x, float(high), f"FP8, which ends at {high:g}")
+
+    def _look_nll_loss_forward(self, result: Any, scores: Tensor, target: Tensor, weight: Any, reduction: int,
+                               ignored: int) -> None:  # fmt: skip
+        if target.numel() and bool((target == ignored).all()):
+            self._note("ignored", f"all {target.numel():,} labels are {ignored}, which the loss ignores: 0 / 0")
+
+    _look_nll_loss2d_forward = _look_nll_loss_forward
+
+    def _saturates(self, x: Tensor, end: float, fmt: str) -> None:
+        wide = x.detach().float()
+        beyond = int((wide.abs() > end * (1 + ROUND)).sum())
+        if beyond > 0.01 * wide.numel():
+            largest = float(wide.abs().nan_to_num(posinf=0).max())
+            self._note("saturated", f"{beyond:,} of {wide.numel():,} values are cut on the way to {fmt}; the largest "
+                                    f"is {largest:.3g}")  # fmt: skip
+
+    def _integers(self, x: Tensor, result: Tensor) -> None:
+        """Integers, as such or as floats, that were different and are not any more."""
+        bound = 2.0 / torch.finfo(result.dtype).eps  # from here on integers are rounded
+        wide = x.detach()
+        if wide.dtype in LOW or wide.is_complex() or not float(wide.abs().max()) > bound:
+            return
+        if wide.is_floating_point() and not bool((wide == wide.round()).all()):
+            return
+        before, after = _distinct(wide), _distinct(result.detach().float())
+        if after < 0.9 * before:
+            self._note("integers", f"{before:,} different integers, up to {float(wide.abs().max()):,.0f}, become "
+                                   f"{after:,} in {_short(result.dtype)}")  # fmt: skip
+
+
+def _distinct(tensor: Tensor) -> int:
+    return int(torch.unique(tensor).numel())  # type: ignore[no-untyped-call]
+
+
+def _short(dtype: torch.dtype) -> str:
+    names = {torch.float16: "FP16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "E4M3", torch.float8_e5m2: "E5M2"}
+    return names.get(dtype, str(dtype).removeprefix("torch."))

@@ -1,0 +1,137 @@
+"""What a step does: which calls it makes, in which order, and what the gradients are when the optimizer gets them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from mpkit.diagnosis.patching import replaced
+from mpkit.trees import map_leaves
+
+SCALER = ("unscale_", "step", "update")
+
+
+class Observed:
+    """While `watching()` is active: the calls of the loop by name in `calls`, and what they were given.
+
+    Args:
+        optimizer, scaler, scheduler: those of the step, or None.
+        params: name → parameter whose gradients are kept.
+        factor: what the scaled loss is multiplied by in addition; gradients are not divided by it.
+        unscale_first: gradients are unscaled before they are clipped, whether the step does so or not.
+        plant: the first parameter's gradient gets an Inf in every backward pass.
+    """
+
+    def __init__(self, optimizer: Any, scaler: Any, scheduler: Any, params: dict[str, Tensor], factor: float = 1.0,
+                 unscale_first: bool = False, plant: bool = False) -> None:  # fmt: skip
+        self._optimizer, self._scaler, self._scheduler, self._params = optimizer, scaler, scheduler, params
+        self._factor, self._unscale_first, self._plant = factor, unscale_first, plant
+        self.calls: list[str] = []
+        self.scale = 1.0  # that the loss was multiplied with
+        self.backward_loss: float | None = None
+        self.backward_calls = 0
+        self.clip_norm: float | None = None
+        self.max_norm = math.inf
+        self.stepped = False
+        self.unscaled_other = False  # unscale_ got something else than the optimizer
+        self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
+        self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A block whose calls are observed."""
+        with ExitStack() as stack:
+            enter = stack.enter_context
+            if self._scaler is not None:
+                enter(replaced(self._scaler, "scale", self._scaling))
+                for name in SCALER:
+                    enter(replaced(self._scaler, name, functools.partial(self._named, name)))
+            if self._scheduler is not None:
+                enter(replaced(self._scheduler, "step", functools.partial(self._named, "scheduler.step")))
+            enter(replaced(torch.optim.Optimizer, "zero_grad", functools.partial(self._named, "zero_grad")))
+            enter(replaced(nn.Module, "zero_grad", functools.partial(self._named, "zero_grad")))
+            enter(replaced(torch.autograd, "backward", self._going_back))
+            enter(replaced(clip_grad, "_get_total_norm", self._measuring))
+            enter(replaced(clip_grad, "_clip_grads_with_norm_", self._clipping))
+            hook = register_optimizer_step_pre_hook(self._stepping)
+            stack.callback(hook.remove)
+            yield
+
+    def _named(self, name: str, was: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(was)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            if name == "unscale_" and args and args[0] is not self._optimizer:
+                self.unscaled_other = True
+            return was(*args, **kwargs)
+
+        return call
+
+    def _scaling(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        def scale(outputs: Any) -> Any:
+            self.calls.append("scale")
+            scaled = was(outputs)
+            self.scale = float(self._scaler.get_scale())
+            if self._factor == 1.0:
+                return scaled
+            return map_leaves(lambda t: t * self._factor if isinstance(t, Tensor) else t, scaled)
+
+        return scale
+
+    def _going_back(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            self.calls.append("backward")
+            self.backward_calls += 1
+            root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
+            if isinstance(root, Tensor) and root.numel() == 1:
+                self.backward_loss = float(root.detach()) / (self.scale * self._factor if "scale" in self.calls else 1)
+            result = was(tensors, *args, **kwargs)
+            if self._plant:
+                first = next((p for p in self._params.values() if p.grad is not None), None)
+                if first is not None:
+                    first.grad.view(-1)[0] = float("inf")  # type: ignore[union-attr]
+            self._keep(self.scale if "scale" in self.calls else 1.0)
+            self.raw = dict(self.grads)
+            return result
+
+        return backward
+
+    def _measuring(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        def norm(*args: Any, **kwargs: Any) -> Any:
+            if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
+                self._scaler.unscale_(self._optimizer)
+            return was(*args, **kwargs)
+
+        return norm
+
+    def _clipping(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        def clip(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.calls.append("clip_grad_norm_")
+            self.clip_norm, self.max_norm = float(total_norm), float(max_norm)
+            return was(parameters, max_norm, total_norm, *args, **kwargs)
+
+        return clip
+
+    def _stepping(self, optimizer: Any, *_: Any) -> None:
+        if optimizer is not self._optimizer and self._optimizer is not None:
+            return
+        self.calls.append("optimizer.step")
+        inside = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it itself
+        if (bad := getattr(optimizer, "found_inf", None)) is None or not bool(bad):
+            self.stepped = True
+        self._keep(1.0 if inside is None else float(inside))
+
+    def _keep(self, scale: float) -> None:
+        """Gradients as float32, divided by the scale that they still carry."""
+        for name, parameter in self._params.items():
+            if (grad := parameter.grad) is not None:
+                dense = grad.to_dense() if grad.layout != torch.strided else grad
+                self.grads[name] = dense.detach().float() / scale

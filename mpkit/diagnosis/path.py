@@ -1,0 +1,50 @@
+"""Which module of a model is running, and what the modules gave."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from mpkit.hook import Hook
+from mpkit.tracing.names import OUTSIDE
+from mpkit.trees import tensors_in
+from mpkit.unwatched import aside
+
+
+class ModulePath:
+    """While it is entered, `now` is the path of the module that runs, as a trace names it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names = {module: name or "(model)" for name, module in model.named_modules()}
+        self._running: list[str] = []
+        self.outputs: list[tuple[str, float]] = []  # of each module that has ended: its name, the sum of what it gave
+        self._handles: list[Any] = []
+
+    @property
+    def now(self) -> str:
+        """Path of the innermost module, or "(outside the model)"."""
+        return self._running[-1] if self._running else OUTSIDE
+
+    def __enter__(self) -> Self:
+        for module in self._names:
+            self._handles += [
+                module.register_forward_pre_hook(Hook(self._begin), prepend=True),
+                module.register_forward_hook(Hook(self._end), always_call=True),
+            ]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._running = [], []
+
+    def _begin(self, module: nn.Module, _: Any) -> None:
+        self._running.append(self._names[module])
+
+    def _end(self, module: nn.Module, _: Any, output: Any) -> None:
+        if self._running:
+            with aside(), torch.no_grad():
+                total = sum(float(t.detach().double().sum()) for t in tensors_in(output))
+            self.outputs.append((self._running.pop(), total))

@@ -1,0 +1,161 @@
+"""Run the step from the same place, with one thing changed, and look at what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.diagnosis.notes import Note, Notes
+from mpkit.diagnosis.observed import Observed
+from mpkit.diagnosis.path import ModulePath
+from mpkit.diagnosis.snapshot import Snapshot
+from mpkit.diagnosis.wide import in_fp32
+from mpkit.tracing.event import TraceEvent
+from mpkit.tracing.watch import trace
+
+
+@dataclass
+class Run:
+    """What came of one run of the step.
+
+    Attributes:
+        loss: what the step returned, or what `backward` was called on, without the scale; None: neither is a number.
+        grads: name → gradient as the optimizer got it, float32, divided by the scale.
+        bad: what holds Inf or NaN after the run: "loss", "gradient NAME", "parameter NAME", "buffer NAME", "average
+            NAME", "moment NAME.KEY"; in this order.
+        seen: the calls of the loop, and their numbers.
+        events, harmless, notes: of a run that was watched.
+        outputs: of every module that ran, in the order in which they ended: its name, and the sum of what it returned.
+        state: name → tensor after the run, of what should move: parameters, averages, moments.
+        error: what the step raised, or None.
+    """
+
+    loss: float | None
+    grads: dict[str, Tensor]
+    bad: list[str]
+    seen: Observed
+    skipped: bool
+    state: dict[str, Tensor]
+    events: list[TraceEvent] = field(default_factory=list)
+    harmless: list[TraceEvent] = field(default_factory=list)
+    notes: dict[str, Note] = field(default_factory=dict)
+    outputs: list[tuple[str, float]] = field(default_factory=list)
+    error: Exception | None = None
+
+    @property
+    def fine(self) -> bool:
+        """Did it raise nothing, and is everything finite?"""
+        return not self.bad and self.error is None
+
+    @property
+    def first(self) -> TraceEvent | None:
+        """The first cause that a watched run found."""
+        return self.events[0] if self.events else None
+
+    def has(self, what: str) -> str | None:
+        """The first bad thing of this sort, such as "gradient", without that word; None: there is none."""
+        return next((one.removeprefix(f"{what} ") for one in self.bad if one.split(" ")[0] == what), None)
+
+
+class Subject:
+    """The step and all that belongs to it. Every run starts where the first one did; `restore` when done."""
+
+    def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: Any, scaler: Any, scheduler: Any,
+                 ema: nn.Module | None, batch: Any) -> None:  # fmt: skip
+        self.step, self.model, self.batch = step, model, batch
+        self.optimizer, self.scaler, self.scheduler, self.ema = optimizer, scaler, scheduler, ema
+        self.modules = [model] if ema is None else [model, ema]
+        self.names = {p: name for name, p in model.named_parameters()}
+        self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
+        self.runs = 0
+        self.bad_at_start = self.bad_state() + [
+            f"gradient {n}" for p, n in self.names.items() if p.grad is not None and not _finite(p.grad)
+        ]
+
+    def restore(self) -> None:
+        """Put back the state in which it was given."""
+        self.snapshot.restore()
+
+    def run(self, *changes: AbstractContextManager[Any], watch: bool = False, batch: Any = None, fp32: bool = False,
+            afresh: bool = True, **observed: Any) -> Run:  # fmt: skip
+        """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended."""
+        if afresh:
+            self.restore()
+        self.runs += 1
+        seen = Observed(self.optimizer, self.scaler, self.scheduler, {n: p for p, n in self.names.items()}, **observed)
+        notes, traced = Notes(self.model), trace(self.model)
+        returned, error = None, None
+        with ExitStack() as stack:
+            path = stack.enter_context(ModulePath(self.model))
+            stack.enter_context(seen.watching())
+            for change in changes:
+                stack.enter_context(change)
+            if watch:
+                stack.enter_context(traced)
+                stack.enter_context(notes)
+            if fp32:  # innermost, so that a trace sees what runs
+                stack.enter_context(in_fp32(self.modules, self.optimizer))
+            try:
+                returned = self._call(self.batch if batch is None else batch)
+            except Exception as raised:
+                error = raised
+        loss = _number(returned)
+        loss = seen.backward_loss if loss is None else loss
+        grads = seen.grads
+        bad = ["loss"] if loss is not None and not math.isfinite(loss) else []
+        bad += [f"gradient {name}" for name, grad in grads.items() if not _finite(grad)] + self.bad_state()
+        skipped = "step" in seen.calls and not seen.stepped
+        return Run(
+            loss, grads, bad, seen, skipped, {name: t.detach().clone() for name, t in self.moving()},
+            traced.events if watch else [], traced.harmless if watch else [], notes.seen, path.outputs, error,
+        )  # fmt: skip
+
+    def _call(self, batch: Any) -> Any:
+        return self.step() if batch is None else self.step(batch)
+
+    def moving(self) -> Iterator[tuple[str, Tensor]]:
+        """What a step should move: parameters, averages, moments, by the names that `Run.bad` uses."""
+        for p, name in self.names.items():
+            if p.requires_grad:
+                yield f"parameter {name}", p
+        if self.ema is not None:
+            yield from ((f"average {name}", p) for name, p in self.ema.named_parameters())
+        for p, state in getattr(self.optimizer, "state", {}).items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    yield f"moment {self.names.get(p, 'a parameter')}.{key}", value
+
+    def bad_state(self) -> list[str]:
+        """Of parameters, buffers, averages and moments those with Inf or NaN; masks of -Inf are none."""
+        found = [f"parameter {name}" for p, name in self.names.items() if not _finite(p)]
+        found += [f"buffer {n}" for n, b in self.model.named_buffers() if not _finite(b) and not _is_mask(b)]
+        return found + [n for n, t in self.moving() if not n.startswith("parameter") and not _finite(t)]
+
+
+def _finite(tensor: Tensor) -> bool:
+    tensor = tensor.detach()
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
+        return True
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    return bool(wide.isfinite().all())
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool((tensor.isnan() | (tensor == torch.inf)).any())
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach())
+    if isinstance(value, dict):
+        value = value.get("loss")
+    value = getattr(value, "loss", value)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach())
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,113 @@
+"""One thing changed: the step in FP32, or one operation of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mpkit.diagnosis.patching import replaced
+from mpkit.diagnosis.path import ModulePath
+from mpkit.policy.policy import Policy
+from mpkit.tracing import names
+from mpkit.trees import map_leaves
+
+LOW = (torch.float16, torch.bfloat16)
+DEVICES = ("cpu", "cuda")
+
+
+def widened(value: Any) -> Any:
+    """float32 in place of a 16-bit tensor or dtype; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in LOW else value
+    return torch.float32 if isinstance(value, torch.dtype) and value in LOW else value
+
+
+class _InFP32(TorchFunctionMode):
+    """Whoever asks for 16 bits gets 32; a tensor that a script kept in 16 bits is read as 32."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name = func.__name__
+        if name in ("__get__", "__set__"):
+            return func(*args, **(kwargs or {}))
+        if name in ("half", "bfloat16") and args:
+            return args[0].float()
+        kept = args[:1] if name.endswith("_") and not name.endswith("__") else ()  # it is written to, so no copy
+        rest = map_leaves(widened, tuple(args[len(kept) :]))
+        return func(*kept, *rest, **map_leaves(widened, dict(kwargs or {})))
+
+
+class _OneInFP32(TorchFunctionMode):
+    """The operation of this name in this module computes in FP32, and its result stays there."""
+
+    def __init__(self, model: nn.Module, module: str, operation: str) -> None:
+        super().__init__()
+        self._module, self._operation, self._path = module, operation, ModulePath(model)
+
+    def __enter__(self) -> Any:
+        self._path.__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._path.__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name = None if func.__name__ == "__get__" else names.operation_name(func)
+        if name != self._operation or self._path.now != self._module:
+            return func(*args, **(kwargs or {}))
+        with ExitStack() as stack:
+            for device in DEVICES:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            return func(*map_leaves(widened, tuple(args)), **map_leaves(widened, dict(kwargs or {})))
+
+
+def one_in_fp32(model: nn.Module, module: str, operation: str) -> Any:
+    """A context in which that operation alone computes in FP32."""
+    return _OneInFP32(model, module, operation)
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Inside, torch.autocast and mpkit's policies change nothing, wherever they are entered."""
+
+    def entering(enter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def entered(autocast: Any) -> Any:
+            result = enter(autocast)
+            torch.set_autocast_enabled(autocast.device, False)
+            return result
+
+        return entered
+
+    @contextmanager
+    def plainly(self: Policy, model: nn.Module, *_: Any, **__: Any) -> Iterator[nn.Module]:
+        yield model
+
+    with ExitStack() as stack:
+        for device in DEVICES:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(replaced(torch.autocast, "__enter__", entering))
+        stack.enter_context(replaced(Policy, "running", lambda _: plainly))
+        yield
+
+
+@contextmanager
+def in_fp32(modules: list[nn.Module], optimizer: Any) -> Iterator[None]:
+    """The whole step: weights, buffers, moments and averages as float32, and nothing is cast below it.
+
+    It does not turn them back; a `Snapshot` does.
+    """
+    held = [p for group in getattr(optimizer, "param_groups", []) for p in group["params"]]
+    for tensor in [t for m in modules for t in (*m.parameters(), *m.buffers())] + held:
+        if tensor.dtype in LOW:
+            grad, tensor.grad = tensor.grad, None
+            tensor.data = tensor.data.float()
+            tensor.grad = None if grad is None else grad.float()
+    for state in getattr(optimizer, "state", {}).values():
+        state.update(map_leaves(widened, dict(state)))
+    with without_autocast(), _InFP32():
+        yield
