@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import told
+from mpkit.diagnosis.words import told
 
 SCALES = ("scale", "_scale", "init_scale")
 

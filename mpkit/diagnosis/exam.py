@@ -149,8 +149,3 @@ def size(grads: dict[str, Tensor]) -> float:
 
 def _norm(tensors: list[Tensor]) -> float:
     return math.sqrt(sum(float((t.double() ** 2).sum()) for t in tensors))
-
-
-def told(value: float) -> str:
-    """A number in a sentence."""
-    return f"{value:,.0f}" if 10 <= abs(value) < 1e7 else f"{value:.3g}"

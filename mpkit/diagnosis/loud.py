@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import Exam, same, told
-from mpkit.tracing.event import TraceEvent
+from mpkit.diagnosis.exam import Exam, same
+from mpkit.diagnosis.words import short, source, told
 from mpkit.trees import tensors_in
-
-FP16_END = 65504.0
 
 
 def bad_at_start(exam: Exam) -> Diagnosis | None:
@@ -43,7 +41,7 @@ def raised(exam: Exam) -> Diagnosis | None:
         return None
     if "without overflow" in str(error):
         return exam.found(
-            "overflow", _source(exam.base.first) or "a number of the code",
+            "overflow", source(exam.base.first) or "a number of the code",
             f"The code names a number that the format does not have: {error}.",
             f"In FP32 the step {'is finite' if exam.fp32.fine else 'goes on'}.",
             "Take the end of the tensor's own format.\nx.masked_fill(mask, torch.finfo(x.dtype).min)",
@@ -61,7 +59,7 @@ def not_repeatable(exam: Exam) -> Diagnosis | None:
         return None
     event = exam.base.first
     return exam.found(
-        "not repeatable", _first_difference(exam) or _source(event) or "the step",
+        "not repeatable", _first_difference(exam) or source(event) or "the step",
         f"From the same weights, batch and random numbers the loss was {_said(exam.base.loss)}, then "
         f"{_said(exam.again.loss)}.",
         "Nothing was changed between the two runs; rounding is the same each time.",
@@ -81,7 +79,7 @@ def not_finite(exam: Exam) -> Diagnosis | None:
     if poisoned and (base.skipped or not base.has("parameter")):
         return exam.found(
             "poisoned state", poisoned,
-            f"This batch makes Inf or NaN ({_short(base.first)}), and the forward pass wrote it to {poisoned}, "
+            f"This batch makes Inf or NaN ({short(base.first)}), and the forward pass wrote it to {poisoned}, "
             f"{'although the step was skipped' if base.skipped else 'where it stays'}.",
             f"In FP32 the same batch leaves {poisoned} finite.",
             "Put the buffers back when a step is skipped, or keep such batches away.\n"
@@ -108,9 +106,10 @@ def _mathematics(exam: Exam) -> Diagnosis:
                           "Inf or NaN.", proof, "Find where they come from, and leave them out.\n"
                           "assert batch.isfinite().all()")  # fmt: skip
     return exam.found(
-        "invalid", _source(base.first) or base.bad[0], f"{_short(base.first)}. This has no value in any precision"
+        "invalid", source(base.first) or base.bad[0], f"{short(base.first)}. FP32 has no value for it either"
         f"{_which_samples(exam)}.", proof, "Keep the argument away from where the function or its slope has no value, "
-        "also in the branch that is not taken.\nsafe = torch.where(x > 0, x, 1.0)\ny = torch.where(x > 0, safe.sqrt(), 0.0)",
+        "also in the branch that is not taken.\nsafe = torch.where(x > 0, x, 1.0)\n"
+        "y = torch.where(x > 0, safe.sqrt(), 0.0)",
     )  # fmt: skip
 
 
@@ -136,8 +135,8 @@ def _broken_by_the_step(exam: Exam) -> Diagnosis:
         )  # fmt: skip
     if base.seen.clip_norm is not None and not math.isfinite(base.seen.clip_norm):
         return exam.found(
-            "overflow", f"clip_grad_norm_, after {_source(base.first)}",
-            f"{_short(base.first)}. The norm of the gradients is {base.seen.clip_norm}, so clipping multiplies by 0 or "
+            "overflow", f"clip_grad_norm_, after {source(base.first)}",
+            f"{short(base.first)}. The norm of the gradients is {base.seen.clip_norm}, so clipping multiplies by 0 or "
             f"NaN: Inf x 0 is NaN, and the step wrote it to {name}.",
             "In FP32 the same batch is clipped as it should be, and every parameter stays finite.",
             "Look at the norm before the step, or use a scaler, which does.\n"
@@ -156,7 +155,8 @@ def _scale(exam: Exam) -> Diagnosis | None:
     if exam.smaller.fine and base.skipped:
         return exam.found(
             "healthy", "", f"One skipped step. At a scale of {told(scale)} the gradients overflow, at "
-            f"{told(scale / 256)} they are finite. A scaler tries a larger scale from time to time, to find the largest that fits.",
+            f"{told(scale / 256)} they are finite. A scaler tries a larger scale now and then, to find the largest "
+            "that fits.",
             "With the scale divided by 2^8 the same step is finite.", "None is needed.",
         )  # fmt: skip
     if exam.smaller.fine or exam.unscaled.fine:
@@ -179,31 +179,11 @@ def precision(exam: Exam, more: str = "") -> Diagnosis:
     if alone is not None and event is not None and (alone.fine or (not base.bad and alone.fine)):
         proof = f"With {event.operation} in {event.module} alone in FP32 the same step is finite."
     if eps and event is not None and event.kind == "invalid":
-        return exam.found("lost eps", _source(event), f"{eps.text}; {_short(event)}{more}.", proof,
+        return exam.found("lost eps", source(event), f"{eps.text}; {short(event)}{more}.", proof,
                           "An eps that the format can hold, or FP32 for this computation.\neps = 1e-5")  # fmt: skip
-    return exam.found("overflow", _source(event) or base.bad[0], f"{_short(event)}{more}.", proof,
+    return exam.found("overflow", source(event) or base.bad[0], f"{short(event)}{more}.", proof,
                       "Compute this in FP32, or make the numbers smaller before it.\n"
                       "with torch.autocast(device, enabled=False): y = f(x.float())")  # fmt: skip
-
-
-def _source(event: TraceEvent | None) -> str:
-    if event is None:
-        return ""
-    what = f"{event.operation} in {event.module} ({event.line})"
-    return f"gradient of {what}" if event.phase == "backward" else what
-
-
-def _short(event: TraceEvent | None) -> str:
-    """What an event is, in a sentence with its numbers."""
-    if event is None:
-        return "values leave the format"
-    what = f"the gradient of {event.operation}" if event.phase == "backward" else event.operation
-    if event.kind == "input":
-        return f"{event.operation} of {event.module} holds {event.count:,} values that are Inf or NaN"
-    if event.dtype == "float16" and FP16_END < event.input_amax < math.inf:
-        return f"{told(event.input_amax)} goes into {what}, and FP16 ends at 65,504"
-    found = " and ".join(f"{n:,} {name}" for n, name in ((event.inf_count, "Inf"), (event.nan_count, "NaN")) if n)
-    return f"{what} makes {found or 'values too large'} in {event.dtype} of inputs up to {told(event.input_amax)}"
 
 
 def _first_difference(exam: Exam) -> str:

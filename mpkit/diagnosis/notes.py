@@ -111,7 +111,7 @@ class Notes(TorchDispatchMode):
 
 
 def _distinct(tensor: Tensor) -> int:
-    return int(torch.unique(tensor).numel())  # type: ignore[no-untyped-call]
+    return int(torch.unique(tensor).numel())
 
 
 def _short(dtype: torch.dtype) -> str:

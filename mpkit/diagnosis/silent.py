@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import Exam, difference, ratio, size, told
+from mpkit.diagnosis.exam import Exam, difference, ratio, size
 from mpkit.diagnosis.loud import precision
 from mpkit.diagnosis.wide import LOW
+from mpkit.diagnosis.words import told
 
 MUCH = 0.1  # a gradient that differs from that of FP32 by so much, relative, is more than rounding
 MOST = 0.5  # of the values
@@ -39,8 +40,9 @@ def order(exam: Exam) -> Diagnosis | None:
     times = ratio(exam.base.grads, seen.raw)
     if clip is not None:  # which makes them smaller, as it should
         times /= min(1.0, seen.max_norm / (size(seen.raw) + 1e-6))
-    for factor, verb, what in ((scale, "scaler.step (missing)", "still carry the loss scale"),
-                               (1 / scale, "unscale_ (made twice)", "were divided twice by the loss scale")):  # fmt: skip
+    ways = ((scale, "scaler.step (missing)", "still carry the loss scale"),
+            (1 / scale, "unscale_ (made twice)", "were divided twice by the loss scale"))  # fmt: skip
+    for factor, verb, what in ways:
         if 0.7 < times / factor < 1.4:
             return exam.found(
                 "order", verb,
@@ -119,9 +121,9 @@ def noted(exam: Exam) -> Diagnosis | None:
         )  # fmt: skip
     if "saturated" in notes:
         return exam.found(
-            "saturated", notes["saturated"].where, f"{notes['saturated'].text}.", "They were counted in this step; the format has "
-            "no Inf that would show it.", "A scale from the tensor of today, or from the last few steps.\n"
-            "scale = 448 / tensor.abs().max()",
+            "saturated", notes["saturated"].where, f"{notes['saturated'].text}.",
+            "They were counted in this step; the format has no Inf that would show it.",
+            "A scale from the tensor of today, or from the last few steps.\nscale = 448 / tensor.abs().max()",
         )  # fmt: skip
     return None
 
