@@ -14,8 +14,9 @@ from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race import DEFAULT, ScalerRacePanel
 from mpkit.course.lesson_05.scaler_race_picture import _LOOK, LIVE_WINDOW, WINDOW, ScalerRaceFigure
 from mpkit.course.lesson_05.scaler_race_words import headline, log2_text, row
-from mpkit.course.lesson_05.settings_grid_picture import settings_grid
+from mpkit.course.lesson_05.settings_bars_picture import settings_bars
 from mpkit.course.pictures import comparison
+from mpkit.course.pictures.words_fit import refuse_cut, refuse_smeared
 from mpkit.course.recorded.history import GradientHistory, synthetic
 from mpkit.scaling import DynamicScale, NoScaling, preset
 
@@ -198,11 +199,13 @@ def test_every_setting_can_be_chosen(panel: ScalerRacePanel) -> None:
         setattr(panel, name, None)
 
 
-def test_the_grid_writes_every_number() -> None:
-    figure = settings_grid({"a": [[1, 2.5], [3, 4]]}, ["r", "s"], ["x", "y"], "t", "rows", "columns", {"a": "low"})
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2.5", "3", "4"]
-    with pytest.raises(ValueError, match=r"table 'a' needs 2 rows of 1 numbers, and best 'low' or 'high'"):
-        settings_grid({"a": [[1, 2], [3, 4]]}, ["r", "s"], ["x"], "t", "rows", "columns", {"a": "low"})
+def test_the_bars_write_every_number() -> None:
+    figure = settings_bars({"a": [1, 2.5], "b": [0, 4]}, ["r", "s"], "t", "rows")
+    assert [text.get_text() for ax in figure.axes for text in ax.texts] == [" 1", " 2.5", " 0", " 4"]
+    refuse_cut(figure)
+    refuse_smeared(figure)
+    with pytest.raises(ValueError, match=r"table 'a' needs 2 numbers, one for each row, but 1 came"):
+        settings_bars({"a": [1]}, ["r", "s"], "t", "rows")
 
 
 def test_five_rules_over_two_thousand_steps(panel: ScalerRacePanel) -> None:
