@@ -32,7 +32,8 @@ def headline(laps: Mapping[str, Lap]) -> str:
         return "Every rule here loses few steps and flushes little"
     title = "; ".join([_well(well), *missed, *parts] if well else [*missed, *parts, "nobody does well"])
     shorten = {" of the gradients": "", " steps with Inf": " with Inf", " steps;": ";"}
-    shorten |= {_well(well): f"{len(well)} rules do well", "the article's formula": "the formula"} if well else {}
+    shorten |= {_well(well): f"{len(well)} rules do well"} if len(well) > 1 else {}
+    shorten |= {"the article's formula": "the formula", " misses by one step": " just misses"}
     for words, shorter in shorten.items():
         title = title if len(title) <= LONGEST else title.replace(words, shorter)
     return _begun(title)
