@@ -487,6 +487,10 @@ def test_a_count_can_ask_for_no_tolerance() -> None:
     predict("00.counted", "Which is the first?", default=1.0, close=0).field.value = "2048"
     assert score_card("00", {"00.counted": 2049}).rows[1][-1] == "✗ too low"
     assert score_card("00", {"00.counted": 2048}).rows[1][-1] == "✓"
+    half = predict("00.counted", "Which is the first?", default=1.0, close=0)
+    half.field.value = "2048.5"
+    assert "2,048.5 is no whole number" in half.message.value
+    assert half.answer == 2048
     with pytest.raises(ValueError, match="close=-1"):
         predict("00.counted", "Which is the first?", default=1.0, close=-1)
 

@@ -60,7 +60,9 @@ def test_names_beyond_the_first_stand_behind_a_button_until_they_are_wanted() ->
     assert seen() == ["a"]
     toggles.more.click()
     toggles.value = ("b",)
-    assert (seen(), toggles.more.layout.display) == (["a", "b", "c"], "none")
+    assert (seen(), toggles.more.description) == (["a", "b", "c"], "fewer")
+    toggles.more.click()
+    assert (seen(), toggles.more.description) == (["a", "b"], "more"), "what is pressed stays"
     assert all(one.description != "more" for one in Toggles(("a", "b"), (), str, "").row)
 
 

@@ -66,7 +66,9 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     panel(page).get_by_role("button", name="bad start").click()
     button.click()
     expect(status(page)).to_contain_text("megatron loses")
-    expect(more).to_be_hidden()
+    panel(page).get_by_role("button", name="fewer").click()
+    expect(more).to_be_visible()
+    expect(button).to_be_hidden()
 
 
 def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page: Page) -> None:

@@ -29,7 +29,7 @@ def source(page: Page) -> str:
 
 
 def test_the_first_picture_makes_the_point(page: Page) -> None:
-    expect(panel(page).get_by_role("status").first).to_contain_text("stuck: FP16, no scaling")
+    expect(panel(page).get_by_role("status").first).to_contain_text("stuck: FP16 without scaling")
 
 
 def test_start_pause_stop_and_start_again(lab: Lab, page: Page) -> None:

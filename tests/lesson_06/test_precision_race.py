@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 
 import numpy as np
 import pytest
-from harness.pictures import page_size
+from harness.pictures import page_pixels, page_size
 from harness.turns import nothing_goes_on, started_and_paused, until
 
-from mpkit.course.lesson_06.precision_race import PrecisionRacePanel
-from mpkit.course.lesson_06.precision_race_picture import LOOK, SIZE, SMOOTH, _smooth
+from mpkit.course.lesson_06.precision_race import ENDED, STALE, PrecisionRacePanel
+from mpkit.course.lesson_06.precision_race_picture import LOOK, SIZE, SMOOTH, _loss_ticks, _smooth
 from mpkit.course.panels.panel import BadInput
 
 
@@ -25,9 +27,11 @@ def test_before_and_after_a_race(panel: PrecisionRacePanel) -> None:
     assert page_size(empty) == SIZE
     assert repr(panel) == "Nobody has started yet: press Start"
     assert panel.run_to_end(steps=60) is panel
-    found = "tiny loss, 60 steps, against FP32. level: FP16, dynamic, BF16; stuck: FP16, no scaling."
+    found = "tiny loss, 60 steps, against FP32. level: FP16 dynamic, BF16; stuck: FP16 without scaling."
     assert repr(panel) == found
-    assert panel.picture.tooltip == "2 of 3 level with FP32; stuck: FP16, no scaling"
+    stuck, level = panel.picture.tooltip.split("; ")
+    assert re.fullmatch(r"FP16 without scaling is stuck \((100|>99\.9|9\d\.\d)% flushed\)", stuck)
+    assert level == "FP16 dynamic and BF16 are level with FP32"
     assert "FP16, no scaling: loss 2.3" in panel.alt()
     assert panel.png() != empty
     assert (panel.buttons.progress.value, panel.buttons.progress.max) == (60, 60)
@@ -42,19 +46,44 @@ def test_the_buttons_and_a_change_of_settings_during_a_race(panel: PrecisionRace
         assert "This learning rate is for the next race." in panel.message.value
         panel.task = "classifier"
         assert panel.runner.state == "stopped"
-        assert "The race was stopped, because you changed the task." in panel.message.value
-        assert panel.picture.tooltip.startswith("Stopped after ")
+        assert panel.picture.tooltip == ENDED.format("task")
+        assert "the old one was stopped" in panel.words.value
         assert panel.controls["lr"].value == "0.1"
         panel.buttons.start.click()
-        assert (panel.runner.state, panel.message.value) == ("running", "")
+        assert (panel.runner.state, panel.message.value, panel.old) == ("running", "", "")
+        assert panel.buttons.start.button_style == ""
         panel.controls["competitors"].buttons["BF16"].value = False
-        assert "because you changed the competitors." in panel.message.value
+        assert panel.picture.tooltip == ENDED.format("competitors")
+        assert panel.buttons.start.button_style == "primary"
         panel.buttons.start.click()
         PrecisionRacePanel()
         assert panel.runner.state == "stopped", "a new panel ends the old one's race"
         await nothing_goes_on()
 
     asyncio.run(check())
+
+
+def test_a_race_that_is_not_the_chosen_one_turns_pale(panel: PrecisionRacePanel) -> None:
+    panel.run_to_end(steps=3)
+    fresh = page_pixels(panel.png())
+    panel.controls["lr"].value = "0.01"
+    assert panel.picture.tooltip == STALE.format("learning rate")
+    old = page_pixels(panel.png())
+    assert old.shape == fresh.shape
+    assert old[60:].min() > 140, "nothing below the title is dark"
+    assert fresh[60:].min() < 60
+    assert old[:40].min() < 60
+    assert panel.message.value == "", "a line more would push the picture out of the window"
+    assert panel.alt().startswith(STALE.format("learning rate"))
+    panel.run_to_end(steps=3)
+    assert not panel.old
+
+
+def test_the_ticks_of_the_loss_are_round_and_several() -> None:
+    for low, high in ((1.6, 2.5), (0.066, 0.2), (0.2, 2.6), (0.01, 8.0), (1e-3, 1e6)):
+        ticks = _loss_ticks(math.log10(low), math.log10(high))
+        assert 3 <= len(ticks) <= 9, (low, high, ticks)
+        assert all(10**place == pytest.approx(float(words), rel=0.06) for place, words in ticks.items())
 
 
 def test_an_error_in_the_training_is_shown(panel: PrecisionRacePanel, monkeypatch: pytest.MonkeyPatch) -> None:

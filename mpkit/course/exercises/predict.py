@@ -73,10 +73,16 @@ class Prediction(Panel):
         if new is None or new == "":
             self.say("" if self.answer is None else f"The field is empty; {self.show(self.answer)} stays noted.")
             return
-        self.answer = new if self.choices is not None else parse(new, self.unit, self.low, self.high)
+        self.answer = new if self.choices is not None else self._number(new)
         if self.record:
             store.put("predictions", self.key, self.answer)
         self.say(f"Noted: {self.show(self.answer)}. Now run the experiment below.")
+
+    def _number(self, text: str) -> float:
+        value = parse(text, self.unit, self.low, self.high)
+        if self.close == 0 and not value.is_integer():
+            raise BadInput(f"{in_words(value)} is no whole number, and a count is asked for.")
+        return value
 
     def summary(self) -> str:
         """Key and answer in one line."""

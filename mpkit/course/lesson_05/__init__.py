@@ -2,7 +2,7 @@
 
 from mpkit.course.exercises import check, predict, quiz, score_card, verdict
 from mpkit.course.lesson_05.scaler_race import ScalerRacePanel
-from mpkit.course.lesson_05.settings_grid_picture import settings_grid
+from mpkit.course.lesson_05.settings_bars_picture import settings_bars
 from mpkit.course.lesson_05.settings_sweep import SettingsSweepPanel
 from mpkit.course.lesson_05.settings_sweep_picture import does_well
 from mpkit.course.nets.digits import digits

@@ -38,6 +38,20 @@ ABOUT = {
     "popart": "Graphcore's PopART: reads a histogram, and lets one gradient in ten million overflow",
     "article, scaled norm": "the article's formula, with the norm of the scaled gradient in it",
 }
+WHAT = {  # a word below each name in the table: only what no slider replaces
+    "torch": "PyTorch: halves at an overflow, doubles later",
+    "megatron": "Megatron-LM: halves from the 2nd overflow on",
+    "LogMax": "OpenSeq2Seq: follows the largest gradients",
+    "article": "its formula can halve the scale, never double it",
+    "no scaling": "the loss is left as it is",
+    "static 2¹⁰": "one scale, chosen by hand",
+    "apex-amp": "NVIDIA Apex: as torch, with a cap",
+    "deepspeed": "DeepSpeed: as megatron, and stops at 1",
+    "fairseq": "fairseq: as torch, and stops at a floor",
+    "keras": "Keras: as torch",
+    "popart": "Graphcore: reads a histogram of the gradients",
+    "article, scaled norm": "the formula, with the scaled gradient's norm",
+}
 RUNS = {"made up: drifts": "synthetic", "classifier": "classifier", "autoencoder": "autoencoder",
           "bad start": "bad-start", "falling loss": "falling-loss"}  # fmt: skip
 MOST = 5

@@ -31,6 +31,13 @@ DEFAULT = ("torch", "megatron", "LogMax", "article")
 MADE_UP = "No network made these gradients, so there is nothing to train. Choose one of the other four first."
 
 
+OWN_WORDS = "its own: each rule keeps what its library chose"
+
+
+def _clean_steps(count: int) -> str:
+    return f"\u2002{count} step{'s' * (count != 1)}"  # a space, or the longest would touch the handle
+
+
 class _Rules(Several):
     def _held(self, panel: Any, value: Any) -> Any:
         names = super()._held(panel, value)
@@ -55,16 +62,17 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         RULES, DEFAULT, tooltip=ABOUT.__getitem__, first=SHOWN, doc="Names of the rules in the race, one to five."
     )
     log2_init = OwnSetting(
-        INITS, slider("initial scale", 330, 96), text=power,
+        INITS, slider("initial scale", 330, 96, OWN_WORDS), text=power,
         doc="Exponent of every rule's first scale, or None: each its own.",
     )  # fmt: skip
     interval = OwnSetting(
-        INTERVALS, slider("grow after", 330, 96), text="{} steps".format,
+        INTERVALS, slider("grow after", 330, 96, OWN_WORDS), text=_clean_steps,
         doc="Clean steps before growth, or None: each its own.",
     )  # fmt: skip
     backoff = OwnSetting(
-        BACKOFFS, slider("backoff", 330, 96), text="× {}".format, doc="Factor at an overflow, or None: each its own."
-    )
+        BACKOFFS, slider("backoff", 330, 96, OWN_WORDS), text="× {}".format,
+        doc="Factor at an overflow, or None: each its own.",
+    )  # fmt: skip
     start_button, what = "Train live", "training"
     rows = ("gradients",), ("rules",), ("log2_init", "interval", "backoff")
     drawn_by = ScalerRaceFigure

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mpkit.course.lesson_05.rule_choice import RULES
+from mpkit.course.lesson_05.rule_choice import RULES, WHAT
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.lesson_05.scaler_race_words import numbers
 from mpkit.course.pictures.canvas import Canvas, Frame, counts
@@ -13,7 +13,7 @@ from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import FAINT, INK, ZONE, ZONE_TEXT, look, power
 from mpkit.course.recorded.history import GradientHistory
 
-SIZE = (1040, 560)  # pixels
+SIZE = (1040, 460)  # pixels: with its controls it fits into a window of 1280 x 800
 LOWEST, HIGHEST = -20, 46  # of log2 scale; what lies beyond is drawn at the edge, the table has the number
 
 # A rule keeps its looks whoever else is raced: a marker of its own, and a colour that few others have.
@@ -26,6 +26,8 @@ _COLUMNS = {"steps lost": 222, "flushed": 288, "end": 348}  # right edges, in pi
 LEGEND = ("×: a lost step. +: one taken with Inf. Flushed:", "mean over the steps that were taken. Doing well:",
           "at most 1% of the steps lost, 5% flushed, no Inf.")  # fmt: skip
 WINDOW, ROOM = "the window: a scale in the white band is right", 2.5  # room in powers of two
+LIVE_WINDOW = "window of the FP32 run; after lost steps a rule's own lags behind"
+ROW = 38  # pixels, of the table
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.",)
 
 
@@ -44,7 +46,7 @@ class ScalerRaceFigure:
             self.canvas = Canvas(SIZE, [INK, FAINT, *ZONE.values(), *ZONE_TEXT.values(), *(run[0] for run in RUNS)])
             self.page = self.canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
             self.page.set_axis_off()
-            self.axes = ax = self.canvas.figure.add_axes((0.062, 0.1, 0.575, 0.745), ylim=(LOWEST, HIGHEST))
+            self.axes = ax = self.canvas.figure.add_axes((0.062, 0.117, 0.575, 0.735), ylim=(LOWEST, HIGHEST))
             ticks = range(-16, HIGHEST, 8)
             ax.set_yticks(list(ticks), [power(k) for k in ticks])
             ax.tick_params(labelsize=11, bottom=False, labelcolor=INK)
@@ -65,7 +67,8 @@ class ScalerRaceFigure:
         self._window(frame, history, steps)
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), about or f"Gradients: {history.recipe}", size=13, color=FAINT)
-        self._zone_words(frame, history, steps)
+        trained = any(lap.loss is not None for lap in laps.values())
+        self._zone_words(frame, history, steps, LIVE_WINDOW if trained else WINDOW)
         for name, lap in laps.items():
             self._line(frame, lap, *_LOOK[name])
         self._table(frame, laps)
@@ -78,7 +81,7 @@ class ScalerRaceFigure:
             frame.line(self.axes, inside, ZONE_TEXT[name], width=1.1)
         frame.ticks(self.axes, "x", {step: f"{step:.0f}" for step in counts(steps)})
 
-    def _zone_words(self, frame: Frame, history: GradientHistory, steps: int) -> None:
+    def _zone_words(self, frame: Frame, history: GradientHistory, steps: int, window: str) -> None:
         x = 0.02 * steps
         frame.text((x, HIGHEST - 2), "too large: the largest gradient overflows, the step is skipped",
                    color=ZONE_TEXT["overflow"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
@@ -87,7 +90,7 @@ class ScalerRaceFigure:
         last = slice(steps // 2, steps)  # the words end at the right, where few lines are still on their way
         low, high = (edge[last, 1] for edge in _edges(history))
         if high.min() - low.max() > 2 * ROOM:
-            frame.text((0.98 * steps, low.max() + ROOM), WINDOW, bold=True, size=13, anchor="rm", axes=self.axes)
+            frame.text((0.98 * steps, low.max() + ROOM), window, bold=True, size=13, anchor="rm", axes=self.axes)
 
     def _line(self, frame: Frame, lap: Lap, color: str, dash: object, marker: str) -> None:
         if not len(lap.scales):  # a live race before its first step
@@ -117,14 +120,14 @@ class ScalerRaceFigure:
         for head, x in columns.items():
             frame.text((left + x, top), head, size=13, color=FAINT, anchor="ra")
         for number, (name, lap) in enumerate(laps.items()):
-            y = top + 38 + 34 * number
+            y = top + 34 + ROW * number
             frame.marks(self.page, [(left + 7, y)], _LOOK[name][2], _LOOK[name][0], size=10)
             frame.text((left + 20, y), name, size=14, anchor="lm")
             for words, x in zip(numbers(lap), columns.values(), strict=False):
                 frame.text((left + x, y), words, anchor="rm", size=14)
             taken = f"took {lap.spoiled_steps} steps with Inf" if lap.spoiled_steps else ""
-            if below := taken if lap.gave_up is None else f"gave up at step {lap.gave_up}":
-                frame.text((left + 20, y + 17), below, size=12, color=FAINT, anchor="lm")
-        y = top + 46 + 34 * len(laps)
+            below = (taken or WHAT[name]) if lap.gave_up is None else f"gave up at step {lap.gave_up}"
+            frame.text((left + 20, y + 16), below, size=12, color=FAINT, anchor="lm")
+        y = top + 48 + ROW * len(laps)
         for number, words in enumerate((*LEGEND, *(LIVE_LEGEND if trained else ()))):
             frame.text((left, y + 16 * number), words, size=12, color=FAINT)

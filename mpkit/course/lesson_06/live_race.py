@@ -32,6 +32,16 @@ COMPETITORS: dict[str, Variant] = {
     )
 }
 
+WHAT = {  # of each competitor, in a few words
+    REFERENCE: "the yardstick",
+    "FP16, no scaling": "the loss is left as it is",
+    "FP16, static 2¹⁰": "one scale for all steps",
+    "FP16, dynamic": "doubles after 50 clean steps",
+    "BF16": "FP32's range, fewer digits; no scale",
+    "article": "backward in FP32; its scale can only fall",
+    "all in FP16": "weights and updates in FP16, too; no scale",
+}
+
 
 @dataclass(frozen=True)
 class RaceTask:
@@ -43,6 +53,7 @@ class RaceTask:
         adam: Adam, else plain SGD. `lr`: its learning rate, unless a race sets another.
         weight: factor of the loss, as for an auxiliary loss. Records hold the weighted loss.
         steps: length of a race, unless it sets another.
+        wait: what to expect of a race that is as long, and has that learning rate.
     """
 
     name: str
@@ -52,6 +63,7 @@ class RaceTask:
     autoencoder: bool = False
     adam: bool = True
     weight: float = 1.0
+    wait: str = ""
 
     @property
     def margin(self) -> float:
@@ -87,7 +99,14 @@ TASKS: dict[str, RaceTask] = {
     for task in (
         RaceTask("tiny loss", "digit classifier, Adam, loss weight 10⁻⁶", 1e-3, 300, weight=1e-6),
         RaceTask("classifier", "digit classifier, SGD, loss as it is", 0.1, 300, adam=False),
-        RaceTask("autoencoder", "sigmoid autoencoder, Adam, loss averaged over pixels", 2e-3, 400, autoencoder=True),
+        RaceTask(
+            "autoencoder",
+            "sigmoid autoencoder, Adam, loss averaged over pixels",
+            2e-3,
+            400,
+            autoencoder=True,
+            wait="All stay on one plateau at first: they part after half of the steps",
+        ),
     )
 }
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace
+from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, WHAT, LiveRace
+from mpkit.course.lesson_06.paled_picture import Paled
 from mpkit.course.lesson_06.precision_race_picture import RaceFigure, description
 from mpkit.course.lesson_06.precision_race_words import headline, line
 from mpkit.course.panels import runner as background
@@ -13,8 +14,8 @@ from mpkit.course.panels.setting import Setting, Several, TypedNumber
 from mpkit.course.runs.how import how
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
-ENDED = "The race was stopped, because you changed the {}. Press Start for a new one."
-STALE = "The picture shows the race before you changed the {}. Press Start for a new one."
+ENDED = "Press Start for a new race: you changed the {}, and the old one was stopped"
+STALE = "Press Start for a new race: this one is from before you changed the {}"
 
 
 class PrecisionRacePanel(LivePanel[LiveRace]):
@@ -35,13 +36,13 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
     )  # fmt: skip
     competitors = Several(
         [name for name in COMPETITORS if name != REFERENCE], CHOSEN, label="against FP32",
-        tooltip="{} takes part".format, doc="Who takes part in the next race, FP32 left out.",
+        tooltip=lambda name: f"{name}: {WHAT[name]}", doc="Who takes part in the next race, FP32 left out.",
     )  # fmt: skip
     words_room, announce = 28, "off"
     rows, drawn_by = (("task", "lr"), ("competitors",)), RaceFigure
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device = device
+        self.device, self.old = device, ""
         background.stop(type(self).__name__)
         super().__init__()
 
@@ -53,16 +54,26 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
             if self.runner.active and not self._held:
                 self.say("This learning rate is for the next race.")
             elif self.race and not self._held:
-                self.say(STALE.format("learning rate"))
+                self._make_old(STALE.format("learning rate"))
             return
-        if self.runner.active:
-            self.runner.stop()
-            self.say(ENDED.format(name))
-        elif self.race:
-            self.say(STALE.format(name))
         if name == "task":
             with self.hold():
                 self.lr = TASKS[self.task].lr
+        if self.runner.active:
+            self.runner.stop()
+            self._make_old(ENDED.format(name))
+        elif self.race:
+            self._make_old(STALE.format(name))
+
+    def _make_old(self, why: str) -> None:
+        """The picture turns pale and says what to do."""
+        self.old = why
+        self.buttons.clear()
+        self.show()
+
+    def began(self) -> None:
+        """What is shown is what is chosen."""
+        self.old = ""
 
     def new_race(self, steps: int | None) -> LiveRace:
         """The task, and FP32 with those who are chosen; the race before ends even if this one cannot be made."""
@@ -74,14 +85,17 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
 
     def draw(self) -> Any:
         """Curves and a table."""
-        return self.figure.show(self.race)
+        frame = self.figure.show(self.race, "" if self.old else self.headline())
+        return Paled(frame, self.old) if self.old else frame
 
     def headline(self) -> str:
-        """Who is level with FP32, or where the race stands."""
-        return headline(self.race)
+        """Who is level with FP32, or where the race stands; of an old race what to do now."""
+        return self.old or headline(self.race)
 
     def said(self) -> str:
         """The summary, and on a GPU how the race is computed there."""
+        if self.old:
+            return f"{self.old}."
         told = how(self.race.runs) if self.race else ""
         return f"{self.summary().rstrip('.')}. {told}" if told else self.summary()
 
@@ -91,4 +105,4 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
 
     def alt(self) -> str:
         """The headline and the table."""
-        return description(self.race)
+        return f"{self.old}. {description(self.race)}" if self.old else description(self.race)

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
-from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, LiveRace
-from mpkit.course.lesson_06.precision_race_words import detail, headline
+from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, WHAT, LiveRace
+from mpkit.course.lesson_06.precision_race_words import called, detail, headline
 from mpkit.course.pictures.canvas import Canvas, Dash, Frame, counts
 from mpkit.course.pictures.comparison import RUNS
-from mpkit.course.pictures.style import INK, look, power
+from mpkit.course.pictures.style import FAINT, INK, look, power
 from mpkit.course.runs.experiments import Outcome
 
-SIZE = (1040, 560)  # pixels
+SIZE = (1040, 500)  # pixels: with its controls it fits into a window of 1280 x 800
 EMPTY = 300  # steps of the empty track
+APART = 16  # pixels: lines that end closer share their names
 SMOOTH = 5  # steps that a point of the loss is the mean of
 LOOK: dict[str, tuple[str, Dash, str]] = {
     REFERENCE: (INK, "-", "o"),
@@ -28,47 +30,64 @@ class RaceFigure:
 
     def __init__(self) -> None:
         with look():
-            self.canvas = Canvas(SIZE, [color for color, *_ in LOOK.values()])
+            self.canvas = Canvas(SIZE, [FAINT, *(color for color, *_ in LOOK.values())])
             add = self.canvas.figure.add_axes
             self.page = add((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
             self.page.set_axis_off()
-            self.loss = add((0.062, 0.52, 0.535, 0.315))
-            self.scale = add((0.062, 0.285, 0.535, 0.165))
-            self.flushed = add((0.062, 0.09, 0.535, 0.125), ylim=(-6, 106))
+            self.loss = add((0.062, 0.525, 0.535, 0.3))
+            self.flushed = add((0.062, 0.322, 0.535, 0.13), ylim=(-8, 108))
+            self.scale = add((0.062, 0.113, 0.535, 0.136))
             titles = ("training loss, mean over seeds", "loss scale (| under it: a skipped step)",
                       "gradients flushed to zero")  # fmt: skip
             for ax, title in zip((self.loss, self.scale, self.flushed), titles, strict=True):
                 ax.set_title(title, fontsize=11, weight="normal", pad=4)
                 ax.set(xticks=[], yticks=[])
-            self.flushed.set_xlabel("step of every competitor", fontsize=11, labelpad=21)
+            self.scale.set_xlabel("step of every competitor", fontsize=11, labelpad=21)
             self.canvas.freeze()
 
-    def show(self, race: LiveRace | None) -> Frame:
-        """The picture of a race as it stands; None is the empty track."""
+    def show(self, race: LiveRace | None, title: str | None = None) -> Frame:
+        """The picture of a race as it stands; None is the empty track. `title`: None is the race's headline."""
         frame = self.canvas.frame()
         self._fit(frame, race)
-        frame.text((12, 10), headline(race), size=19, bold=True)
+        frame.text((12, 10), headline(race) if title is None else title, size=19, bold=True)
         frame.text((12, 40), detail(race), color="#444444", size=14)
         if race is not None:
             for place, (name, outcome) in reversed(list(enumerate(race.outcomes.items()))):  # the reference on top
                 first = self._every * (2 * place + 1) // (2 * len(race.outcomes))  # markers side by side, not stacked
                 self._curves(frame, name, outcome, race.task.weight, first)
+            self._names_at_the_end(frame, race)
             self._table(frame, race)
         return frame
+
+    def _names_at_the_end(self, frame: Frame, race: LiveRace) -> None:
+        """Of a race that is over: who ends where, at the loss. Who ends at one height shares a name."""
+        if not race.over:
+            return
+        ends = {name: self.canvas.place(self.loss, (race.steps, _losses(race, o)[-1])) for name, o in
+                race.outcomes.items() if math.isfinite(_losses(race, o)[-1])}  # fmt: skip
+        groups: list[list[str]] = []
+        for name in sorted(ends, key=lambda name: ends[name][1]):  # from top to bottom
+            if groups and ends[name][1] - ends[groups[-1][-1]][1] < APART:
+                groups[-1].append(name)
+            else:
+                groups.append([name])
+        for group in groups:
+            below = group is groups[-1] and len(groups) > 1
+            x, y = ends[group[-1 if below else 0]]
+            words = ", ".join(map(called, group)) if len(group) < 5 else f"{len(group)} of {len(race.outcomes)}"
+            frame.text((x - 14, y + (12 if below else -12)), words, size=12, bold=True, anchor="rm")
 
     def _fit(self, frame: Frame, race: LiveRace | None) -> None:
         steps, loss, scale = (EMPTY, (-1.0, 1.0), (-1.0, 25.0)) if race is None else (race.steps, *_limits(race))
         self._every = max(steps // 7, 1)
         self.loss.set_ylim(*loss)
         self.scale.set_ylim(*scale)
-        frame.ticks(
-            self.loss, "y", {half / 2: f"{10 ** (half / 2):.2g}" for half in _marks(2 * loss[0], 2 * loss[1])}, 14
-        )
-        frame.ticks(self.scale, "y", {mark: power(mark) for mark in _marks(*scale, every=8)}, 14)
+        frame.ticks(self.loss, "y", _loss_ticks(*loss), 14)
+        frame.ticks(self.scale, "y", {mark: power(mark) for mark in _marks(*scale, every=12)}, 14)
         frame.ticks(self.flushed, "y", {share: f"{share} %" for share in (0, 50, 100)}, 14)
         for ax in (self.loss, self.scale, self.flushed):
             ax.set_xlim(0, steps)
-            labels = {step: f"{step:.0f}" if ax is self.flushed else "" for step in counts(steps)}
+            labels = {step: f"{step:.0f}" if ax is self.scale else "" for step in counts(steps)}
             frame.ticks(ax, "x", labels, 14)
 
     def _curves(self, frame: Frame, name: str, outcome: Outcome, weight: float, first: int) -> None:
@@ -78,7 +97,7 @@ class RaceFigure:
         color, dash, marker = LOOK.get(name, RUNS[-1])
         steps = np.arange(len(records))
         with np.errstate(divide="ignore", invalid="ignore"):
-            loss = np.log10(_smooth(np.array([r.loss for r in records]) / weight))
+            loss = np.log10(_smooth(np.array([r.loss for r in records]) / weight))  # as in _losses
             scale = np.log2(np.array([r.scale for r in records]))
         flushed = 100 * np.array([np.nan if r.flushed is None else r.flushed for r in records])
         for ax, values in ((self.loss, loss), (self.scale, scale), (self.flushed, flushed)):
@@ -104,6 +123,7 @@ class RaceFigure:
             frame.text((648, y), name, size=13, bold=name == REFERENCE, anchor="lm")
             for words, (_, x) in zip(cells(race, outcome), COLUMNS, strict=True):
                 frame.text((x, y), words, size=13, anchor="rm")
+            frame.text((648, y + 16), WHAT.get(name, ""), size=12, color=FAINT, anchor="lm")
             if outcome.scores:
                 frame.text((COLUMNS[-1][1], y + 17), spread(race, outcome), size=12, color="#444444", anchor="rm")
 
@@ -116,11 +136,28 @@ def _marks(low: float, high: float, every: int = 1, most: int = 8) -> range:
 
 def _limits(race: LiveRace) -> tuple[tuple[float, float], tuple[float, float]]:
     """Of log10 of the loss and of log2 of the scale."""
-    seen = [r.loss / race.task.weight for o in race.outcomes.values() for r in o.records]
-    logs = [math.log10(value) for value in seen if math.isfinite(value) and value > 0] or [-1.0, 0.0]
-    loss = math.floor(2 * min(logs) - 0.1) / 2, math.ceil(2 * max(logs) + 0.1) / 2
+    logs = [value for o in race.outcomes.values() for value in _losses(race, o) if math.isfinite(value)] or [-1.0, 0.0]
+    room = 0.2 * max(max(logs) - min(logs), 0.05)  # for names above and below the curves
+    loss = min(logs) - room, max(logs) + room
     scales = [math.log2(r.scale) for o in race.outcomes.values() for r in o.records if r.scale > 0] or [0.0]
     return loss, (min(-1.0, 4 * math.floor(min(scales) / 4) - 1.0), max(25.0, 4 * math.ceil(max(scales) / 4) + 1.0))
+
+
+def _losses(race: LiveRace, outcome: Outcome) -> list[float]:
+    """log10 of the curve, without the task's weight."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values: list[float] = np.log10(_smooth(np.array([r.loss for r in outcome.records]) / race.task.weight)).tolist()
+    return values
+
+
+def _loss_ticks(low: float, high: float) -> dict[float, str]:
+    """Round losses between two limits in log10: powers of ten over a wide range, else 1, 2, 5 or an even step."""
+    if high - low > 3:
+        return {half / 2: f"{10 ** (half / 2):.2g}" for half in _marks(2 * low, 2 * high)}
+    values = [lead * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for lead in (1, 2, 5)]
+    if high - low < 0.9:
+        values = list(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(10**low, 10**high))
+    return {math.log10(v): f"{v:.3g}" for v in values if v > 0 and low < math.log10(v) < high}
 
 
 def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 
 from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, has_yardstick, standings
+from mpkit.course.pictures.style import percent
 
 INVITATION = "Nobody has started yet: press Start"
 NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try another learning rate"
+LONGEST = 97  # letters of a title that fit above the picture
 _ORDER = ("level", "ahead", "behind", "stuck")
 
 
@@ -17,18 +19,18 @@ def headline(race: LiveRace | None) -> str:
     if race.over and not has_yardstick(race):
         return NO_YARDSTICK
     if race.over:
-        return _verdict(standings(race))
+        return _verdict(race, standings(race))
     where = f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}"
     lost = [name for name, o in race.outcomes.items() if o.records and not math.isfinite(o.records[-1].loss)]
     if lost:
-        return f"{where}: the loss of {', '.join(lost)} is no longer a number"
+        return f"{where}: the loss of {_list(lost)} is no longer a number"
     seen = {name: o.flushed for name, o in race.outcomes.items() if o.flushed is not None}
     if not seen:
         return where
     worst = max(seen, key=lambda name: seen[name])
     if seen[worst] < 0.005:
         return f"{where}: nobody has lost 1 % of the gradients"
-    return f"{where}: {worst} has lost {100 * seen[worst]:.0f} % of its gradients"
+    return f"{where}: {called(worst)} has lost {100 * seen[worst]:.0f} % of its gradients"
 
 
 def detail(race: LiveRace | None) -> str:
@@ -37,6 +39,8 @@ def detail(race: LiveRace | None) -> str:
         return "Everybody trains the same networks on the same batches, one step each in turn."
     measure = "5 % of its mean test error" if race.task.autoencoder else "1 percentage point of its mean test accuracy"
     recipe = f"{race.task.about}, learning rate {race.lr:g}."
+    if race.task.wait and not race.over and (race.lr, race.steps) == (race.task.lr, race.task.steps):
+        return f"{recipe} {race.task.wait}."
     return f"{recipe} Level: within {measure}, {len(race.task.model().seeds)} seeds."
 
 
@@ -49,7 +53,9 @@ def line(race: LiveRace | None) -> str:
     if not has_yardstick(race):
         return f"{race.task.name}, {race.steps} steps. {NO_YARDSTICK}."
     found = standings(race)
-    groups = "; ".join(f"{kind}: {', '.join(_named(found, kind))}" for kind in _ORDER if _named(found, kind))
+    groups = "; ".join(
+        f"{kind}: {', '.join(map(called, _named(found, kind)))}" for kind in _ORDER if _named(found, kind)
+    )
     return f"{race.task.name}, {race.steps} steps, against {REFERENCE}. {groups}."
 
 
@@ -57,17 +63,34 @@ def _named(found: Mapping[str, str], kind: str) -> list[str]:
     return [name for name, standing in found.items() if standing == kind]
 
 
-def _verdict(found: Mapping[str, str]) -> str:
-    level = _named(found, "level")
-    if len(level) == len(found):
-        return f"Level with {REFERENCE}: all of them" if len(level) > 1 else f"{level[0]} is level with {REFERENCE}"
-    rest = [
-        f"{words}: {_list(_named(found, kind))}"
-        for kind, words in (("stuck", "stuck"), ("behind", "behind"), ("ahead", "ahead"))
-        if _named(found, kind)
-    ]
-    return f"{len(level)} of {len(found)} level with {REFERENCE}; {'; '.join(rest)}"
+def _verdict(race: LiveRace, found: Mapping[str, str]) -> str:
+    """Who is stuck, and of one alone why; then who is behind or ahead, and who is level."""
+    level, stuck = _named(found, "level"), _named(found, "stuck")
+    why = _flushed(race, stuck[0]) if len(stuck) == 1 else ""
+    said = [f"{_list(stuck)} {_is(stuck)} stuck{why}"] if stuck else []
+    said += [f"{_list(names)} {_is(names)} {kind}" for kind in ("behind", "ahead") if (names := _named(found, kind))]
+    if len(level) == len(found) > 1:
+        return f"All of them are level with {REFERENCE}"
+    said += [f"{_list(level)} {_is(level)} level with {REFERENCE}"] if level else []
+    title = "; ".join(said)
+    return title if len(title) <= LONGEST else title.replace(why, "", 1) if why else title
+
+
+def _flushed(race: LiveRace, name: str) -> str:
+    share = race.outcomes[name].flushed or 0.0
+    return f" ({percent(share)} flushed)" if share > 0.5 else ""
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def called(name: str) -> str:
+    """A competitor's name in a sentence: without its comma."""
+    if name == "article":
+        return "the article's recipe"
+    return name.replace(", no scaling", " without scaling").replace(",", "")
 
 
 def _list(names: list[str]) -> str:
-    return " and ".join(names) if len(names) < 3 else f"{len(names)} competitors"
+    return " and ".join(map(called, names)) if len(names) < 3 else f"{len(names)} competitors"

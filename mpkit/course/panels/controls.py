@@ -64,7 +64,7 @@ class Toggles(Unseen):
     """Toggle buttons by name, in `buttons`; `value`: the names of those that are pressed, in their order.
 
     tooltip: name → what its button says when one points at it. `first`: names beyond so many are seen while they are
-    pressed, or once "more" was; None: all are seen.
+    pressed, or while "more" is; None: all are seen.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Toggles(Unseen):
         first: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(value=tuple(pressed))
-        self._setting = False
+        self._setting = self._open = False
         self.buttons = {
             name: widgets.ToggleButton(
                 name in self.value, description=name, tooltip=tooltip(name) or None, layout=widgets.Layout(width="auto")
@@ -80,7 +80,7 @@ class Toggles(Unseen):
             for name in names
         }
         self._later = list(self.buttons.items())[first:] if first is not None else []
-        self.more = button("more", self._reveal, "show the others as well")
+        self.more = button("more", self._turn, "show the others as well")
         self.row = (
             *([widgets.Label(label)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
         )  # fmt: skip
@@ -91,12 +91,13 @@ class Toggles(Unseen):
 
     def _show(self) -> None:
         for name, one in self._later:
-            one.layout.display = None if name in self.value else "none"
+            one.layout.display = None if self._open or name in self.value else "none"
 
-    def _reveal(self) -> None:
-        self.more.layout.display, self._later = "none", []
-        for one in self.buttons.values():
-            one.layout.display = None
+    def _turn(self) -> None:
+        self._open = not self._open
+        self.more.description = "fewer" if self._open else "more"
+        self.more.tooltip = "hide those that are not pressed" if self._open else "show the others as well"
+        self._show()
 
     def _pressed(self, _change: Any) -> None:
         if not self._setting:

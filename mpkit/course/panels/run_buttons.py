@@ -31,6 +31,7 @@ class RaceButtons:
     def follow(self, runner: Runner) -> None:
         """Offer what the runner can do now."""
         self.pause.disabled = self.stop.disabled = not runner.active
+        self.start.button_style = "" if runner.active else "primary"  # the next thing to press is another one
         self.pause.tooltip = self.stop.tooltip = None if runner.active else IDLE
         self.pause.description = "Resume" if runner.state == "paused" else "Pause"
 
