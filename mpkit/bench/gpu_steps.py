@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 import torch
 from torch import nn
 
+from mpkit.bench import diagnosing
 from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.course.nets.workloads import Model, fp32_peer, mlp, ours, peers_step, resnet, transformer
 from mpkit.tracing.watch import trace
@@ -54,6 +55,7 @@ def cases() -> list[Case]:
             for model, bar in WATCHED.items()
             for watch in WATCHES
         ),
+        *diagnosing.cases(),
     ]
 
 

@@ -86,6 +86,8 @@ def test_the_bars_of_whole_steps_are_those_of_the_design() -> None:
         step = f"FP16 step, {model}, eager, with"
         assert bars.pop((f"{step} mpkit.trace", "without it")) == bar
         assert bars.pop((f"{step} detect_anomaly", "without it")) is None
+    assert bars.pop(("FP16 step, ResNet-50 batch 256, eager, guarded", "without guard")) == 1.03
+    assert bars.pop(("diagnose, a healthy transformer of 109 M parameters", "one plain step")) == 20
     assert bars == {}
 
 
