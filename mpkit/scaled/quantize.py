@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mpkit.casting import cast, require_tensor
-from mpkit.formats import E4M3, FloatFormat
+from mpkit.formats import E4M3, FP32, FloatFormat
 from mpkit.rounding import Rounding
 from mpkit.scaled.blocks import as_blocks, from_blocks, largest_magnitudes, strips
 from mpkit.scaled.integers import IntFormat
@@ -30,9 +30,9 @@ class Scaled:
     fmt: ScaledFormat
 
     def dequantize(self) -> Tensor:
-        """The tensor that the small values stand for: values times scales, float32."""
+        """The tensor that the small values stand for: values times scales, float32; beyond its end, its largest."""
         blocks = as_blocks(self.values, self.fmt.block) * self.scales[:, None, :, None]
-        return from_blocks(blocks, self.values)
+        return from_blocks(blocks.clamp_(-FP32.max, FP32.max), self.values)
 
 
 def quantize(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax: Tensor | None = None) -> Scaled:
@@ -54,13 +54,13 @@ def quantize(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax:
     _check(x, fmt)
     blocks = as_blocks(x.detach().float(), fmt.block)
     scales = scales_of(blocks, fmt, amax)
-    return Scaled(from_blocks(_round_blocks(blocks, scales, fmt, rounding, False), x), scales[:, 0, :, 0], fmt)
+    return Scaled(from_blocks(_round_blocks(blocks, scales, fmt, rounding), x), scales[:, 0, :, 0], fmt)
 
 
 def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax: Tensor | None = None) -> Tensor:
     """Round `x` to a scaled format and back; the result keeps x's shape and dtype. As `mpkit.cast` does it for others.
 
-    Arguments and errors are those of `quantize`. The gradient passes through unchanged (straight-through; Bengio et al.
+    Arguments and errors are those of `quantize`; what rounds up to beyond x's dtype becomes its largest value. The gradient passes through unchanged (straight-through; Bengio et al.
     2013, arXiv 1308.3432, section 4), also where a value saturated.
     """
     _check(x, fmt)
@@ -68,7 +68,7 @@ def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", am
         return _StraightThrough.apply(x, fmt, rounding, amax)  # type: ignore[no-any-return, no-untyped-call]
     blocks = as_blocks(x.detach().float(), fmt.block)
     scales = scales_of(blocks, fmt, amax)
-    return from_blocks(_round_blocks(blocks, scales, fmt, rounding, True), x).to(x.dtype)
+    return from_blocks(_round_blocks(blocks, scales, fmt, rounding, torch.finfo(x.dtype).max), x).to(x.dtype)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -103,16 +103,27 @@ def dividing(scales: Tensor) -> Tensor:
     return torch.where(scales == 0, torch.ones_like(scales), scales)
 
 
-def _round_blocks(blocks: Tensor, scales: Tensor, fmt: ScaledFormat, rounding: Rounding, back: bool) -> Tensor:
-    """The blocks' small values, or with `back` what they stand for, strip by strip."""
+def perhaps(condition: Tensor) -> bool:
+    """Is any of it true? Yes, too, where asking would wait for a device or break a graph."""
+    return condition.device.type != "cpu" or torch.compiler.is_compiling() or bool(condition.any())
+
+
+def _round_blocks(
+    blocks: Tensor, scales: Tensor, fmt: ScaledFormat, rounding: Rounding, limit: float | None = None
+) -> Tensor:
+    """The blocks' small values, or with `limit` what they stand for, up to that magnitude, strip by strip."""
+    # A quotient of the largest values rounds up to beyond x's dtype: 255.9 * 2^8 becomes 2^16, and FP16 ends before.
+    beyond = limit is not None and perhaps(scales > limit / fmt.values.max / 2)
     result = torch.empty_like(blocks, memory_format=torch.contiguous_format)
     for source, divisor, factor, target in strips(blocks, dividing(scales), scales, result):
         torch.div(source, divisor, out=target)
         values = _round(target, fmt.values, rounding)
-        if back:
-            torch.mul(values, factor, out=target)
-        else:
+        if limit is None:
             target.copy_(values)
+        else:
+            torch.mul(values, factor, out=target)
+            if beyond:
+                target.clamp_(-limit, limit)
     return result
 
 
