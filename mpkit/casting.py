@@ -56,7 +56,7 @@ def cast(
     _check_settings(rounding, overflow, fmt)
     if _asked_by_a_mode():
         return handle_torch_function(cast, (x,), x, fmt, rounding, overflow, generator)
-    if (x.requires_grad and torch.is_grad_enabled()) or _in_a_transform():
+    if (x.requires_grad and torch.is_grad_enabled()) or in_a_transform():
         return _function().apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
     if is_distributed(x):
         return _each_part(x, fmt, rounding, overflow, generator)
@@ -158,12 +158,13 @@ def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
     return map_tensors(lambda x: x.to(dtype) if x.is_floating_point() else x, tree)
 
 
-def _in_a_transform() -> bool:
+def in_a_transform() -> bool:
+    """Is a transform of torch.func at work?"""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _function() -> type[FakeCast]:
-    return TransformedCast if _in_a_transform() else FakeCast
+    return TransformedCast if in_a_transform() else FakeCast
 
 
 def _each_part(x: Any, fmt: FloatFormat, *how: Any) -> Tensor:

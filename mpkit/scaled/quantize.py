@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.casting import cast, require_tensor
+from mpkit.casting import cast, in_a_transform, require_tensor
 from mpkit.formats import E4M3, FP32, FloatFormat
 from mpkit.rounding import Rounding
 from mpkit.scaled.blocks import as_blocks, from_blocks, largest_magnitudes, strips
@@ -61,11 +61,13 @@ def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", am
     """Round `x` to a scaled format and back; the result keeps x's shape and dtype. As `mpkit.cast` does it for others.
 
     Arguments and errors are those of `quantize`; what rounds up to beyond x's dtype becomes its largest value. The gradient passes through unchanged (straight-through; Bengio et al.
-    2013, arXiv 1308.3432, section 4), also where a value saturated.
+    2013, arXiv 1308.3432, section 4), also where a value saturated; so does the tangent of torch.func.jvp. Under vmap
+    each example has scales of its own.
     """
     _check(x, fmt)
-    if x.requires_grad and torch.is_grad_enabled():
-        return _StraightThrough.apply(x, fmt, rounding, amax)  # type: ignore[no-any-return, no-untyped-call]
+    if (x.requires_grad and torch.is_grad_enabled()) or in_a_transform():
+        function = _Transformed if in_a_transform() else _StraightThrough
+        return function.apply(x, fmt, rounding, amax)  # type: ignore[no-any-return, no-untyped-call]
     blocks = as_blocks(x.detach().float(), fmt.block)
     scales = scales_of(blocks, fmt, amax)
     return from_blocks(_round_blocks(blocks, scales, fmt, rounding, torch.finfo(x.dtype).max), x).to(x.dtype)
@@ -79,6 +81,31 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         return grads[0], None, None, None
+
+
+class _Transformed(_StraightThrough):
+    """The same as torch.func's grad, vmap and jvp ask for it."""
+
+    @staticmethod
+    def forward(x: Tensor, *how: Any) -> Tensor:  # type: ignore[override]
+        return scaled_cast(x.detach(), *how)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[Tensor, int]:
+        """Each example has scales of its own."""
+        each = [
+            [one if dim is None else one.select(dim, i) for one, dim in zip(given, in_dims, strict=True)]
+            for i in range(info.batch_size)
+        ]
+        return torch.stack([scaled_cast(*arguments) for arguments in each]), 0
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return tangent.clone()
 
 
 def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> Tensor:

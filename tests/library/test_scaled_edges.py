@@ -36,3 +36,30 @@ def test_what_is_finite_stays_finite(fmt: ScaledFormat, dtype: torch.dtype, roun
     assert bool(quantize(x, fmt, rounding).dequantize().isfinite().all())
     x[3, 0] = math.nan
     assert bool(scaled_cast(x, fmt, rounding)[3, 0].isnan())
+
+
+@NAMED
+def test_transforms_of_torch_func_go_straight_through(fmt: ScaledFormat) -> None:
+    x, t = data(3, 40, 64), data(3, 40, 64, seed=1)
+    y, tangent = torch.func.jvp(lambda x: scaled_cast(x, fmt), (x,), (t,))
+    assert torch.equal(y, scaled_cast(x, fmt))
+    assert torch.equal(tangent, t)
+    assert torch.equal(torch.func.grad(lambda x: (scaled_cast(x, fmt) * t).sum())(x), t)
+
+
+@NAMED
+def test_under_vmap_each_example_has_its_own_scales(fmt: ScaledFormat) -> None:
+    x = data(3, 40, 64) * torch.tensor([1.0, 1e3, 1e-3])[:, None, None]
+    each = torch.stack([scaled_cast(one, fmt) for one in x])
+    assert torch.equal(torch.func.vmap(lambda x: scaled_cast(x, fmt))(x), each)
+    assert torch.equal(torch.func.vmap(lambda x: scaled_cast(x, fmt), 1, 1)(x.transpose(0, 1)).transpose(0, 1), each)
+    grads = torch.func.vmap(torch.func.grad(lambda x: (scaled_cast(x, fmt) ** 2).sum()))(x)
+    assert torch.equal(grads, 2 * each)
+
+
+def test_under_vmap_each_example_may_have_its_own_amax() -> None:
+    x, amax = data(3, 64), torch.tensor([1.0, 2.0, 3.0])
+    each = torch.stack([scaled_cast(one, FP8_TENSOR, "nearest", a) for one, a in zip(x, amax, strict=True)])
+    assert torch.equal(torch.func.vmap(lambda x, a: scaled_cast(x, FP8_TENSOR, "nearest", a))(x, amax), each)
+    same = torch.stack([scaled_cast(x[0], FP8_TENSOR, "nearest", a) for a in amax])
+    assert torch.equal(torch.func.vmap(lambda a: scaled_cast(x[0], FP8_TENSOR, "nearest", a))(amax), same)
