@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
-from mpkit.casting import cast, in_a_transform, require_tensor
+from mpkit.casting import asked_by_a_mode, cast, in_a_transform, require_tensor
 from mpkit.formats import E4M3, FP32, FloatFormat
 from mpkit.rounding import Rounding
 from mpkit.scaled.blocks import as_blocks, from_blocks, largest_magnitudes, strips
 from mpkit.scaled.integers import IntFormat
 from mpkit.scaled.scaled_format import ScaledFormat
 from mpkit.scaled.scales import divided, scale_of
+from mpkit.unwatched import unwatched
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +31,14 @@ class Scaled:
     scales: Tensor
     fmt: ScaledFormat
 
+    @unwatched
     def dequantize(self) -> Tensor:
         """The tensor that the small values stand for: values times scales, float32; beyond its end, its largest."""
         blocks = as_blocks(self.values, self.fmt.block) * self.scales[:, None, :, None]
         return from_blocks(blocks.clamp_(-FP32.max, FP32.max), self.values)
 
 
+@unwatched
 def quantize(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax: Tensor | None = None) -> Scaled:
     """Small values and scales of `x` (any floating dtype, shape and device); what is too large saturates.
 
@@ -65,6 +69,8 @@ def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", am
     each example has scales of its own.
     """
     _check(x, fmt)
+    if asked_by_a_mode():
+        return handle_torch_function(scaled_cast, (x,), x, fmt, rounding, amax)
     if (x.requires_grad and torch.is_grad_enabled()) or in_a_transform():
         function = _Transformed if in_a_transform() else _StraightThrough
         return function.apply(x, fmt, rounding, amax)  # type: ignore[no-any-return, no-untyped-call]

@@ -63,3 +63,17 @@ def test_under_vmap_each_example_may_have_its_own_amax() -> None:
     assert torch.equal(torch.func.vmap(lambda x, a: scaled_cast(x, FP8_TENSOR, "nearest", a))(x, amax), each)
     same = torch.stack([scaled_cast(x[0], FP8_TENSOR, "nearest", a) for a in amax])
     assert torch.equal(torch.func.vmap(lambda a: scaled_cast(x[0], FP8_TENSOR, "nearest", a))(amax), same)
+
+
+@pytest.mark.parametrize("policy", ["fp16-true", "bf16-true", "fp16-mixed", "fp8-mixed"])
+@NAMED
+def test_no_policy_rounds_the_steps_of_a_scaled_cast(fmt: ScaledFormat, policy: str) -> None:
+    x = 1e-6 * data(40, 64)
+    outside = scaled_cast(x, fmt), quantize(x, fmt).scales, quantize(x, fmt).values, quantize(x, fmt).dequantize()
+    told = report(x, fmt)
+    with PRESETS[policy].apply(nn.Linear(2, 2)):
+        small = quantize(x, fmt)
+        inside = scaled_cast(x, fmt), small.scales, small.values, small.dequantize()
+        assert report(x, fmt) == told
+    for a, b in zip(inside, outside, strict=True):
+        assert torch.equal(a, b)
