@@ -47,7 +47,8 @@ def quantize(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax:
         fmt: the scaled format, such as `mpkit.scaled.MXFP8`.
         rounding: of the values, as in `mpkit.cast`; "nearest" is to even.
         amax: largest magnitude to scale by instead of x's own, for example of the steps before (`DelayedAmax`); it
-            must broadcast to the grid of blocks. What is larger saturates.
+            must broadcast to the grid of blocks. What is larger saturates. Where it is 0, nothing was seen, and x's own
+            counts.
 
     A block with Inf or NaN becomes NaN as a whole. A block of zeros stays zero. The arithmetic is float32. No wait for
     the device, no gradient.
@@ -120,6 +121,8 @@ def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> 
         amax = largest_magnitudes(blocks)
     else:
         amax = amax.detach().to(blocks).broadcast_to(blocks.shape[0], blocks.shape[2])[:, None, :, None]
+        if perhaps(amax == 0):
+            amax = torch.where(amax == 0, largest_magnitudes(blocks), amax)
     if not (fmt.two_level and amax.numel()):
         return scale_of(amax, fmt.values.max, fmt.rule)
     whole = whole_scale(amax.amax(), fmt)

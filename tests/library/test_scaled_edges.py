@@ -77,3 +77,25 @@ def test_no_policy_rounds_the_steps_of_a_scaled_cast(fmt: ScaledFormat, policy: 
         assert report(x, fmt) == told
     for a, b in zip(inside, outside, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("before", [[math.nan], [math.inf], [0.0], [math.nan, 0.0]])
+@pytest.mark.parametrize("size", [1e-5, 1e5])
+def test_a_history_that_has_seen_nothing_scales_by_the_present(before: list[float], size: float) -> None:
+    history, x = DelayedAmax(), size * data(40, 64)
+    for amax in before:
+        history = history.update(torch.tensor(amax))
+    assert history.amax is not None
+    assert torch.equal(scaled_cast(x, FP8_TENSOR, amax=history.amax), scaled_cast(x, FP8_TENSOR))
+    assert report(x, FP8_TENSOR, history.amax) == report(x, FP8_TENSOR)
+    seen = history.update(torch.tensor(size)).amax
+    assert seen is not None
+    assert float(scaled_cast(x, FP8_TENSOR, amax=seen).abs().max()) == pytest.approx(size)
+
+
+def test_of_several_amax_only_those_that_saw_nothing_are_the_present() -> None:
+    x = data(3, 64)
+    amax = torch.tensor([0.0, 2.0, 0.0])[:, None]
+    y = scaled_cast(x, INT8_ROW, amax=amax)
+    assert torch.equal(y[::2], scaled_cast(x, INT8_ROW)[::2])
+    assert torch.equal(y[1:2], scaled_cast(x[1:2], INT8_ROW, amax=torch.tensor(2.0)))
