@@ -25,11 +25,13 @@ class Scaled:
         values: the small values as float32, in the tensor's shape; each is a value of `fmt.values`.
         scales: float32, (rows of blocks, columns of blocks); what to multiply a block's values with.
         fmt: the `ScaledFormat`.
+        whole: with `fmt.two_level` the one scale of the tensor that `scales` include, float32 without dimensions.
     """
 
     values: Tensor
     scales: Tensor
     fmt: ScaledFormat
+    whole: Tensor | None = None
 
     @unwatched
     def dequantize(self) -> Tensor:
@@ -50,24 +52,24 @@ def quantize(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax:
             must broadcast to the grid of blocks. What is larger saturates. Where it is 0, nothing was seen, and x's own
             counts.
 
-    A block with Inf or NaN becomes NaN as a whole. A block of zeros stays zero. The arithmetic is float32. No wait for
-    the device, no gradient.
+    A block with Inf or NaN becomes NaN as a whole; under another `amax` only what is NaN stays NaN, and Inf saturates.
+    A block of zeros stays zero. The arithmetic is float32. No wait for the device, no gradient.
 
     Raises:
         TypeError: `fmt` is no ScaledFormat, or `x` no floating-point tensor.
     """
     _check(x, fmt)
     blocks = as_blocks(x.detach().float(), fmt.block)
-    scales = scales_of(blocks, fmt, amax)
-    return Scaled(from_blocks(_round_blocks(blocks, scales, fmt, rounding), x), scales[:, 0, :, 0], fmt)
+    scales, whole = scales_of(blocks, fmt, amax)
+    return Scaled(from_blocks(_round_blocks(blocks, scales, fmt, rounding), x), scales[:, 0, :, 0], fmt, whole)
 
 
 def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", amax: Tensor | None = None) -> Tensor:
     """Round `x` to a scaled format and back; the result keeps x's shape and dtype. As `mpkit.cast` does it for others.
 
-    Arguments and errors are those of `quantize`; what rounds up to beyond x's dtype becomes its largest value. The gradient passes through unchanged (straight-through; Bengio et al.
-    2013, arXiv 1308.3432, section 4), also where a value saturated; so does the tangent of torch.func.jvp. Under vmap
-    each example has scales of its own.
+    Arguments and errors are those of `quantize`; what rounds up to beyond x's dtype becomes its largest value. The
+    gradient passes through unchanged (straight-through; Bengio et al. 2013, arXiv 1308.3432, section 4), also where a
+    value saturated; so does the tangent of torch.func.jvp. Under vmap each example has scales of its own.
     """
     _check(x, fmt)
     if asked_by_a_mode():
@@ -76,7 +78,7 @@ def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", am
         function = _Transformed if in_a_transform() else _StraightThrough
         return function.apply(x, fmt, rounding, amax)  # type: ignore[no-any-return, no-untyped-call]
     blocks = as_blocks(x.detach().float(), fmt.block)
-    scales = scales_of(blocks, fmt, amax)
+    scales, _ = scales_of(blocks, fmt, amax)
     return from_blocks(_round_blocks(blocks, scales, fmt, rounding, torch.finfo(x.dtype).max), x).to(x.dtype)
 
 
@@ -115,8 +117,9 @@ class _Transformed(_StraightThrough):
         return tangent.clone()
 
 
-def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> Tensor:
-    """The scale of each of `blocks`, float32, (rows of blocks, 1, columns of blocks, 1)."""
+def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """The scale of each of `blocks`, float32, (rows of blocks, 1, columns of blocks, 1), and with `two_level` the
+    tensor's own above them, which they include: of the blocks without Inf and NaN, as the others become NaN."""
     if amax is None:
         amax = largest_magnitudes(blocks)
     else:
@@ -124,14 +127,10 @@ def scales_of(blocks: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> 
         if perhaps(amax == 0):
             amax = torch.where(amax == 0, largest_magnitudes(blocks), amax)
     if not (fmt.two_level and amax.numel()):
-        return scale_of(amax, fmt.values.max, fmt.rule)
-    whole = whole_scale(amax.amax(), fmt)
-    return cast(divided(amax, fmt.values.max) / whole, E4M3) * whole
-
-
-def whole_scale(amax: Tensor, fmt: ScaledFormat) -> Tensor:
-    """The FP32 scale of a whole tensor of largest magnitude `amax` above the scales of its blocks (`two_level`)."""
-    return scale_of(amax, fmt.values.max * E4M3.max, "exact")
+        return scale_of(amax, fmt.values.max, fmt.rule), None
+    finite = amax.isfinite()
+    whole = scale_of(torch.where(finite, amax, 0).amax(), fmt.values.max * E4M3.max, "exact")
+    return torch.where(finite, cast(divided(amax, fmt.values.max) / whole, E4M3) * whole, torch.nan), whole
 
 
 def dividing(scales: Tensor) -> Tensor:

@@ -113,6 +113,15 @@ def test_nvfp4_as_the_kernel_reads_it_is_what_quantize_says(block: Any) -> None:
     assert not back[48:].any()
 
 
+def test_a_nan_in_nvfp4_stays_in_its_block() -> None:
+    x = data(48, 128)
+    x[0, 0], x[0, 1] = torch.nan, 1e6
+    _, (codes, whole), _, _ = _arguments(matrix(x, NVFP4))
+    assert codes.float().isnan().sum() == 1
+    x[0, :16] = 0
+    assert float(whole) == pytest.approx(float(x.abs().max()) / (6 * 448))
+
+
 def test_mxfp8_as_the_kernel_reads_it_is_what_quantize_says() -> None:
     x = data(40, 96) * torch.logspace(-6, 6, 40)[:, None]
     values, (codes,), scalings, swizzles = _arguments(matrix(x, MXFP8))
