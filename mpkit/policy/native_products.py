@@ -1,7 +1,7 @@
 """Matrices in scaled formats, multiplied by the hardware: torch.nn.functional.scaled_mm."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,7 @@ from mpkit.scaled.scaled_format import ScaledFormat
 GROUP, BLOCKS = 16, 128  # the kernels take whole groups of so many values; where scales belong to blocks, of so many
 
 
-@dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """A matrix in a scaled format, filled up with zeros to whole groups.
 
     Attributes:
