@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mpkit import scaled_cast
 from mpkit.policy.policy import PRESETS
 from mpkit.rounding import Rounding
-from mpkit.scaled import FP8_TENSOR, INT8_ROW, MXFP8, NVFP4, SCALED_FORMATS, DelayedAmax, ScaledFormat, quantize, report
+from mpkit.scaled import FP8_TENSOR, INT8_ROW, MXFP8, SCALED_FORMATS, DelayedAmax, ScaledFormat, quantize, report
 from mpkit.scaled.blocks import as_blocks
 
 NAMED = pytest.mark.parametrize("fmt", SCALED_FORMATS.values(), ids=str)
@@ -108,3 +108,20 @@ def test_representable_values_never_move(rounding: Rounding) -> None:
     x[0, 0] = 127
     torch.manual_seed(0)
     assert torch.equal(scaled_cast(x, INT8_ROW, rounding), x)
+
+
+def test_narrow_tensors_are_not_filled_up() -> None:
+    x = data(1000, 1)
+    assert as_blocks(x, MXFP8.block).shape == (1000, 1, 1, 1)
+    assert as_blocks(x.t(), (128, 128)).shape == (1, 1, 8, 128)
+    wide = torch.cat([x, torch.zeros(1000, 31)], 1)
+    for fmt in SCALED_FORMATS.values():
+        assert torch.equal(scaled_cast(x, fmt), scaled_cast(wide, fmt)[:, :1])
+
+
+@NAMED
+@pytest.mark.parametrize("shape", [(0,), (0, 64), (5, 0), (2, 0, 64), (0, 0)])
+def test_tensors_without_values(fmt: ScaledFormat, shape: Any) -> None:
+    x = torch.zeros(shape)
+    assert scaled_cast(x, fmt).shape == quantize(x, fmt).dequantize().shape == shape
+    assert report(x, fmt).error == 0
