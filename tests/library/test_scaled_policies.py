@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mpkit import E4M3, FP16, FP32, Batches, LossScaler, NoScaling, Policy, fit, scaled_cast
-from mpkit.policy import LinearRecipe
+from mpkit.policy import INT8_FORWARD, LinearRecipe
 from mpkit.policy.policy import PRESETS
 from mpkit.scaled import FP8_TENSOR, INT8_ROW, MXFP8, NVFP4
 
@@ -50,13 +50,10 @@ def test_the_three_products_are_as_the_recipe_says(name: str) -> None:
     g, w = data(48, 40, 5), layer.weight.detach()
     torch.manual_seed(1)
     assert torch.equal(y, scaled_cast(x, recipe.input) @ scaled_cast(w, recipe.weight).t() + layer.bias.detach())
-    if recipe.grad is None:
-        assert torch.equal(dx, g @ scaled_cast(w, recipe.weight))
-        assert torch.equal(dw, g.t() @ scaled_cast(x, recipe.input))
-    else:
-        how = recipe.grad_rounding
-        assert torch.equal(dx, scaled_cast(g, recipe.grad, how) @ scaled_cast(w.t(), recipe.weight).t())
-        assert torch.equal(dw, scaled_cast(g.t(), recipe.grad, how) @ scaled_cast(x.t(), recipe.input).t())
+    assert recipe.grad is not None
+    how = recipe.grad_rounding
+    assert torch.equal(dx, scaled_cast(g, recipe.grad, how) @ scaled_cast(w.t(), recipe.weight).t())
+    assert torch.equal(dw, scaled_cast(g.t(), recipe.grad, how) @ scaled_cast(x.t(), recipe.input).t())
     assert torch.equal(db, g.sum(0))
 
 
@@ -138,6 +135,20 @@ def test_layers_with_linear_layers_inside(layer: nn.Module) -> None:
     with PRESETS["bf16-mixed"].apply(model):
         bf16 = model(*given)[0]
     assert 0.002 < float((low - bf16).detach().norm() / bf16.detach().norm()) < 0.2
+
+
+def test_int8_mixed_rounds_all_three_products_and_int8_forward_one() -> None:
+    """torchao's INT8 mixed-precision training has output, grad_input and grad_weight in INT8, each scaled by row."""
+    recipe = PRESETS["int8-mixed"].linear
+    assert recipe is not None
+    assert (recipe.input, recipe.weight, recipe.grad, recipe.grad_rounding) == (INT8_ROW,) * 3 + ("nearest",)
+    assert (INT8_FORWARD.input, INT8_FORWARD.weight, INT8_FORWARD.grad) == (INT8_ROW, INT8_ROW, None)
+    assert str(INT8_FORWARD) == "int8-forward"
+    y, dx, dw, _ = gradients(linear(), data(), Policy(linear=INT8_FORWARD))
+    g, x, w = data(48, 40, 5), scaled_cast(data(), INT8_ROW), scaled_cast(linear().weight.detach(), INT8_ROW)
+    assert torch.equal(y, x @ w.t() + linear().bias.detach())
+    assert torch.equal(dx, g @ w)
+    assert torch.equal(dw, g.t() @ x)
 
 
 def test_fp16_around_int8_needs_and_takes_a_loss_scale() -> None:
