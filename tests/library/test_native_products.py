@@ -198,9 +198,10 @@ def test_what_does_not_run_here_says_where_it_does(name: str, text: str) -> None
 def test_which_formats_no_product_takes() -> None:
     """Power: the presets themselves have their kernels."""
     assert scaling_of(FP8_TENSOR) is ScalingType.TensorWise
-    odd = [MXFP8.but(rule="exact"), INT8_ROW, FP8_BLOCK.but(block=(None, 1)), NVFP4.but(block=(1, 32)),
+    odd = [MXFP8.but(rule="exact"), MXFP8.but(wide_scales=True),
+           INT8_ROW, FP8_BLOCK.but(block=(None, 1)), NVFP4.but(block=(1, 32)),
            ScaledFormat("E2M1, tensor", E2M1)]  # fmt: skip
-    assert [scaling_of(fmt) for fmt in odd] == [None] * 5
+    assert [scaling_of(fmt) for fmt in odd] == [None] * 6
     both = LinearRecipe("both", FP8_TENSOR.but(values=E5M2), FP8_TENSOR, FP8_TENSOR.but(values=E5M2))
     squares = LinearRecipe("squares", SQUARE, SQUARE, FP8_BLOCK)
     mixed = LinearRecipe("mixed", FP8_TENSOR, FP8_ROW, FP8_TENSOR)
