@@ -71,7 +71,9 @@ def scaled_cast(x: Tensor, fmt: ScaledFormat, rounding: Rounding = "nearest", am
 
     Arguments and errors are those of `quantize`; what rounds up to beyond x's dtype becomes its largest value. The
     gradient passes through unchanged (straight-through; Bengio et al. 2013, arXiv 1308.3432, section 4), also where a
-    value saturated; so does the tangent of torch.func.jvp. Under vmap each example has scales of its own.
+    value saturated; so does the tangent of torch.func.jvp. Under vmap each example has scales of its own. Compiled for
+    a GPU, a division by a scale that is no power of two may be off in its last bit, and a quotient next to a tie go the
+    other way.
     """
     _check(x, fmt)
     if asked_by_a_mode():
