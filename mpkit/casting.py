@@ -54,9 +54,9 @@ def cast(
     if overflow is None:
         overflow = "inf" if fmt.has_inf else "saturate"
     _check_settings(rounding, overflow, fmt)
-    if _asked_by_a_mode():
+    if asked_by_a_mode():
         return handle_torch_function(cast, (x,), x, fmt, rounding, overflow, generator)
-    if (x.requires_grad and torch.is_grad_enabled()) or _in_a_transform():
+    if (x.requires_grad and torch.is_grad_enabled()) or in_a_transform():
         return _function().apply(x, fmt, None, rounding, overflow, generator, None)  # type: ignore[no-any-return, no-untyped-call]
     if is_distributed(x):
         return _each_part(x, fmt, rounding, overflow, generator)
@@ -93,7 +93,7 @@ def fake_cast(
     require_tensor(x)
     forward = None if forward is None else require_format(forward)
     backward = None if backward is None else require_format(backward)
-    if _asked_by_a_mode():
+    if asked_by_a_mode():
         return handle_torch_function(fake_cast, (x,), x, forward, backward, rounding, overflow, observe)
     plain = rounding == "nearest" and overflow in (None, "inf") and observe is None and x.dtype == torch.float32
     plain = plain and not torch.compiler.is_compiling()  # a compiler removes such a pair, and the rounding with it
@@ -158,12 +158,13 @@ def cast_floating(tree: Any, dtype: torch.dtype) -> Any:
     return map_tensors(lambda x: x.to(dtype) if x.is_floating_point() else x, tree)
 
 
-def _in_a_transform() -> bool:
+def in_a_transform() -> bool:
+    """Is a transform of torch.func at work?"""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _function() -> type[FakeCast]:
-    return TransformedCast if _in_a_transform() else FakeCast
+    return TransformedCast if in_a_transform() else FakeCast
 
 
 def _each_part(x: Any, fmt: FloatFormat, *how: Any) -> Tensor:
@@ -175,7 +176,7 @@ def _each_part(x: Any, fmt: FloatFormat, *how: Any) -> Tensor:
     return type(x).from_local(part, x.device_mesh, x.placements, run_check=False, **sizes)  # type: ignore[no-any-return]
 
 
-def _asked_by_a_mode() -> bool:
+def asked_by_a_mode() -> bool:
     """Is a torch function mode active? It is told of one operation, the cast with its format, and not of its steps."""
     return not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled()
 

@@ -3,4 +3,5 @@
 from mpkit.policy.meter import Meter as Meter
 from mpkit.policy.policy import PRESETS as PRESETS
 from mpkit.policy.policy import Policy as Policy
+from mpkit.policy.recipes import INT8_FORWARD as INT8_FORWARD
 from mpkit.policy.recipes import LinearRecipe as LinearRecipe

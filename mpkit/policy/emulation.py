@@ -22,8 +22,10 @@ from mpkit.policy.operations import ADDED, FOLLOWS_FIRST, LISTS, UNINITIALISED, 
 from mpkit.policy.recipes import LinearRecipe
 from mpkit.policy.scaled_linear import Emulated, is_linear, linear_arguments, scaled_linear
 from mpkit.policy.tensors import converted, memory, run_backward, same_memory
+from mpkit.scaled.quantize import scaled_cast
 from mpkit.trees import map_tensors, tensors_in
 
+CASTS = (cast, fake_cast, scaled_cast)  # one of the user's says what it wants
 BACKWARD_OPTIONS = {"retain_graph", "create_graph"}
 
 
@@ -105,7 +107,7 @@ class Emulation(TorchFunctionMode):
     def _rests(self, func: Any, types: Any) -> bool:
         if UninitializedParameter in types:  # a lazy layer's, which is about to get its shape
             return True
-        return self.paused or self.shadowed or func in (cast, fake_cast)  # a cast of the user's says what it wants
+        return self.paused or self.shadowed or func in CASTS
 
     def _computes(self) -> bool:
         """While the model is called, or a checkpointed part of it again; else a master weight is what it is: FP32."""

@@ -38,7 +38,7 @@ def scaling_of(fmt: ScaledFormat | None) -> ScalingType | None:
     if fmt.two_level:
         return ScalingType.BlockWise1x16 if fmt.values == E2M1 and fmt.block in ((1, 16), (16, 16)) else None
     scaling = BY_BLOCK.get(fmt.block) if fmt.values in (E4M3, E5M2) else None
-    return None if scaling is ScalingType.BlockWise1x32 and fmt.rule == "exact" else scaling
+    return None if scaling is ScalingType.BlockWise1x32 and fmt.scale_format != "E8M0" else scaling
 
 
 def require_native(recipe: LinearRecipe, device: torch.device) -> None:

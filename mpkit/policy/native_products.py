@@ -1,7 +1,7 @@
 """Matrices in scaled formats, multiplied by the hardware: torch.nn.functional.scaled_mm."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,13 @@ from mpkit.formats import E2M1, E4M3, FloatFormat
 from mpkit.policy.kernels import ANYWHERE, scaling_of
 from mpkit.rounding import Rounding
 from mpkit.scaled.layouts import e2m1_codes, in_tiles, two_a_byte
-from mpkit.scaled.quantize import quantize, whole_scale
+from mpkit.scaled.quantize import quantize
 from mpkit.scaled.scaled_format import ScaledFormat
 
 GROUP, BLOCKS = 16, 128  # the kernels take whole groups of so many values; where scales belong to blocks, of so many
 
 
-@dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """A matrix in a scaled format, filled up with zeros to whole groups.
 
     Attributes:
@@ -37,26 +36,28 @@ class Matrix:
     shape: tuple[int, int]
 
 
-def rounded(x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> tuple[Tensor, Tensor]:
-    """`Matrix.values` and `Matrix.scales` of a matrix that is filled up."""
+def rounded(x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`Matrix.values`, `Matrix.scales` and `Matrix.whole` of a matrix that is filled up."""
     assert isinstance(fmt.values, FloatFormat)
     small = quantize(x, fmt, rounding)
-    return e2m1_codes(small.values) if fmt.values == E2M1 else small.values.to(fmt.values.dtype), small.scales
+    values = e2m1_codes(small.values) if fmt.values == E2M1 else small.values.to(fmt.values.dtype)
+    return values, small.scales, small.whole
+
+
+Rounded = Callable[[Tensor, ScaledFormat, Rounding], tuple[Tensor, Tensor, Tensor | None]]
 
 
 class Native:
     """Matrices for torch's scaled products, and these. `rounded` may be given compiled."""
 
-    def __init__(self, rounded: Callable[[Tensor, ScaledFormat, Rounding], tuple[Tensor, Tensor]] = rounded) -> None:
+    def __init__(self, rounded: Rounded = rounded) -> None:
         self._rounded = rounded
 
     def operand(self, x: Tensor, fmt: ScaledFormat, rounding: Rounding) -> Matrix:
         """`x` divided by its scales, in the format's dtype."""
         high, wide = (BLOCKS if (side or 1) > 1 else GROUP for side in fmt.block)
         filled = F.pad(x, (0, -x.shape[1] % wide, 0, -x.shape[0] % high))
-        values, scales = self._rounded(filled, fmt, rounding)
-        whole = whole_scale(x.abs().amax().float(), fmt) if fmt.two_level else None
-        return Matrix(values, scales, whole, fmt, (x.shape[0], x.shape[1]))
+        return Matrix(*self._rounded(filled, fmt, rounding), fmt, (x.shape[0], x.shape[1]))
 
     def turned(self, operand: Matrix) -> Matrix:
         """Its transpose, in the order that the kernel reads."""

@@ -22,7 +22,7 @@ from mpkit.policy.native_linear import NativeLinear
 from mpkit.policy.nesting import active, replacing
 from mpkit.policy.operations import LISTS, Lists
 from mpkit.policy.parameters import require_parameters
-from mpkit.policy.recipes import FP8_BLOCKS, FP8_MIXED, INT8_FORWARD, MXFP8_ALL, NVFP4_ALL, LinearRecipe
+from mpkit.policy.recipes import FP8_BLOCKS, FP8_MIXED, INT8_MIXED, MXFP8_ALL, NVFP4_ALL, LinearRecipe
 from mpkit.policy.stepping import emulated_around_steps
 from mpkit.policy.tf32 import tf32
 
@@ -208,5 +208,5 @@ PRESETS: dict[str, Policy] = {
 # bf16-mixed, and linear layers below 16 bits.
 PRESETS |= {
     str(recipe): Policy(FP32, BF16, BF16, FP32, FP32, recipe)
-    for recipe in (FP8_MIXED, FP8_BLOCKS, MXFP8_ALL, NVFP4_ALL, INT8_FORWARD)
+    for recipe in (FP8_MIXED, FP8_BLOCKS, MXFP8_ALL, NVFP4_ALL, INT8_MIXED)
 }

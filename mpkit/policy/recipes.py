@@ -55,8 +55,10 @@ FP8_MIXED = LinearRecipe("fp8-mixed", FP8_TENSOR, FP8_TENSOR, ScaledFormat("FP8 
 FP8_BLOCKS = LinearRecipe("fp8-block", FP8_BLOCK, FP8_BLOCK.but(name="FP8, 128x128", block=(128, 128)), FP8_BLOCK)
 # Mishra et al. 2025, arXiv 2506.08027: E4M3 throughout, scales rounded up; Transformer Engine's MXFP8BlockScaling.
 MXFP8_ALL = LinearRecipe("mxfp8", MXFP8, MXFP8, MXFP8)
-# NVIDIA 2025, arXiv 2509.25149: weights in blocks of 16 x 16, gradients rounded stochastically. Its random Hadamard
-# transform of dW's operands is left out.
+# NVIDIA 2025, arXiv 2509.25149: weights in blocks of 16 x 16, gradients rounded stochastically. Two of its parts are
+# left out: the random Hadamard transform of dW's operands, and the layers that it keeps in BF16, mostly the last ones.
 NVFP4_ALL = LinearRecipe("nvfp4", NVFP4, NVFP4.but(name="NVFP4, 16x16", block=(16, 16)), NVFP4, "stochastic")
-# Forward in INT8, one scale a token and one an output channel; gradients as they come.
-INT8_FORWARD = LinearRecipe("int8-mixed", INT8_ROW, INT8_ROW, None)
+# All three products in INT8, one scale a row of each operand: torchao's INT8 mixed-precision training, by default.
+INT8_MIXED = LinearRecipe("int8-mixed", INT8_ROW, INT8_ROW, INT8_ROW)
+# Forward in INT8, gradients as they come. It is no preset: Policy(…, linear=INT8_FORWARD).
+INT8_FORWARD = LinearRecipe("int8-forward", INT8_ROW, INT8_ROW, None)

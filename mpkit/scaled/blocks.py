@@ -14,12 +14,12 @@ def as_blocks(x: Tensor, block: Block) -> Tensor:
     """`x` as (rows of blocks, rows of a block, columns of blocks, columns of a block).
 
     Its last dimension gives the columns, the others the rows; a view where `x` is contiguous and the blocks fit. Where
-    they do not, zeros fill the last ones, which changes no largest magnitude.
+    they do not, zeros fill the last ones, which changes no largest magnitude. A block is no larger than the tensor.
     """
     columns = x.shape[-1] if x.dim() else 1
     rows = x.numel() // max(columns, 1)
     matrix = x.reshape(rows, columns)
-    high, wide = block[0] or max(rows, 1), block[1] or max(columns, 1)
+    high, wide = (max(min(side or size, size), 1) for side, size in zip(block, (rows, columns), strict=True))
     below, right = -rows % high, -columns % wide
     if below or right:
         matrix = F.pad(matrix, (0, right, 0, below))

@@ -33,13 +33,16 @@ class DelayedAmax:
 
     @property
     def amax(self) -> Tensor | None:
-        """What to scale by now, on the magnitudes' device and without a wait; None before the first step."""
+        """What to scale by now, on the magnitudes' device and without a wait; None before the first step.
+
+        0 while no step has seen more: `scaled_cast` and its like then scale by the present, as they do for None.
+        """
         if not self.seen:
             return None
         return torch.stack(self.seen).amax(0) * 2.0**self.margin
 
     def update(self, amax: Tensor) -> Self:
-        """The history after a step with this largest magnitude. Inf and NaN, of a skipped step, do not count."""
+        """The history after a step with this largest magnitude; for Inf and NaN, of a skipped step, the one before."""
         amax = amax.detach()
         before = self.seen[-1] if self.seen else torch.zeros_like(amax)
         amax = torch.where(amax.isfinite(), amax, before)

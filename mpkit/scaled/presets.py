@@ -7,8 +7,8 @@ from mpkit.scaled.scaled_format import ScaledFormat
 # One FP32 scale for the tensor: Micikevicius et al. 2022, arXiv 2209.05433, section 3.2.
 FP8_TENSOR = ScaledFormat("FP8, tensor", E4M3)
 # 1 x 128 for inputs and gradients, 128 x 128 for weights: DeepSeek-V3, arXiv 2412.19437, section 3.3.2. Powers of two,
-# as Transformer Engine's Float8BlockScaling has them by default.
-FP8_BLOCK = ScaledFormat("FP8, 1x128", E4M3, (1, 128), "up")
+# as Transformer Engine's Float8BlockScaling has them by default, but in FP32, as cuBLAS reads them.
+FP8_BLOCK = ScaledFormat("FP8, 1x128", E4M3, (1, 128), "up", wide_scales=True)
 # OCP Microscaling Formats v1.0, table 1: 32 values share an E8M0 scale. The rule is NVIDIA's; OCP's is
 # .but(rule="floor").
 MXFP8 = ScaledFormat("MXFP8", E4M3, (1, 32), "up")

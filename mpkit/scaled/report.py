@@ -9,6 +9,7 @@ from torch import Tensor
 from mpkit.scaled.blocks import as_blocks
 from mpkit.scaled.quantize import dividing, quantize
 from mpkit.scaled.scaled_format import ScaledFormat
+from mpkit.unwatched import unwatched
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ScaledReport:
         return math.inf if self.error == 0 else -20 * math.log10(self.error)
 
 
+@unwatched
 def report(x: Tensor, fmt: ScaledFormat, amax: Tensor | None = None) -> ScaledReport:
     """What `scaled_cast(x, fmt, amax=amax)` loses. Waits for the device."""
     small = quantize(x, fmt, amax=amax)

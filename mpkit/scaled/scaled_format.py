@@ -23,6 +23,7 @@ class ScaledFormat:
         rule: how a scale is chosen; see `mpkit.scaled.scales.scale_of`.
         two_level: True: a scale is kept in E4M3, relative to one FP32 scale of the tensor (NVFP4). False: it is kept in
             FP32 under the rule "exact", and otherwise is a power of two, which E8M0 keeps.
+        wide_scales: True: powers of two are kept in FP32, too.
 
     Raises:
         TypeError: `values` is no format. ValueError: too many bits, a block without values, an unknown rule.
@@ -33,6 +34,7 @@ class ScaledFormat:
     block: Block = (None, None)
     rule: Rule = "exact"
     two_level: bool = False
+    wide_scales: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, FloatFormat | IntFormat):
@@ -48,13 +50,14 @@ class ScaledFormat:
                              "for all, such as (1, 32).")  # fmt: skip
         if self.rule not in get_args(Rule):
             raise ValueError(f"rule={self.rule!r} is unknown; use one of {', '.join(get_args(Rule))}.")
-        if self.two_level and self.rule != "exact":
-            raise ValueError(f'two_level=True keeps its scales in E4M3, with rule="exact"; rule={self.rule!r} came.')
+        if self.two_level and (self.rule != "exact" or self.wide_scales):
+            raise ValueError('two_level=True keeps its scales in E4M3, with rule="exact"; '
+                             f"rule={self.rule!r} and wide_scales={self.wide_scales} came.")  # fmt: skip
 
     @property
     def scale_format(self) -> str:
         """What a scale is kept in: "FP32", "E8M0" or "E4M3"."""
-        return E4M3.name if self.two_level else FP32.name if self.rule == "exact" else "E8M0"
+        return E4M3.name if self.two_level else FP32.name if self.rule == "exact" or self.wide_scales else "E8M0"
 
     def bits_per_value(self, rows: int, columns: int) -> float:
         """Bits that a matrix takes in this format, its scales included, divided by its number of values."""

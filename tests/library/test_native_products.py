@@ -113,6 +113,15 @@ def test_nvfp4_as_the_kernel_reads_it_is_what_quantize_says(block: Any) -> None:
     assert not back[48:].any()
 
 
+def test_a_nan_in_nvfp4_stays_in_its_block() -> None:
+    x = data(48, 128)
+    x[0, 0], x[0, 1] = torch.nan, 1e6
+    _, (codes, whole), _, _ = _arguments(matrix(x, NVFP4))
+    assert codes.float().isnan().sum() == 1
+    x[0, :16] = 0
+    assert float(whole) == pytest.approx(float(x.abs().max()) / (6 * 448))
+
+
 def test_mxfp8_as_the_kernel_reads_it_is_what_quantize_says() -> None:
     x = data(40, 96) * torch.logspace(-6, 6, 40)[:, None]
     values, (codes,), scalings, swizzles = _arguments(matrix(x, MXFP8))
@@ -189,9 +198,10 @@ def test_what_does_not_run_here_says_where_it_does(name: str, text: str) -> None
 def test_which_formats_no_product_takes() -> None:
     """Power: the presets themselves have their kernels."""
     assert scaling_of(FP8_TENSOR) is ScalingType.TensorWise
-    odd = [MXFP8.but(rule="exact"), INT8_ROW, FP8_BLOCK.but(block=(None, 1)), NVFP4.but(block=(1, 32)),
+    odd = [MXFP8.but(rule="exact"), MXFP8.but(wide_scales=True),
+           INT8_ROW, FP8_BLOCK.but(block=(None, 1)), NVFP4.but(block=(1, 32)),
            ScaledFormat("E2M1, tensor", E2M1)]  # fmt: skip
-    assert [scaling_of(fmt) for fmt in odd] == [None] * 5
+    assert [scaling_of(fmt) for fmt in odd] == [None] * 6
     both = LinearRecipe("both", FP8_TENSOR.but(values=E5M2), FP8_TENSOR, FP8_TENSOR.but(values=E5M2))
     squares = LinearRecipe("squares", SQUARE, SQUARE, FP8_BLOCK)
     mixed = LinearRecipe("mixed", FP8_TENSOR, FP8_ROW, FP8_TENSOR)

@@ -128,11 +128,14 @@ def test_a_tensor_of_zeros_stays_zero(fmt: ScaledFormat) -> None:
 def test_a_block_with_inf_or_nan_becomes_nan(fmt: ScaledFormat, wild: float) -> None:
     x = torch.ones(256, 256)
     x[0, 0] = wild
-    bad = scaled_cast(x, fmt).isnan()
+    good = scaled_cast(x, fmt)
+    bad = good.isnan()
     high, wide = fmt.block[0] or 256, fmt.block[1] or 256
     expected = torch.zeros_like(bad)
     expected[:high, :wide] = True
-    assert torch.equal(bad, torch.ones_like(bad) if fmt.two_level else expected)
+    assert torch.equal(bad, expected)
+    x[0, 0] = 1
+    assert torch.equal(scaled_cast(x, fmt)[~bad], good[~bad])
 
 
 def test_powers_of_two_next_to_their_boundaries() -> None:
@@ -208,8 +211,9 @@ def test_bits_per_value() -> None:
     assert MXFP8.bits_per_value(64, 64) == 8.25
     assert (MXFP6.bits_per_value(64, 64), MXFP4.bits_per_value(64, 64)) == (6.25, 4.25)
     assert NVFP4.bits_per_value(64, 64) == 4.5 + 32 / 4096
-    assert FP8_BLOCK.bits_per_value(1, 100) == 8.08
-    assert FP8_TENSOR.scale_format == "FP32"
+    assert FP8_BLOCK.bits_per_value(1, 100) == 8.32  # powers of two, but kept in FP32
+    assert FP8_TENSOR.scale_format == FP8_BLOCK.scale_format == "FP32"
+    assert MXFP8.but(rule="floor").scale_format == ScaledFormat("any", E4M3, (1, 32), "up").scale_format == "E8M0"
     assert (MXFP4.scale_format, NVFP4.scale_format) == ("E8M0", "E4M3")
 
 
@@ -231,6 +235,7 @@ def test_a_report_of_what_nothing_is_lost_of() -> None:
         (lambda: ScaledFormat("x", E4M3, 32), ValueError, r"block=32 came"),  # type: ignore[arg-type]
         (lambda: MXFP8.but(rule="ceil"), ValueError, r"rule='ceil' is unknown; use one of exact, floor, up\."),
         (lambda: NVFP4.but(rule="up"), ValueError, r'two_level=True keeps its scales in E4M3, with rule="exact"'),
+        (lambda: NVFP4.but(wide_scales=True), ValueError, r'rule="exact"; rule=\'exact\' and wide_scales=True came\.'),
         (lambda: scaled_cast(torch.ones(2), E4M3), TypeError, r"a scaled format is asked for, but .*E4M3.* came; use"),  # type: ignore[arg-type]
         (lambda: scaled_cast(torch.ones(2).long(), MXFP8), TypeError, r"but torch\.int64 came; convert it first"),
         (lambda: scaled_cast([1.0], MXFP8), TypeError, r"but list came"),  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mpkit import E4M3, FP16, FP32, Batches, LossScaler, NoScaling, Policy, fit, scaled_cast
-from mpkit.policy import LinearRecipe
+from mpkit.policy import INT8_FORWARD, LinearRecipe
 from mpkit.policy.policy import PRESETS
 from mpkit.scaled import FP8_TENSOR, INT8_ROW, MXFP8, NVFP4
 
@@ -50,13 +50,10 @@ def test_the_three_products_are_as_the_recipe_says(name: str) -> None:
     g, w = data(48, 40, 5), layer.weight.detach()
     torch.manual_seed(1)
     assert torch.equal(y, scaled_cast(x, recipe.input) @ scaled_cast(w, recipe.weight).t() + layer.bias.detach())
-    if recipe.grad is None:
-        assert torch.equal(dx, g @ scaled_cast(w, recipe.weight))
-        assert torch.equal(dw, g.t() @ scaled_cast(x, recipe.input))
-    else:
-        how = recipe.grad_rounding
-        assert torch.equal(dx, scaled_cast(g, recipe.grad, how) @ scaled_cast(w.t(), recipe.weight).t())
-        assert torch.equal(dw, scaled_cast(g.t(), recipe.grad, how) @ scaled_cast(x.t(), recipe.input).t())
+    assert recipe.grad is not None
+    how = recipe.grad_rounding
+    assert torch.equal(dx, scaled_cast(g, recipe.grad, how) @ scaled_cast(w.t(), recipe.weight).t())
+    assert torch.equal(dw, scaled_cast(g.t(), recipe.grad, how) @ scaled_cast(x.t(), recipe.input).t())
     assert torch.equal(db, g.sum(0))
 
 
@@ -140,6 +137,20 @@ def test_layers_with_linear_layers_inside(layer: nn.Module) -> None:
     assert 0.002 < float((low - bf16).detach().norm() / bf16.detach().norm()) < 0.2
 
 
+def test_int8_mixed_rounds_all_three_products_and_int8_forward_one() -> None:
+    """torchao's INT8 mixed-precision training has output, grad_input and grad_weight in INT8, each scaled by row."""
+    recipe = PRESETS["int8-mixed"].linear
+    assert recipe is not None
+    assert (recipe.input, recipe.weight, recipe.grad, recipe.grad_rounding) == (INT8_ROW,) * 3 + ("nearest",)
+    assert (INT8_FORWARD.input, INT8_FORWARD.weight, INT8_FORWARD.grad) == (INT8_ROW, INT8_ROW, None)
+    assert str(INT8_FORWARD) == "int8-forward"
+    y, dx, dw, _ = gradients(linear(), data(), Policy(linear=INT8_FORWARD))
+    g, x, w = data(48, 40, 5), scaled_cast(data(), INT8_ROW), scaled_cast(linear().weight.detach(), INT8_ROW)
+    assert torch.equal(y, x @ w.t() + linear().bias.detach())
+    assert torch.equal(dx, g @ w)
+    assert torch.equal(dw, g.t() @ x)
+
+
 def test_fp16_around_int8_needs_and_takes_a_loss_scale() -> None:
     """Integers on top of mixed precision as the article means it: the recipe beside FP16."""
     policy = Policy(FP32, FP16, FP16, FP32, FP32, PRESETS["int8-mixed"].linear)
@@ -158,6 +169,70 @@ def test_fp16_around_int8_needs_and_takes_a_loss_scale() -> None:
 def test_bad_recipes_are_refused(make: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
         make()
+
+
+@EACH
+@pytest.mark.parametrize("sizes", [((4, 0), 0, 8), ((2, 3, 0), 0, 8), ((4, 20), 20, 0), ((0, 20), 20, 8),
+                                   ((2, 0, 20), 20, 8), ((20,), 20, 8)])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_rows_or_features(name: str, sizes: Any) -> None:
+    """As torch's own: a sum of nothing is 0, and the bias remains."""
+    shape, into, out = sizes
+    layer, x = nn.Linear(into, out), torch.ones(shape, requires_grad=True)
+    for engine in ["emulated", "native"] if name == "fp8-mixed" else ["emulated"]:
+        x.grad, layer.weight.grad = None, None
+        with PRESETS[name].apply(layer, engine=engine):
+            y = layer(x)
+            y.float().sum().backward()
+        assert y.shape == (*shape[:-1], out)
+        assert x.grad is not None
+        assert layer.weight.grad is not None
+        assert (x.grad.shape, layer.weight.grad.shape) == (x.shape, layer.weight.shape)
+        if not x.numel():
+            assert torch.equal(y.float(), layer.bias.bfloat16().float().expand_as(y))
+
+
+@EACH
+def test_what_a_layer_keeps_goes_by_the_hooks_on_saved_tensors(name: str) -> None:
+    """Hooks that put zeros in the place of what is saved make the gradients zeros; and each operand is kept once."""
+    recipe = PRESETS[name].linear
+    for engine in ["emulated", "native"] if name == "fp8-mixed" else ["emulated"]:
+        layer, x, packed = linear(out=48, bias=False), data().requires_grad_(), list[int]()
+
+        def pack(x: Tensor, packed: list[int] = packed) -> Tensor:
+            packed.append(x.numel())
+            return torch.zeros_like(x)
+
+        with (
+            Policy(linear=recipe).apply(layer, engine=engine),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),
+        ):
+            layer(x).backward(data(48, 48, 5))
+        assert x.grad is not None
+        assert layer.weight.grad is not None
+        assert not x.grad.any()
+        assert not layer.weight.grad.any()
+        assert sum(packed) <= x.numel() + layer.weight.numel() + 2  # and two scales
+
+
+@pytest.mark.parametrize("name", [name for name in SCALED if name != "nvfp4"])  # which draws
+def test_transforms_of_torch_func_give_the_same_gradients(name: str) -> None:
+    """Under vmap each example is a tensor of its own, with its own scales."""
+    layer, x, factors = linear(), data(), data(48, 40, 5)
+
+    def loss(weights: Any, x: Tensor) -> Tensor:
+        return (torch.func.functional_call(layer, weights, x).float() * factors[: len(x)]).sum()
+
+    y = gradients(layer, x, PRESETS[name])
+    weights = {key: p.detach() for key, p in layer.named_parameters()}
+    with PRESETS[name].apply(layer):
+        dw, dx = torch.func.grad(loss, (0, 1))(weights, x)
+        each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x.view(6, 8, 64))
+        one = torch.func.grad(loss)(weights, x[40:])
+    for got, expected in zip([dx, dw["weight"], dw["bias"]], y[1:], strict=True):
+        assert torch.equal(got, expected)
+    for key in one:
+        torch.testing.assert_close(each[key][5], one[key])
 
 
 def test_no_second_derivative_is_promised() -> None:
