@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.course.nets.transformer import Transformer
-from mpkit.course.nets.workloads import DEVICE, Model, resnet, sgd
+from mpkit.course.nets.workloads import DEVICE, Model, at_rest, resnet, sgd
 from mpkit.diagnosis import diagnose, guard
 
 GUARD_BAR, DIAGNOSE_BAR = 1.03, 20.0  # of a plain step
@@ -34,7 +34,7 @@ def _loop(make: Model) -> tuple[Callable[[Any], Tensor], dict[str, Any]]:
     """The usual loop with a GradScaler, and what belongs to it."""
     torch.backends.cudnn.benchmark = True
     model, inputs, targets = make()
-    optimizer, scaler = sgd(model), torch.amp.GradScaler(DEVICE)
+    optimizer, scaler = at_rest(sgd(model)), torch.amp.GradScaler(DEVICE)
     loss_fn = getattr(model, "loss", F.cross_entropy)
 
     def step(batch: Any) -> Tensor:

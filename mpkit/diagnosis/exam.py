@@ -25,7 +25,7 @@ class Exam:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.tests: list[str] = []
-        self.base = subject.run(watch=True)
+        self.base = subject.run(watch=True, outputs=True)
         self._note("as it is", self.base)
 
     def found(self, kind: str, where: str = "", cause: str = "", proof: str = "", cure: str = "") -> Diagnosis:
@@ -42,7 +42,7 @@ class Exam:
     @cached_property
     def again(self) -> Run:
         """The same from the same state."""
-        return self._note("again", self.subject.run())
+        return self._note("again", self.subject.run(outputs=True))
 
     @cached_property
     def fp32(self) -> Run:
@@ -129,23 +129,20 @@ def close(a: float | None, b: float | None) -> bool:
 def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """||a - b|| / ||b|| over all gradients that both have; 0 if both are 0."""
     names = [n for n in b if n in a]
-    apart = _norm([a[n] - b[n] for n in names])
-    whole = _norm([b[n] for n in names])
+    apart, whole = size({n: a[n] - b[n] for n in names}), size({n: b[n] for n in names})
     return apart / whole if whole else (math.inf if apart else 0.0)
 
 
 def ratio(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """How many times as large `a` is, along `b`: <a, b> / <b, b>; NaN if b is 0."""
     names = [n for n in b if n in a]
-    whole = sum(float((b[n].double() ** 2).sum()) for n in names)
-    along = sum(float((a[n].double() * b[n].double()).sum()) for n in names)
-    return along / whole if whole else math.nan
+    whole = size({n: b[n] for n in names}) ** 2
+    along = [torch.dot(a[n].flatten(), b[n].flatten()) for n in names]
+    return float(torch.stack(along).double().sum()) / whole if whole else math.nan
 
 
 def size(grads: dict[str, Tensor]) -> float:
-    """The norm of all of them together."""
-    return _norm(list(grads.values()))
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return math.sqrt(sum(float((t.double() ** 2).sum()) for t in tensors))
+    """The norm of all of them together. One wait for the device."""
+    if not grads:
+        return 0.0
+    return float(torch.stack(torch._foreach_norm(list(grads.values()))).double().norm())

@@ -63,6 +63,12 @@ class Notes(TorchDispatchMode):
 
     _look_add_ = _look_add
 
+    def _look__foreach_add(self, result: Any, tensors: list[Tensor], other: Any = None, **_: Any) -> None:
+        if isinstance(other, float) and tensors:
+            self._look_add(result, tensors[0], other)
+
+    _look__foreach_add_ = _look__foreach_add
+
     def _look_clamp_min(self, result: Any, x: Tensor, least: Any = None, **_: Any) -> None:
         self._look_add(result, x, least)
 
@@ -100,9 +106,12 @@ class Notes(TorchDispatchMode):
         """Integers, as such or as floats, that were different and are not any more."""
         bound = 2.0 / torch.finfo(result.dtype).eps  # from here on integers are rounded
         wide = x.detach()
-        if wide.dtype in LOW or wide.is_complex() or not float(wide.abs().max()) > bound:
+        if wide.dtype in LOW or wide.is_complex():
             return
-        if wide.is_floating_point() and not bool((wide == wide.round()).all()):
+        for part in (wide.flatten()[:256], wide):  # a few values tell of nearly every tensor
+            if wide.is_floating_point() and not bool((part == part.round()).all()):
+                return
+        if not float(wide.abs().max()) > bound:
             return
         before, after = _distinct(wide), _distinct(result.detach().float())
         if after < 0.9 * before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpkit.hook import Hook
 from mpkit.tracing.names import OUTSIDE
@@ -19,13 +19,17 @@ class ModulePath:
     def __init__(self, model: nn.Module) -> None:
         self._names = {module: name or "(model)" for name, module in model.named_modules()}
         self._running: list[str] = []
-        self.outputs: list[tuple[str, float]] = []  # of each module that has ended: its name, the sum of what it gave
+        self._sums: list[tuple[str, Tensor]] = []
         self._handles: list[Any] = []
 
     @property
     def now(self) -> str:
         """Path of the innermost module, or "(outside the model)"."""
         return self._running[-1] if self._running else OUTSIDE
+
+    def outputs(self) -> list[tuple[str, float]]:
+        """Of each module that has ended, in this order: its name, and the sum of what it gave. Waits for the device."""
+        return [(name, float(total)) for name, total in self._sums]
 
     def __enter__(self) -> Self:
         for module in self._names:
@@ -46,5 +50,5 @@ class ModulePath:
     def _end(self, module: nn.Module, _: Any, output: Any) -> None:
         if self._running:
             with aside(), torch.no_grad():
-                total = sum(float(t.detach().double().sum()) for t in tensors_in(output))
-            self.outputs.append((self._running.pop(), total))
+                sums = [t.detach().sum(dtype=torch.float32) for t in tensors_in(output) if t.is_floating_point()]
+                self._sums.append((self._running.pop(), torch.stack(sums).sum() if sums else torch.zeros(())))

@@ -15,7 +15,7 @@ from mpkit.diagnosis.notes import Note, Notes
 from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.path import ModulePath
 from mpkit.diagnosis.snapshot import Snapshot
-from mpkit.diagnosis.wide import in_fp32
+from mpkit.diagnosis.wide import LOW, in_fp32
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
 
@@ -31,8 +31,9 @@ class Run:
             NAME", "moment NAME.KEY"; in this order.
         seen: the calls of the loop, and their numbers.
         events, harmless, notes: of a run that was watched.
-        outputs: of every module that ran, in the order in which they ended: its name, and the sum of what it returned.
-        state: name → tensor after the run, of what should move: parameters, averages, moments.
+        outputs: if asked for, of every module that ran, in the order in which they ended: its name, the sum of what it
+            returned.
+        state: name → tensor after the run, of what should move and is in 16 bits: parameters, averages, moments.
         error: what the step raised, or None.
     """
 
@@ -75,15 +76,16 @@ class Subject:
         self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
         self.runs = 0
         self.bad_at_start = self.bad_state() + [
-            f"gradient {n}" for p, n in self.names.items() if p.grad is not None and not _finite(p.grad)
+            f"gradient {n}" for n in _not_finite({n: p.grad for p, n in self.names.items() if p.grad is not None})
         ]
+        self.low = {name for name, t in self.moving() if t.dtype in LOW}
 
     def restore(self) -> None:
         """Put back the state in which it was given."""
         self.snapshot.restore()
 
     def run(self, *changes: AbstractContextManager[Any], watch: bool = False, batch: Any = None, fp32: bool = False,
-            afresh: bool = True, **observed: Any) -> Run:  # fmt: skip
+            afresh: bool = True, outputs: bool = False, **observed: Any) -> Run:  # fmt: skip
         """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended."""
         if afresh:
             self.restore()
@@ -109,12 +111,11 @@ class Subject:
         loss = seen.backward_loss if loss is None else loss
         grads = seen.grads
         bad = ["loss"] if loss is not None and not math.isfinite(loss) else []
-        bad += [f"gradient {name}" for name, grad in grads.items() if not _finite(grad)] + self.bad_state()
+        bad += [f"gradient {name}" for name in _not_finite(grads)] + self.bad_state()
         skipped = "step" in seen.calls and not seen.stepped
-        return Run(
-            loss, grads, bad, seen, skipped, {name: t.detach().clone() for name, t in self.moving()},
-            traced.events if watch else [], traced.harmless if watch else [], notes.seen, path.outputs, error,
-        )  # fmt: skip
+        state = {name: t.detach().clone() for name, t in self.moving() if name in self.low}
+        found = (traced.events, traced.harmless) if watch else ([], [])
+        return Run(loss, grads, bad, seen, skipped, state, *found, notes.seen, path.outputs() if outputs else [], error)
 
     def _call(self, batch: Any) -> Any:
         return self.step() if batch is None else self.step(batch)
@@ -133,17 +134,19 @@ class Subject:
 
     def bad_state(self) -> list[str]:
         """Of parameters, buffers, averages and moments those with Inf or NaN; masks of -Inf are none."""
-        found = [f"parameter {name}" for p, name in self.names.items() if not _finite(p)]
-        found += [f"buffer {n}" for n, b in self.model.named_buffers() if not _finite(b) and not _is_mask(b)]
-        return found + [n for n, t in self.moving() if not n.startswith("parameter") and not _finite(t)]
+        buffers = dict(self.model.named_buffers())
+        found = [f"parameter {name}" for name in _not_finite({name: p for p, name in self.names.items()})]
+        found += [f"buffer {name}" for name in _not_finite(buffers) if not _is_mask(buffers[name])]
+        return found + list(_not_finite({n: t for n, t in self.moving() if not n.startswith("parameter")}))
 
 
-def _finite(tensor: Tensor) -> bool:
-    tensor = tensor.detach()
-    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
-        return True
-    wide = tensor.float() if tensor.element_size() == 1 else tensor
-    return bool(wide.isfinite().all())
+def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of those with Inf or NaN; one wait for the device where there are none."""
+    real = {n: t.detach() for n, t in tensors.items() if (t.is_floating_point() or t.is_complex()) and t.numel()}
+    flags = [(t.float() if t.element_size() == 1 else t).isfinite().all() for t in real.values()]
+    if not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all()):
+        return []
+    return [name for name, flag in zip(real, flags, strict=True) if not bool(flag)]
 
 
 def _is_mask(tensor: Tensor) -> bool:

@@ -2,7 +2,8 @@
 
 | scales | device |
 |---|---|
-| one a tensor, one a row | a CPU, or compute capability 8.9 and later |
+| one a tensor | a CPU, or compute capability 8.9 and later |
+| one a row | a CPU from torch 2.13 on, or compute capability 8.9 and later |
 | 1 x 128 and 128 x 128 | compute capability 9.x, CUDA 12.9 and later |
 | MXFP8, NVFP4 | compute capability 10.0 and later; **untested**: written by the documentation, run on no such GPU |
 
@@ -11,12 +12,14 @@ The conditions are those of aten/src/ATen/native/cuda/ScaledBlas.cpp.
 
 import torch
 from torch.nn.functional import ScalingType
+from torch.torch_version import TorchVersion
 
 from mpkit.formats import E2M1, E4M3, E5M2
 from mpkit.policy.recipes import LinearRecipe
 from mpkit.scaled.scaled_format import ScaledFormat
 
 ANYWHERE = (ScalingType.TensorWise, ScalingType.RowWise)
+BY_ROW_ON_CPU = TorchVersion(torch.__version__) >= "2.13"  # 2.11 has not; 2.12 was not tried
 BY_128 = (ScalingType.BlockWise1x128, ScalingType.BlockWise128x128)
 BY_BLOCK = {
     (None, None): ScalingType.TensorWise,
@@ -69,7 +72,7 @@ def _multiply(a: ScaledFormat | None, b: ScaledFormat | None) -> bool:
 
 def _runs_on(scaling: ScalingType, device: torch.device) -> bool:
     if device.type != "cuda" or torch.version.hip:
-        return device.type == "cpu" and scaling in ANYWHERE
+        return device.type == "cpu" and (scaling is ScalingType.TensorWise or (scaling in ANYWHERE and BY_ROW_ON_CPU))
     capability = torch.cuda.get_device_capability(device)
     if scaling in ANYWHERE:
         return capability >= SINCE
@@ -81,7 +84,7 @@ def _runs_on(scaling: ScalingType, device: torch.device) -> bool:
 
 def _needs(scaling: ScalingType) -> str:
     if scaling in ANYWHERE:
-        return "a CPU or an NVIDIA GPU of compute capability 8.9 or later"
+        return "a CPU (scales by row: from torch 2.13 on) or an NVIDIA GPU of compute capability 8.9 or later"
     if scaling in BY_128:
         return "an NVIDIA GPU of compute capability 9.x with CUDA 12.9 or later"
     return "an NVIDIA GPU of compute capability 10.0 or later"

@@ -57,7 +57,8 @@ class Native:
         """`x` divided by its scales, in the format's dtype."""
         high, wide = (BLOCKS if (side or 1) > 1 else GROUP for side in fmt.block)
         filled = F.pad(x, (0, -x.shape[1] % wide, 0, -x.shape[0] % high))
-        return Matrix(*self._rounded(filled, fmt, rounding), fmt, (x.shape[0], x.shape[1]))
+        values, scales, whole = self._rounded(filled, fmt, rounding)
+        return Matrix(values.contiguous(), scales, whole, fmt, (x.shape[0], x.shape[1]))  # a compiler may turn them
 
     def turned(self, operand: Matrix) -> Matrix:
         """Its transpose, in the order that the kernel reads."""

@@ -13,7 +13,7 @@ from torch.nn.functional import ScalingType, SwizzleType
 
 from mpkit import BF16, E2M1, E4M3, E5M2, FP32, Policy
 from mpkit.policy import LinearRecipe
-from mpkit.policy.kernels import require_native, scaling_of
+from mpkit.policy.kernels import BY_ROW_ON_CPU, require_native, scaling_of
 from mpkit.policy.native_products import Matrix, Native, _arguments
 from mpkit.policy.policy import PRESETS
 from mpkit.scaled import FP8_BLOCK, FP8_TENSOR, INT8_ROW, MXFP8, NVFP4, ScaledFormat, quantize
@@ -32,6 +32,7 @@ def matrix(x: Tensor, fmt: ScaledFormat) -> Matrix:
     return Native().operand(x, fmt, "nearest")
 
 
+@pytest.mark.skipif(not BY_ROW_ON_CPU, reason="a CPU of this torch has no scales by row")
 @pytest.mark.parametrize("forward", [FP32, BF16])
 @pytest.mark.parametrize(("rows", "out"), [(48, 40), (7, 10)])
 def test_scales_by_row_are_the_emulated_ones(forward: Any, rows: int, out: int) -> None:

@@ -59,7 +59,7 @@ def ours(model: nn.Module, policy: str = "fp16-mixed", compile: bool = False) ->
     )  # fmt: skip
 
 
-def _at_rest(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def at_rest(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The same with a momentum of zeros, so that the first step does what it does without.
 
     Fused SGD makes its momentum from uninitialized memory, and a step that GradScaler skips does not write it. Where
@@ -81,7 +81,7 @@ def peers_step(
     torch.compile for forward pass and loss, such as "default"; None leaves them eager. `optimizer`: None is `sgd`,
     whose momentum starts as zeros here.
     """
-    chosen = optimizer or _at_rest(sgd(model))
+    chosen = optimizer or at_rest(sgd(model))
     scaler = torch.amp.GradScaler(DEVICE, enabled=dtype == torch.float16)
     loss_fn = getattr(model, "loss", F.cross_entropy)
 
