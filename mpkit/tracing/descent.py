@@ -66,9 +66,11 @@ def sharing(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
 
 def fresh(results: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
     """Results in memory of their own: not an input, and no view of one. A view of something new is new."""
-    ids = {id(tensor) for tensor in inputs}
-    views = sharing([t for t in results if t._is_view()], inputs)
-    return [t for t in results if id(t) not in ids and all(t is not view for view in views)]
+    new = [t for t in results if all(t is not i for i in inputs)]
+    if not any(t._is_view() for t in new):
+        return new
+    places = {memory(tensor) for tensor in inputs}
+    return [t for t in new if not (t._is_view() and memory(t) in places)]
 
 
 def union(causes: Iterable[Causes]) -> Causes:
@@ -92,10 +94,10 @@ def pass_on(node: Any, causes: Causes, key: object) -> bool:
         node = stack.pop()
         if node is None:
             continue
-        name = node.name()
-        if name.endswith("AccumulateGrad"):
+        role = names.role_of(node.name())
+        if role == "end":
             ends = True
-        elif name.startswith(names.SAME_VALUES):
+        elif role == "hands on":
             stack += [following for following, _ in node.next_functions]
         else:
             node.metadata[key] = arrived(node.metadata, key) | causes

@@ -33,17 +33,19 @@ class Gradients:
         Returns where a user's autograd.Function is, if one is among them: no mode is asked about it.
         """
         unseen = None
-        ends = [tensor.grad_fn, bare(tensor).grad_fn]  # a transform of torch.func has a graph of its own
-        stack = [node for node in ends if node is not None]
+        stack: list[Any] = [tensor.grad_fn]
+        if (inner := bare(tensor)) is not tensor:  # a transform of torch.func has a graph of its own
+            stack.append(inner.grad_fn)
         while stack:
-            node: Any = stack.pop()
-            name, metadata = node.name(), node.metadata
-            if name.endswith("AccumulateGrad") or metadata.get("mpkit") is self._mark:
+            node = stack.pop()
+            if node is None or (metadata := node.metadata).get("mpkit") is self._mark:
                 continue
             metadata["mpkit"] = self._mark  # kept by the node: an id may belong to another node a moment later
+            if (role := names.role_of(node.name())) == "end":
+                continue
             ways = [following for following, _ in node.next_functions]
-            stack += [following for following in ways if following is not None]
-            if not name.startswith(names.SAME_VALUES):  # the hook knows the nodes after its own, which makes no circle
+            stack += ways
+            if role == "makes":  # the hook knows the nodes after its own, which makes no circle
                 see = partial(self._see, where, names.where_of(node, where, module), metadata, ways)
                 self._handles.append(node.register_hook(see))
                 unseen = unseen or names.forward_of(node, where, module)
@@ -72,14 +74,17 @@ class Gradients:
                 self._ledger.add(Look(made_by, "loss"))
                 # gradients may be unscaled or clipped as soon as it has ended
                 torch.autograd.Variable._execution_engine.queue_callback(self._ledger.read)
-            look = Look(where, "backward", inputs=floating_tensors(given), node=metadata)
-            same = {id(gradient) for gradient in given}
+            look = Look(where, "backward", node=metadata)
             for gradient, way in zip(results, ways, strict=True):
-                if id(gradient) in same:
+                if gradient is None:
+                    continue
+                if any(gradient is one for one in given):
                     look.passed.append(way)
                 elif new := floating_tensors(gradient):
                     look.outputs += new
                     look.ways.append(way)
+            if look.outputs:
+                look.inputs = floating_tensors(given)
             self._ledger.add(look)
 
 

@@ -28,11 +28,17 @@ class Judges:
         self._in_backward: Causes = NOTHING  # of this pass: what bad gradients come from,
         self._in_gradients: Causes = NOTHING  # and those of parameters, which later work on .grad descends from
         self._named: dict[str, Finding] = {}
+        self._quiet = True  # nothing has been found in this pass, and nothing is bad from an earlier one
 
     def start_pass(self) -> None:
         """A new forward pass: bad gradients of the last one explain nothing any more."""
         self._in_backward = self._in_gradients = NOTHING
         self._marks.forget_the_dead()
+        self._quiet = not self._marks and not self.findings.undecided
+
+    def nothing_to_say(self, amaxes: list[float]) -> bool:
+        """True if looks at results of these magnitudes change nothing: all is well, and has been in this pass."""
+        return self._quiet and all(condition(amax, self.fmt) == "fine" for amax in amaxes)
 
     def nothing_to_follow(self, look: Look) -> bool:
         """True if a look without results to read changes nothing."""
@@ -106,7 +112,7 @@ class Judges:
         came = [tensor for tensor, amax in zip(operands, before, strict=True) if self._bad(amax, look)]
         causes = union(map(self._marks.of, came)) or (self._in_gradients if came else NOTHING)
         kind = judge(after, before, self._limits(look), known=bool(causes))
-        if not look.where.is_cast and deliberate(look.arguments):
+        if not look.where.is_cast and deliberate(look.scalars):
             return causes
         if (kind == CONSEQUENCE or look.unseen) and not causes and not all(map(math.isfinite, after)):
             causes = self._source(look, before)
@@ -213,6 +219,7 @@ class Judges:
     def _record(
         self, kind: str, where: Where, look: Look, outputs: list[Tensor], after: list[float], before: list[float]
     ) -> Finding:
+        self._quiet = False
         phase = "backward" if look.phase == "backward" else "forward"
         results = list(zip(outputs, after, strict=True))
         event = describe(kind, phase, where, results, largest(before), self._limits(look))
