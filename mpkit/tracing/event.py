@@ -149,6 +149,6 @@ def judge(outputs: Iterable[float], inputs: Iterable[float], fmt: FloatFormat | 
     return None
 
 
-def deliberate(scalars: list[float]) -> bool:
+def deliberate(scalars: Iterable[float]) -> bool:
     """True if one of the scalars among the arguments is Inf, NaN or a format's end: the code asked for the result."""
     return any(not math.isfinite(scalar) or abs(scalar) in ENDS for scalar in scalars)

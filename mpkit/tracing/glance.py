@@ -1,7 +1,7 @@
 """Read many tensors with one wait: their largest magnitudes stay on the device until somebody asks for all of them."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ PLAIN = (Tensor, nn.Parameter)
 IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
 
 
-def glance(tensors: list[Tensor]) -> Glance:
+def glance(tensors: Sequence[Tensor]) -> Glance:
     """One pass over each tensor; the numbers stay on their device. No tensor may be empty."""
     values = [
         t if t.is_contiguous() and t.element_size() > 1 and not t.requires_grad else memory_of(t, "result")
@@ -31,7 +31,7 @@ def glance(tensors: list[Tensor]) -> Glance:
     return seen
 
 
-def magnitudes(glances: Glance) -> list[float]:
+def magnitudes(glances: Sequence[list[Tensor]]) -> list[float]:
     """Largest magnitude of each tensor, NaN if it holds one. Waits for the device once for each dtype."""
     numbers = [number for glance in glances for number in glance]
     values: list[float] = [0.0] * len(numbers)
@@ -64,26 +64,31 @@ def floating_tensors(tree: Any) -> list[Tensor]:
 
 def all_tensors(tree: Any) -> list[Tensor]:
     """What `tensors_in` gives, as a list: a generator takes ten times as long, and every operation asks twice."""
-    found: list[Tensor] = []
-    gather(tree, found, [])
-    return found
+    return gathered(tree)[0]
 
 
-def gather(tree: Any, tensors: list[Tensor], scalars: list[float]) -> None:
-    """Add the tensors in nested containers to `tensors`, and the floating-point numbers to `scalars`."""
+def gathered(tree: Any) -> tuple[list[Tensor], list[float]]:
+    """The tensors in nested containers, and the floating-point numbers of Python."""
+    tensors: list[Tensor] = []
+    scalars: list[float] = []
+    _gather(tree, tensors, scalars)
+    return tensors, scalars
+
+
+def _gather(tree: Any, tensors: list[Tensor], scalars: list[float]) -> None:
     if isinstance(tree, Tensor):
         tensors.append(tree)
     elif isinstance(tree, list | tuple):
         for branch in tree:
             if branch is not None:
-                gather(branch, tensors, scalars)
+                _gather(branch, tensors, scalars)
     elif isinstance(tree, dict):
-        gather([*tree.values()], tensors, scalars)
+        _gather([*tree.values()], tensors, scalars)
     elif isinstance(tree, float):
         scalars.append(tree)
 
 
-def floating(tensors: list[Tensor]) -> list[Tensor]:
+def floating(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Those of `tensors` that are floating-point and hold anything, as dense ones to be read."""
     found = []
     for x in tensors:
@@ -125,7 +130,7 @@ def everything_in(tree: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
             yield from everything_in(list(getattr(leaf, "__dict__", {}).values()), seen)
 
 
-def others(tensors: list[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:
+def others(tensors: Iterable[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:
     """Those of `tensors` that are not among `known`, by identity: == would compare their values."""
     ids = {id(tensor) for tensor in known}
     return [tensor for tensor in tensors if id(tensor) not in ids]
@@ -136,7 +141,7 @@ def suspicious(tensor: Tensor, amax: float) -> bool:
     return math.isfinite(amax) or bool((tensor.isnan() | (tensor == math.inf)).any())
 
 
-def within_noise(result: Tensor, amax: float, inputs: list[Tensor], largest_input: float) -> bool:
+def within_noise(result: Tensor, amax: float, inputs: Sequence[Tensor], largest_input: float) -> bool:
     """True if the result is a sum over some dimensions whose rounding errors may be all that it holds.
 
     n terms of at most `a` leave an error of up to n · eps · a (Higham 2002, Accuracy and Stability of Numerical

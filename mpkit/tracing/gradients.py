@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpkit.tracing import names
 from mpkit.tracing.event import Where
-from mpkit.tracing.glance import floating_tensors
+from mpkit.tracing.glance import floating
 from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look
 from mpkit.trees import bare
@@ -74,18 +74,18 @@ class Gradients:
                 self._ledger.add(Look(made_by, "loss"))
                 # gradients may be unscaled or clipped as soon as it has ended
                 torch.autograd.Variable._execution_engine.queue_callback(self._ledger.read)
-            look = Look(where, "backward", node=metadata)
+            new: list[Tensor] = []
+            new_ways, passed = [], []
             for gradient, way in zip(results, ways, strict=True):
                 if gradient is None:
                     continue
                 if any(gradient is one for one in given):
-                    look.passed.append(way)
-                elif new := floating_tensors(gradient):
-                    look.outputs += new
-                    look.ways.append(way)
-            if look.outputs:
-                look.inputs = floating_tensors(given)
-            self._ledger.add(look)
+                    passed.append(way)
+                elif read := floating([gradient]):
+                    new += read
+                    new_ways.append(way)
+            inputs = floating([one for one in given if one is not None]) if new else ()
+            self._ledger.add(Look(where, "backward", new, inputs, node=metadata, ways=new_ways, passed=passed))
 
 
 def in_backward() -> bool:

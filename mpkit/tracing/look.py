@@ -1,6 +1,7 @@
 """A look at one operation, until it is judged."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from mpkit.tracing import names
 from mpkit.tracing.descent import memory, sharing
 from mpkit.tracing.event import Where
-from mpkit.tracing.glance import Glance, all_tensors, floating, floating_tensors, gather, glance, others, suspicious
+from mpkit.tracing.glance import Glance, floating, floating_tensors, gathered, glance, others, suspicious
 from mpkit.trees import bare
 
 
@@ -22,21 +23,21 @@ class Look:
 
     where: Where
     phase: str
-    outputs: list[Tensor] = field(default_factory=list)
-    inputs: list[Tensor] = field(default_factory=list)
-    changes: list[Tensor] = field(default_factory=list)  # what an operation in place writes into,
-    overwritten: list[Tensor] = field(default_factory=list)  # as far as that is looked at;
-    was: list[Tensor] = field(default_factory=list)  # operands that are overwritten, at once or later,
-    before: Glance = field(default_factory=list)  # and their numbers before
-    unread: list[Tensor] = field(default_factory=list)  # results that are bad only if an input is
-    scalars: list[float] = field(default_factory=list)  # among its arguments: they may ask for Inf
+    outputs: Sequence[Tensor] = ()
+    inputs: Sequence[Tensor] = ()
+    changes: Sequence[Tensor] = ()  # what an operation in place writes into,
+    overwritten: Sequence[Tensor] = ()  # as far as that is looked at;
+    was: Sequence[Tensor] = ()  # operands that are overwritten, at once or later,
+    before: Sequence[list[Tensor]] = ()  # and their numbers before
+    unread: Sequence[Tensor] = ()  # results that are bad only if an input is
+    scalars: Sequence[float] = ()  # among its arguments: they may ask for Inf
     has_operands: bool = True  # whatever their dtype; else it makes numbers that no other explains
     unseen: Where | None = None  # a user's autograd.Function before it, whose kernels no mode sees
-    labels: list[str] = field(default_factory=list)  # of the tensors, for phase "input"
-    after: Glance = field(default_factory=list)  # of the outputs
+    labels: Sequence[str] = ()  # of the tensors, for phase "input"
+    after: Sequence[list[Tensor]] = ()  # of the outputs
     node: dict[Any, Any] = field(default_factory=dict)  # metadata of the graph's node, for phase "backward";
-    ways: list[Any] = field(default_factory=list)  # the nodes to which its results go,
-    passed: list[Any] = field(default_factory=list)  # and those to which gradients go that it hands on as they are
+    ways: Sequence[Any] = ()  # the nodes to which its results go,
+    passed: Sequence[Any] = ()  # and those to which gradients go that it hands on as they are
 
     def one(self) -> Tensor | None:
         """One of the tensors that it holds on to, for their device."""
@@ -45,20 +46,20 @@ class Look:
 
     def numbers_before(self) -> Glance:
         """Of what went in: `was`, then `inputs`."""
-        return self.before + glance(self.inputs)
+        return [*self.before, *glance(self.inputs)]
 
     def keep(self, place: int) -> None:
         """What is in this memory is about to be overwritten: note the numbers of the inputs there."""
         changing = [t for t in self.inputs if memory(t) == place]
         self.inputs = others(self.inputs, changing)
-        self.was, self.before = self.was + changing, self.before + glance(changing)
+        self.was, self.before = [*self.was, *changing], [*self.before, *glance(changing)]
 
     def detach(self) -> None:
         """Hold the values only, not the graph that made them.
 
         Results are always held by another name: autograd takes a gradient that nobody else has for .grad, uncopied.
         """
-        self.changes = self.overwritten = []
+        self.changes = self.overwritten = ()
         self.outputs = [t.detach() for t in self.outputs]
         self.inputs = [t if t.is_leaf else t.detach() for t in self.inputs]
         if self.was or self.unread:
@@ -66,10 +67,8 @@ class Look:
 
 
 def look_at_operands(operation: names.Operation, args: Any, kwargs: dict[str, Any]) -> Look:
-    """What goes into an operation that changes nothing."""
-    given: list[Tensor] = []
-    scalars: list[float] = []
-    gather((args, kwargs) if kwargs else args, given, scalars)
+    """What goes into an operation that overwrites nothing."""
+    given, scalars = gathered((args, kwargs) if kwargs else args)
     return Look(
         operation.where(args), operation.phase, inputs=floating(given), scalars=scalars, has_operands=bool(given)
     )
@@ -77,12 +76,10 @@ def look_at_operands(operation: names.Operation, args: Any, kwargs: dict[str, An
 
 def look_before(operation: names.Operation, args: Any, kwargs: dict[str, Any], reads: bool) -> Look:
     """What goes into an operation that overwrites something, and how large that is."""
-    look = Look(operation.where(args), operation.phase)
     into = kwargs.get("out")
-    given: list[Tensor] = []
-    gather((args, kwargs if into is None else {**kwargs, "out": None}), given, look.scalars)
-    look.has_operands = bool(given)
-    changes = all_tensors(args[:1] if into is None else into)
+    given, scalars = gathered((args, kwargs if into is None else {**kwargs, "out": None}))
+    look = Look(operation.where(args), operation.phase, scalars=scalars, has_operands=bool(given))
+    changes, _ = gathered(args[:1] if into is None else into)
     look.changes = floating(changes)
     if look.phase == "write" or reads:
         look.overwritten = look.changes
@@ -103,8 +100,12 @@ def converted(target: Tensor, place: Any, value: Any) -> list[Tensor]:
 
 def look_at_start(where: Where, prefix: str, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Look:
     """All that is there before a forward pass."""
-    given: list[tuple[str, Any]] = [(f"parameter {prefix}{key}", p) for key, p in module.named_parameters()]
-    given += [(f"buffer {prefix}{key}", b) for key, b in module.named_buffers()]
+    seen: dict[str, dict[int, tuple[str, Any]]] = {"parameter": {}, "buffer": {}}
+    for path, part in module.named_modules(prefix=prefix):  # one walk, as it takes longer than all else here
+        for kind, owned in (("parameter", part._parameters), ("buffer", part._buffers)):
+            for key, tensor in owned.items():
+                seen[kind].setdefault(id(tensor), (f"{kind} {path}{'.' if path else ''}{key}", tensor))
+    given = [*seen["parameter"].values(), *seen["buffer"].values()]
     given += [(f"input {key}", tree) for key, tree in [*enumerate(args), *kwargs.items()]]
     named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
     return Look(where, "input", [tensor for _, tensor in named], labels=[what for what, _ in named])

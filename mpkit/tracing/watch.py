@@ -6,7 +6,7 @@ On a GPU nothing waits for the host after each operation: findings are read in b
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -169,9 +169,8 @@ class Trace:
         self._gradients.forget_the_dead()
         where = Where(name or "(model)", "", names.readable_line(names.locate()))
         with aside():
-            self._ledger.add(look_at_start(where, f"{name}." if name else "", module, args, kwargs))
-            if next(module.buffers(), None) is not None:
-                self._ledger.read()  # batch norms write into theirs, and no name says so
+            self._ledger.add(look_at_start(where, name, module, args, kwargs))
+            self._ledger.read()  # a batch norm changes its buffers, and a sharded model its parameters, unseen
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one torch function and look at its result."""
@@ -188,6 +187,8 @@ class Trace:
                 if look.changes:
                     self._ledger.changes(look.changes)
         out = func(*args, **kwargs)
+        if look is None and not isinstance(out, Tensor | list | tuple | dict):  # dim(), item()
+            return out
         with aside():
             results = all_tensors(out if operation.phase != "write" else args[:1])
             if results and name not in UNINITIALISED:
@@ -197,13 +198,14 @@ class Trace:
         return out
 
     def _inspect(self, look: Look, results: list[Tensor], args: Any, reads: bool) -> None:
-        new = look.overwritten or fresh(floating(results), look.inputs)
+        floats = floating(results)
+        if not floats and not any(t.requires_grad for t in results):  # integers; what is empty has a graph, too
+            return
+        new: Sequence[Tensor] = look.overwritten or fresh(floats, look.inputs)
         if look.phase == "write":
             look.outputs, look.unread = converted(*args), new
-        elif reads:
-            look.outputs = new
         else:
-            look.unread = new
+            look.outputs, look.unread = (new, ()) if reads else ((), new)
         where = look.where
         where.module = self._path[-1] if self._path else names.OUTSIDE
         where.line = names.readable_line(names.locate())
