@@ -1,6 +1,6 @@
 """What a bad tensor descends from: marks on memory on the way forward, on the nodes of the graph on the way back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from mpkit.tracing import names
 from mpkit.tracing.findings import NOTHING, Causes
-from mpkit.trees import storage_key
 
 
 class Marks:
@@ -54,21 +53,29 @@ class Marks:
 
 
 def memory(tensor: Tensor) -> int:
-    """Something that two tensors share if they share memory; a tensor without a storage has only itself."""
-    return storage_key(tensor) or id(tensor)
+    """Something that two tensors share if they share memory; a tensor without a storage has only itself.
+
+    No transform of torch.func may be wrapped around it.
+    """
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return id(tensor)
 
 
-def sharing(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+def sharing(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
     """Those of `tensors` that share memory with one of `others`."""
     places = {memory(tensor) for tensor in others}
     return [tensor for tensor in tensors if memory(tensor) in places]
 
 
-def fresh(results: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+def fresh(results: list[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Results in memory of their own: not an input, and no view of one. A view of something new is new."""
-    ids = {id(tensor) for tensor in inputs}
-    views = sharing([t for t in results if t._is_view()], inputs)
-    return [t for t in results if id(t) not in ids and all(t is not view for view in views)]
+    new = [t for t in results if all(t is not i for i in inputs)]
+    if not any(t._is_view() for t in new):
+        return new
+    places = {memory(tensor) for tensor in inputs}
+    return [t for t in new if not (t._is_view() and memory(t) in places)]
 
 
 def union(causes: Iterable[Causes]) -> Causes:
@@ -92,10 +99,10 @@ def pass_on(node: Any, causes: Causes, key: object) -> bool:
         node = stack.pop()
         if node is None:
             continue
-        name = node.name()
-        if name.endswith("AccumulateGrad"):
+        role = names.role_of(node.name())
+        if role == "end":
             ends = True
-        elif name.startswith(names.SAME_VALUES):
+        elif role == "hands on":
             stack += [following for following, _ in node.next_functions]
         else:
             node.metadata[key] = arrived(node.metadata, key) | causes

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
-from mpkit.trees import leaves_in
 
 # Bad values went in, so bad values came out: nobody's fault, not recorded.
 CONSEQUENCE = "consequence"
@@ -150,7 +149,6 @@ def judge(outputs: Iterable[float], inputs: Iterable[float], fmt: FloatFormat | 
     return None
 
 
-def deliberate(given: Any) -> bool:
-    """True if a scalar among the arguments is Inf, NaN or the end of a format: the code asked for such a result."""
-    scalars = [abs(leaf) for leaf in leaves_in(given) if isinstance(leaf, float)]
-    return any(not math.isfinite(scalar) or scalar in ENDS for scalar in scalars)
+def deliberate(scalars: Iterable[float]) -> bool:
+    """True if one of the scalars among the arguments is Inf, NaN or a format's end: the code asked for the result."""
+    return any(not math.isfinite(scalar) or abs(scalar) in ENDS for scalar in scalars)

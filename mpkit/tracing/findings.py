@@ -63,6 +63,11 @@ class Findings:
         self._others.extend(f for f in closed if not f.counts)
 
     @property
+    def undecided(self) -> bool:
+        """True while the end of a pass may still decide about a finding."""
+        return bool(self._open)
+
+    @property
     def first(self) -> TraceEvent | None:
         """The earliest that counts or may still count."""
         found = [f for f in (self._first, *self._open) if f is not None]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpkit.tracing import names
 from mpkit.tracing.event import Where
-from mpkit.tracing.glance import floating_tensors
+from mpkit.tracing.glance import floating
 from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look
 from mpkit.trees import bare
@@ -33,17 +33,19 @@ class Gradients:
         Returns where a user's autograd.Function is, if one is among them: no mode is asked about it.
         """
         unseen = None
-        ends = [tensor.grad_fn, bare(tensor).grad_fn]  # a transform of torch.func has a graph of its own
-        stack = [node for node in ends if node is not None]
+        stack: list[Any] = [tensor.grad_fn]
+        if (inner := bare(tensor)) is not tensor:  # a transform of torch.func has a graph of its own
+            stack.append(inner.grad_fn)
         while stack:
-            node: Any = stack.pop()
-            name, metadata = node.name(), node.metadata
-            if name.endswith("AccumulateGrad") or metadata.get("mpkit") is self._mark:
+            node = stack.pop()
+            if node is None or (metadata := node.metadata).get("mpkit") is self._mark:
                 continue
             metadata["mpkit"] = self._mark  # kept by the node: an id may belong to another node a moment later
+            if (role := names.role_of(node.name())) == "end":
+                continue
             ways = [following for following, _ in node.next_functions]
-            stack += [following for following in ways if following is not None]
-            if not name.startswith(names.SAME_VALUES):  # the hook knows the nodes after its own, which makes no circle
+            stack += ways
+            if role == "makes":  # the hook knows the nodes after its own, which makes no circle
                 see = partial(self._see, where, names.where_of(node, where, module), metadata, ways)
                 self._handles.append(node.register_hook(see))
                 unseen = unseen or names.forward_of(node, where, module)
@@ -72,15 +74,18 @@ class Gradients:
                 self._ledger.add(Look(made_by, "loss"))
                 # gradients may be unscaled or clipped as soon as it has ended
                 torch.autograd.Variable._execution_engine.queue_callback(self._ledger.read)
-            look = Look(where, "backward", inputs=floating_tensors(given), node=metadata)
-            same = {id(gradient) for gradient in given}
+            new: list[Tensor] = []
+            new_ways, passed = [], []
             for gradient, way in zip(results, ways, strict=True):
-                if id(gradient) in same:
-                    look.passed.append(way)
-                elif new := floating_tensors(gradient):
-                    look.outputs += new
-                    look.ways.append(way)
-            self._ledger.add(look)
+                if gradient is None:
+                    continue
+                if any(gradient is one for one in given):
+                    passed.append(way)
+                elif read := floating([gradient]):
+                    new += read
+                    new_ways.append(way)
+            inputs = floating([one for one in given if one is not None]) if new else ()
+            self._ledger.add(Look(where, "backward", new, inputs, node=metadata, ways=new_ways, passed=passed))
 
 
 def in_backward() -> bool:

@@ -1,7 +1,7 @@
 """What a look says: whether an operation made bad values, and where those that went in and came out belong."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -28,15 +28,18 @@ class Judges:
         self._in_backward: Causes = NOTHING  # of this pass: what bad gradients come from,
         self._in_gradients: Causes = NOTHING  # and those of parameters, which later work on .grad descends from
         self._named: dict[str, Finding] = {}
+        self._quiet = True  # nothing has been found in this pass, and nothing is bad from an earlier one
 
     def start_pass(self) -> None:
         """A new forward pass: bad gradients of the last one explain nothing any more."""
         self._in_backward = self._in_gradients = NOTHING
         self._marks.forget_the_dead()
+        self._quiet = not self._marks and not self.findings.undecided
 
-    def nothing_to_follow(self, look: Look) -> bool:
-        """True if a look without results to read changes nothing."""
-        return not self._marks and not arrived(look.node, self) and look.phase in ("forward", "write", "backward")
+    def nothing_to_say(self, amaxes: list[float]) -> bool:
+        """True if looks at results of these magnitudes change nothing: all is well, and has been in this pass."""
+        fine = math.isfinite if self.fmt is None else lambda amax: condition(amax, self.fmt) == "fine"
+        return self._quiet and all(map(fine, amaxes))
 
     def judge(self, look: Look, after: list[float]) -> None:
         """Judge a look, whose results have these largest magnitudes."""
@@ -45,9 +48,7 @@ class Judges:
             "forward": self._forward,
             "unseen": self._unseen,
             "write": self._write,
-            "output": lambda look, _: self._end(look),
-            "part": lambda look, _: self._end(look),
-            "loss": lambda look, _: self._end(look),
+            **dict.fromkeys(("output", "part", "loss"), lambda look, _: self._end(look)),
             "backward": self._backward,
             "gradients": self._gradients,
         }
@@ -106,7 +107,7 @@ class Judges:
         came = [tensor for tensor, amax in zip(operands, before, strict=True) if self._bad(amax, look)]
         causes = union(map(self._marks.of, came)) or (self._in_gradients if came else NOTHING)
         kind = judge(after, before, self._limits(look), known=bool(causes))
-        if not look.where.is_cast and deliberate(look.arguments):
+        if not look.where.is_cast and deliberate(look.scalars):
             return causes
         if (kind == CONSEQUENCE or look.unseen) and not causes and not all(map(math.isfinite, after)):
             causes = self._source(look, before)
@@ -138,9 +139,8 @@ class Judges:
         """Every value of a result would become 0. That is harmless if it is a sum that cannot be told from 0."""
         if judge(after, before, self._limits(look), known=False) != "underflow":
             return
-        small = [
-            (t, a) for t, a in zip(look.outputs, after, strict=True) if condition(a, self._limits(look)) == "under"
-        ]
+        limits = self._limits(look)
+        small = [(t, a) for t, a in zip(look.outputs, after, strict=True) if condition(a, limits) == "under"]
         lost = [(t, a) for t, a in small if not within_noise(t, a, look.inputs, largest(before))]
         tensors, amaxes = zip(*(lost or small), strict=True)
         finding = self._record("underflow", look.where, look, list(tensors), list(amaxes), before)
@@ -193,9 +193,8 @@ class Judges:
             if finding.predicted:
                 self.findings.reach([finding])
         self._in_backward |= causes
-        for way, amax in zip(look.ways, after, strict=True):
-            if self._bad(amax, look):
-                self._pass_on(way, causes)
+        for way in (way for way, amax in zip(look.ways, after, strict=True) if self._bad(amax, look)):
+            self._pass_on(way, causes)
         return None
 
     def _gradients(self, look: Look, after: list[float]) -> None:
@@ -211,10 +210,11 @@ class Judges:
             self._in_gradients |= causes
 
     def _record(
-        self, kind: str, where: Where, look: Look, outputs: list[Tensor], after: list[float], before: list[float]
+        self, kind: str, where: Where, look: Look, outputs: Sequence[Tensor], after: list[float], before: list[float]
     ) -> Finding:
+        self._quiet = False
         phase = "backward" if look.phase == "backward" else "forward"
-        results = list(zip(outputs, after, strict=True))
-        event = describe(kind, phase, where, results, largest(before), self._limits(look))
+        pairs = list(zip(outputs, after, strict=True))
+        event = describe(kind, phase, where, pairs, largest(before), self._limits(look))
         decided = phase == "backward" or kind == "underflow"
         return self.findings.add(event, where.module != names.OUTSIDE, decided)

@@ -1,21 +1,20 @@
 """A look at one operation, until it is judged."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from mpkit.policy.operations import is_in_place
 from mpkit.tracing import names
 from mpkit.tracing.descent import memory, sharing
-from mpkit.tracing.event import Where, deliberate
-from mpkit.tracing.glance import Glance, floating_tensors, glance, others, suspicious
-from mpkit.trees import bare, tensors_in
+from mpkit.tracing.event import Where
+from mpkit.tracing.glance import Glance, floating, floating_tensors, gathered, glance, others, suspicious
+from mpkit.trees import bare
 
 
-@dataclass
+@dataclass(slots=True)
 class Look:
     """One operation's results and inputs.
 
@@ -24,66 +23,71 @@ class Look:
 
     where: Where
     phase: str
-    outputs: list[Tensor] = field(default_factory=list)
-    inputs: list[Tensor] = field(default_factory=list)
-    changes: list[Tensor] = field(default_factory=list)  # what an operation in place writes into,
-    overwritten: list[Tensor] = field(default_factory=list)  # as far as that is looked at;
-    was: list[Tensor] = field(default_factory=list)  # operands that are overwritten, at once or later,
-    before: Glance = field(default_factory=list)  # and their numbers before
-    unread: list[Tensor] = field(default_factory=list)  # results that are bad only if an input is
-    arguments: Any = ()  # all of them, for scalars that ask for Inf
+    outputs: Sequence[Tensor] = ()
+    inputs: Sequence[Tensor] = ()
+    changes: Sequence[Tensor] = ()  # what an operation in place writes into,
+    overwritten: Sequence[Tensor] = ()  # as far as that is looked at;
+    was: Sequence[Tensor] = ()  # operands that are overwritten, at once or later,
+    before: Sequence[list[Tensor]] = ()  # and their numbers before
+    unread: Sequence[Tensor] = ()  # results that are bad only if an input is
+    scalars: Sequence[float] = ()  # among its arguments: they may ask for Inf
     has_operands: bool = True  # whatever their dtype; else it makes numbers that no other explains
     unseen: Where | None = None  # a user's autograd.Function before it, whose kernels no mode sees
-    labels: list[str] = field(default_factory=list)  # of the tensors, for phase "input"
-    after: Glance = field(default_factory=list)  # of the outputs
+    labels: Sequence[str] = ()  # of the tensors, for phase "input"
+    after: Sequence[list[Tensor]] = ()  # of the outputs
     node: dict[Any, Any] = field(default_factory=dict)  # metadata of the graph's node, for phase "backward";
-    ways: list[Any] = field(default_factory=list)  # the nodes to which its results go,
-    passed: list[Any] = field(default_factory=list)  # and those to which gradients go that it hands on as they are
+    ways: Sequence[Any] = ()  # the nodes to which its results go,
+    passed: Sequence[Any] = ()  # and those to which gradients go that it hands on as they are
 
-    def tensors(self) -> list[Tensor]:
-        """All that it holds on to."""
-        return [*self.outputs, *self.inputs, *self.was, *self.unread]
+    def one(self) -> Tensor | None:
+        """One of the tensors that it holds on to, for their device."""
+        tensors = self.outputs or self.inputs or self.was or self.unread
+        return tensors[0] if tensors else None
 
     def numbers_before(self) -> Glance:
         """Of what went in: `was`, then `inputs`."""
-        return self.before + glance(self.inputs)
+        return [*self.before, *glance(self.inputs)]
 
     def keep(self, place: int) -> None:
         """What is in this memory is about to be overwritten: note the numbers of the inputs there."""
         changing = [t for t in self.inputs if memory(t) == place]
         self.inputs = others(self.inputs, changing)
-        self.was, self.before = self.was + changing, self.before + glance(changing)
+        self.was, self.before = [*self.was, *changing], [*self.before, *glance(changing)]
 
     def detach(self) -> None:
         """Hold the values only, not the graph that made them.
 
         Results are always held by another name: autograd takes a gradient that nobody else has for .grad, uncopied.
         """
-        self.arguments = (math.inf,) if deliberate(self.arguments) else ()
-        self.changes = self.overwritten = []
+        self.changes = self.overwritten = ()
         self.outputs = [t.detach() for t in self.outputs]
-        self.inputs, self.was, self.unread = (
-            [t if t.is_leaf else t.detach() for t in tensors] for tensors in (self.inputs, self.was, self.unread)
-        )
+        self.inputs = [t if t.is_leaf else t.detach() for t in self.inputs]
+        if self.was or self.unread:
+            self.was, self.unread = ([t.detach() for t in tensors] for tensors in (self.was, self.unread))
 
 
-def look_before(func: Callable[..., Any], name: str, args: Any, kwargs: dict[str, Any], reads: bool) -> Look:
-    """What goes into an operation, and how large it is where it will be overwritten."""
-    phase = {"grad": "gradients", "__setitem__": "write"}.get(name, "forward")
-    look = Look(names.operation(func, name, args), phase, arguments=(args, kwargs))
+def look_at_operands(operation: names.Operation, args: Any, kwargs: dict[str, Any]) -> Look:
+    """What goes into an operation that overwrites nothing."""
+    given, scalars = gathered((args, kwargs) if kwargs else args)
+    return Look(
+        operation.where(args), operation.phase, inputs=floating(given), scalars=scalars, has_operands=bool(given)
+    )
+
+
+def look_before(operation: names.Operation, args: Any, kwargs: dict[str, Any], reads: bool) -> Look:
+    """What goes into an operation that overwrites something, and how large that is."""
     into = kwargs.get("out")
-    given = list(tensors_in((args, kwargs if into is None else {**kwargs, "out": None})))
-    look.has_operands = bool(given)
-    written = args[:1] if into is None else into
-    changes = list(tensors_in(written)) if phase == "write" or is_in_place(name, kwargs) else []
-    look.changes = floating_tensors(changes)
-    if phase == "write" or reads:
+    given, scalars = gathered((args, kwargs if into is None else {**kwargs, "out": None}))
+    look = Look(operation.where(args), operation.phase, scalars=scalars, has_operands=bool(given))
+    changes, _ = gathered(args[:1] if into is None else into)
+    look.changes = floating(changes)
+    if look.phase == "write" or reads:
         look.overwritten = look.changes
-    if phase != "write" and look.overwritten:
+    if look.phase != "write" and look.overwritten:
         # What `out` holds goes nowhere, unless it is an operand, too.
-        look.was = look.overwritten if into is None else sharing(look.overwritten, floating_tensors(given))
+        look.was = look.overwritten if into is None else sharing(look.overwritten, floating(given))
         look.before = glance(look.was)
-    look.inputs = floating_tensors(others(given, changes) if look.overwritten else given)
+    look.inputs = floating(others(given, changes) if look.overwritten else given)
     return look
 
 
@@ -96,8 +100,12 @@ def converted(target: Tensor, place: Any, value: Any) -> list[Tensor]:
 
 def look_at_start(where: Where, prefix: str, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Look:
     """All that is there before a forward pass."""
-    given: list[tuple[str, Any]] = [(f"parameter {prefix}{key}", p) for key, p in module.named_parameters()]
-    given += [(f"buffer {prefix}{key}", b) for key, b in module.named_buffers()]
+    seen: dict[str, dict[int, tuple[str, Any]]] = {"parameter": {}, "buffer": {}}
+    for path, part in module.named_modules(prefix=prefix):  # one walk, as it takes longer than all else here
+        for kind, owned in (("parameter", part._parameters), ("buffer", part._buffers)):
+            for key, tensor in owned.items():
+                seen[kind].setdefault(id(tensor), (f"{kind} {path}{'.' if path else ''}{key}", tensor))
+    given = [*seen["parameter"].values(), *seen["buffer"].values()]
     given += [(f"input {key}", tree) for key, tree in [*enumerate(args), *kwargs.items()]]
     named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
     return Look(where, "input", [tensor for _, tensor in named], labels=[what for what, _ in named])

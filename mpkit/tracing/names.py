@@ -3,12 +3,15 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mpkit.casting import cast, fake_cast
+from mpkit.policy.operations import is_in_place
 from mpkit.tracing.event import Where
 
 NOT_THE_USERS = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parents[1]) + os.sep)
@@ -46,22 +49,36 @@ OUTSIDE = "(outside the model)"
 Place = tuple[str, int]
 
 
-def operation_name(func: Callable[..., Any]) -> str | None:
-    """The function's own name; None for attributes such as `x.T` and `x.grad`, which compute nothing."""
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What there is to know of a torch function before it is called; a trace asks once for each."""
+
+    name: str  # its own; empty for attributes such as `x.T` and `x.grad`, which compute nothing
+    readable: str  # `__matmul__` and `__rmatmul__` are matmul
+    phase: str  # of the look at it
+    in_place: bool  # whatever its arguments are
+
+    def where(self, args: Any) -> Where:
+        """What is done, still without where: a cast with its format."""
+        if not self.readable:
+            return Where("", f"cast to {args[1] or 'its own format'}", "", is_cast=True)
+        return Where("", self.readable, "")
+
+
+def operation(func: Callable[..., Any]) -> Operation:
+    """What a function is called and does."""
     name: str = getattr(func, "__name__", "")
-    if name in ("", "__get__", "__set__", "detach", "detach_", "backward"):
-        return None
-    return name
-
-
-def operation(func: Callable[..., Any], name: str, args: Any) -> Where:
-    """What is done, still without where: a cast with its format, `__matmul__` and `__rmatmul__` as matmul."""
-    if func in (cast, fake_cast):
-        return Where("", f"cast to {args[1] or 'its own format'}", "", is_cast=True)
+    if name in ("__get__", "__set__", "detach", "detach_", "backward"):
+        name = ""
+    phase = {"grad": "gradients", "__setitem__": "write"}.get(name, "forward")
+    readable = name
     if name.startswith("__"):
-        name = name.strip("_")
-        name = name[1:] if name in ("rdiv", "rtruediv", "rsub", "rpow", "rmatmul", "radd", "rmul") else name
-    return Where("", name, "")
+        readable = name.strip("_")
+        if readable in ("rdiv", "rtruediv", "rsub", "rpow", "rmatmul", "radd", "rmul"):
+            readable = readable[1:]
+    if func in (cast, fake_cast):
+        readable = ""
+    return Operation(name, readable, phase, phase == "write" or is_in_place(name, {}))
 
 
 def locate() -> Place:
@@ -74,12 +91,21 @@ def locate() -> Place:
     return frame.f_code.co_filename, frame.f_lineno
 
 
+@lru_cache(maxsize=4096)
 def readable_line(place: Place) -> str:
     """ "file name:line". A notebook's cells live in files with meaningless names, so they are called "cell"."""
     name = os.path.basename(place[0])
     if "ipykernel" in place[0] or name.startswith("<"):
         name = "cell"
     return f"{name}:{place[1]}"
+
+
+@lru_cache(maxsize=4096)
+def role_of(node: str) -> str:
+    """What a node of the graph does, by its name: "end" at a parameter, "hands on" a gradient, or "makes" new ones."""
+    if node.endswith("AccumulateGrad"):
+        return "end"
+    return "hands on" if node.startswith(SAME_VALUES) else "makes"
 
 
 CONVERSIONS = frozenset({"to", "type", "half", "float", "double", "bfloat16"})

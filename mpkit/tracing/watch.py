@@ -6,25 +6,24 @@ On a GPU nothing waits for the host after each operation: findings are read in b
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mpkit.formats import FloatFormat, require_format
 from mpkit.hook import Hook
-from mpkit.policy.operations import UNINITIALISED
+from mpkit.policy.operations import UNINITIALISED, is_in_place
 from mpkit.tracing import names
 from mpkit.tracing.descent import fresh
 from mpkit.tracing.event import TraceEvent, Where
-from mpkit.tracing.glance import everything_in, floating_tensors
+from mpkit.tracing.glance import all_tensors, everything_in, floating, floating_tensors
 from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
 from mpkit.tracing.ledger import Ledger
-from mpkit.tracing.look import Look, converted, look_at_start, look_before
+from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start, look_before
 from mpkit.tracing.mode import Mode
-from mpkit.trees import tensors_in
 from mpkit.unwatched import aside
 
 
@@ -131,6 +130,7 @@ class Trace:
     def _start(self) -> None:
         self._ledger = Ledger(self._fmt, self._keep)
         self._gradients = Gradients(self._ledger, lambda: self._mode is not None and not self._paused)
+        self._operations: dict[Callable[..., Any], names.Operation] = {}  # that were met
         self._path: list[str] = []
         self._paused = False
         self._last: Where | None = None
@@ -152,7 +152,7 @@ class Trace:
             return
         name = self._path.pop()
         where = self._last or Where(name, type(module).__name__, names.readable_line(names.locate()))
-        for tensor in tensors_in(output):  # what emulation adds after the last operation belongs to that operation
+        for tensor in all_tensors(output):  # what emulation adds after the last operation belongs to that operation
             if (hidden := self._gradients.watch(tensor, where, name)) is not None:
                 with aside():
                     look = Look(hidden, "unseen", floating_tensors(tensor), floating_tensors(args))
@@ -169,37 +169,47 @@ class Trace:
         self._gradients.forget_the_dead()
         where = Where(name or "(model)", "", names.readable_line(names.locate()))
         with aside():
-            self._ledger.add(look_at_start(where, f"{name}." if name else "", module, args, kwargs))
+            self._ledger.add(look_at_start(where, name, module, args, kwargs))
+            self._ledger.read()  # a batch norm changes its buffers, and a sharded model its parameters, unseen
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one torch function and look at its result."""
-        name = names.operation_name(func)
-        if self._paused or name is None or in_backward():
+        operation = self._operations.get(func)
+        if operation is None:
+            operation = self._operations[func] = names.operation(func)
+        name, look = operation.name, None
+        if self._paused or not name or in_backward():
             return func(*args, **kwargs)
         reads = self._fmt is not None or name not in names.NEVER_WORSE
-        with aside():
-            look = look_before(func, name, args, kwargs, reads)
-            if look.changes:
-                self._ledger.changes(look.changes)
+        if operation.in_place or (kwargs and is_in_place(name, kwargs)):
+            with aside():
+                look = look_before(operation, args, kwargs, reads)
+                if look.changes:
+                    self._ledger.changes(look.changes)
         out = func(*args, **kwargs)
-        results = args[:1] if look.phase == "write" else out
+        if look is None and not isinstance(out, Tensor | list | tuple | dict):  # dim(), item()
+            return out
         with aside():
-            if (look.has_operands or look.overwritten) and name not in UNINITIALISED:
-                new = look.overwritten or fresh(floating_tensors(results), look.inputs)
-                if look.phase == "write":
-                    look.outputs, look.unread = converted(*args), new
-                elif reads:
-                    look.outputs = new
-                else:
-                    look.unread = new
-                self._inspect(look, results)
+            results = all_tensors(out if operation.phase != "write" else args[:1])
+            if results and name not in UNINITIALISED:
+                look = look or look_at_operands(operation, args, kwargs)
+                if look.has_operands or look.overwritten:
+                    self._inspect(look, results, args, reads)
         return out
 
-    def _inspect(self, look: Look, results: Any) -> None:
+    def _inspect(self, look: Look, results: list[Tensor], args: Any, reads: bool) -> None:
+        floats = floating(results)
+        if not floats and not any(t.requires_grad for t in results):  # integers; what is empty has a graph, too
+            return
+        new: Sequence[Tensor] = look.overwritten or fresh(floats, look.inputs)
+        if look.phase == "write":
+            look.outputs, look.unread = converted(*args), new
+        else:
+            look.outputs, look.unread = (new, ()) if reads else ((), new)
         where = look.where
         where.module = self._path[-1] if self._path else names.OUTSIDE
         where.line = names.readable_line(names.locate())
-        for tensor in tensors_in(results):
+        for tensor in results:
             look.unseen = self._gradients.watch(tensor, where, where.module) or look.unseen
         if look.outputs or look.unread:
             self._ledger.add(look)
