@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.words import told
 
-SCALES = ("scale", "_scale", "init_scale")
+SCALED = ({"scale", "growth_factor"}, {"scale", "rule"}, {"scale", "growth_tracker"})  # a scaler's state has these
 
 
 def diagnose_checkpoint(
@@ -42,7 +42,11 @@ def diagnose_checkpoint(
     for look in (_too_narrow(saved, own), _bad(saved), _not_loaded(saved, own), _forgotten(state, optimizer, scaler)):
         for found in look:
             return found
-    return Diagnosis("healthy", proof=f"{len(saved)} tensors of the checkpoint are those of the model.")
+    return Diagnosis(
+        "healthy",
+        tests=("names, values and states compared",),
+        proof=f"{len(saved)} tensors of the checkpoint are those of the model.",
+    )
 
 
 def _weights(state: Mapping[str, Any], names: set[str]) -> dict[str, Tensor] | None:
@@ -60,14 +64,20 @@ def _weights(state: Mapping[str, Any], names: set[str]) -> dict[str, Tensor] | N
 def _dicts(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield state
     for value in state.values():
-        if isinstance(value, Mapping):
-            yield from _dicts(value)
+        for inner in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(inner, Mapping):
+                yield from _dicts(inner)
 
 
 def _too_narrow(saved: dict[str, Tensor], own: dict[str, Tensor]) -> Iterator[Diagnosis]:
     for name, tensor in saved.items():
         if name not in own or not tensor.is_floating_point() or not own[name].is_floating_point():
             continue
+        gone = int(((tensor != 0).cpu() & (own[name] == 0).cpu()).sum()) if own[name].shape == tensor.shape else 0
+        if gone > 0.01 * tensor.numel():
+            yield Diagnosis("checkpoint", name, f"{gone:,} of {tensor.numel():,} values of {name} are not 0 in the "
+                            f"checkpoint ({str(tensor.dtype)[6:]}), and 0 in the model ({str(own[name].dtype)[6:]}).",
+                            "They were counted.", "Load it into a model of its own dtype.\nmodel.float()")  # fmt: skip
         lost = tensor.float().isfinite().cpu() & ~own[name].float().isfinite().cpu()
         if count := int(lost.sum()):
             dtype, into = str(tensor.dtype)[6:], str(own[name].dtype)[6:]
@@ -83,14 +93,15 @@ def _too_narrow(saved: dict[str, Tensor], own: dict[str, Tensor]) -> Iterator[Di
 
 def _bad(saved: dict[str, Tensor]) -> Iterator[Diagnosis]:
     for name, tensor in saved.items():
-        if tensor.is_floating_point() and (count := int((~tensor.float().isfinite()).sum())):
+        if tensor.is_floating_point() and (count := int((tensor.isnan() | (tensor.float() == torch.inf)).sum())):
             yield Diagnosis("poisoned state", name, f"{name} has {count:,} values in the file that are Inf or NaN.",
                             "They were counted in the file, before anything was computed.",
                             "Take an earlier checkpoint.")  # fmt: skip
 
 
 def _not_loaded(saved: dict[str, Tensor], own: dict[str, Tensor]) -> Iterator[Diagnosis]:
-    missing = [name for name in own if name not in saved]
+    there = {own[name].data_ptr() for name in saved if name in own}  # tied weights are saved once, or twice
+    missing = [name for name in own if name not in saved and own[name].data_ptr() not in there]
     other = [n for n, t in saved.items() if n in own and own[n].shape == t.shape
              and not torch.equal(own[n].cpu(), t.to(own[n].dtype).cpu())]  # fmt: skip
     for names, what in ((missing, "is not in the checkpoint"), (other, "has other values in the model")):
@@ -106,7 +117,7 @@ def _forgotten(state: Mapping[str, Any], optimizer: Any, scaler: Any) -> Iterato
     if (
         scaler is not None
         and getattr(scaler, "is_enabled", lambda: True)()
-        and not any(any(key in one for key in SCALES) for one in inside)
+        and not any(keys <= one.keys() for one in inside for keys in SCALED)
     ):
         now = float(scaler.get_scale())
         yield Diagnosis(

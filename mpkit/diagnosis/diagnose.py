@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from mpkit.diagnosis import loud, silent
+from mpkit.diagnosis import before, loop, loud, silent
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import Exam
+from mpkit.diagnosis.exam import Exam, difference
 from mpkit.diagnosis.run import Subject
+from mpkit.diagnosis.words import told
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
-    loud.bad_at_start, loud.raised, loud.not_repeatable, loud.not_finite,
-    silent.stale_cast, silent.not_trained, silent.noted, silent.order, silent.hidden_overflow, silent.underflow,
-    silent.lost_update, silent.on_a_skip,
+    before.scale_of_zero, before.bad_at_start, before.raised, before.not_repeatable, loud.not_finite,
+    loop.stale_cast, loop.not_trained, silent.noted, loop.order, silent.hidden_overflow, silent.underflow,
+    silent.lost_update, loop.on_a_skip,
 )  # fmt: skip
+
+ONE_PROCESS = (
+    "diagnose reruns a step in one process, and the others would wait for it: call it without torch.distributed, on "
+    "the model inside of DDP or FSDP. mpkit.guard works on all ranks."
+)
 
 
 def diagnose(
@@ -49,6 +56,7 @@ def diagnose(
 
     Raises:
         TypeError: `step` cannot be called, or `model` or `ema` is no module.
+        RuntimeError: in one of several processes of torch.distributed.
         Whatever the step raises, unless precision explains it; the state is put back first.
     """
     if not callable(step):
@@ -57,12 +65,23 @@ def diagnose(
     for name, one in (("model", model), ("ema", ema)):
         if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
             raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if spread and torch.distributed.get_world_size() > 1:
+        raise RuntimeError(ONE_PROCESS)
     subject = Subject(step, model, optimizer, scaler, scheduler, ema, batch)
     try:
         exam = Exam(subject)
         for rule in RULES:
             if (found := rule(exam)) is not None:
                 return found
-        return exam.found("healthy", proof="Run again, and with what is listed changed, the step does what it should.")
+        return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats.",
+                          proof=_compared(exam))  # fmt: skip
     finally:
         subject.restore()
+
+
+def _compared(exam: Exam) -> str:
+    """How a healthy step stands against FP32."""
+    if exam.fp32.error is not None:
+        return f"It could not be tried in FP32: {exam.fp32.error}"
+    return f"In FP32 its gradients differ by {told(100 * difference(exam.base.grads, exam.fp32.grads))} %."

@@ -16,6 +16,7 @@ from mpkit.diagnosis.wide import one_in_fp32
 from mpkit.trees import map_tensors, tensors_in
 
 SMALL = 2.0**-8
+MUCH = 0.1  # a gradient that differs from that of FP32 by so much, relative, is more than rounding
 NOISE = 1e-3  # relative; kernels of a GPU that add in any order stay far below
 
 
@@ -73,6 +74,14 @@ class Exam:
     def planted(self) -> Run:
         """What the loop does with an Inf in its gradients."""
         return self._note("an Inf planted", self.subject.run(plant=True))
+
+    @cached_property
+    def further(self) -> Run:
+        """Three steps more, from where the first ended."""
+        self.subject.run()
+        for _ in range(2):
+            self.subject.run(afresh=False)
+        return self._note("three more steps", self.subject.run(afresh=False))
 
     def after_planted(self) -> Run:
         """The next step after that one; call it right after `planted`."""

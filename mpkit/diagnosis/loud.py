@@ -1,71 +1,15 @@
-"""What to say where something is Inf or NaN, was so at the start, or differs from run to run."""
+"""What to say where something becomes Inf or NaN."""
 
 from __future__ import annotations
 
 import math
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import Exam, same
+from mpkit.diagnosis.exam import MUCH, Exam, difference
 from mpkit.diagnosis.words import short, source, told
 from mpkit.trees import tensors_in
 
-
-def bad_at_start(exam: Exam) -> Diagnosis | None:
-    """State that was bad before the step began."""
-    start = exam.subject.bad_at_start
-    grads = [one for one in start if one.startswith("gradient ")]
-    added = "zero_grad" not in exam.base.seen.calls[: _index(exam.base.seen.calls, "backward")]
-    if grads and added and exam.base.has("gradient") and not exam.cleared.has("gradient"):
-        return exam.found(
-            "order", "zero_grad (missing before backward)",
-            f"The {grads[0]} held Inf or NaN before this step began, and backward adds to what is there.",
-            "With the old gradients cleared, the same step is finite.",
-            "Clear the gradients before every backward pass, also after a skipped step.\noptimizer.zero_grad()",
-        )  # fmt: skip
-    others = [one for one in start if not one.startswith("gradient ")]
-    if not others:
-        return None
-    return exam.found(
-        "poisoned state", others[0],
-        f"The {others[0]} held Inf or NaN before this step began{_and_more(others)}.",
-        "No batch and no precision can cure it: it is there before the first operation.",
-        "Go back to a state before it, or set these values anew; then diagnose the step from there, to learn what "
-        "poisoned it.",
-    )  # fmt: skip
-
-
-def raised(exam: Exam) -> Diagnosis | None:
-    """The step raised an error that precision explains; any other is raised again."""
-    error = exam.base.error
-    if error is None:
-        return None
-    if "without overflow" in str(error):
-        return exam.found(
-            "overflow", source(exam.base.first) or "a number of the code",
-            f"The code names a number that the format does not have: {error}.",
-            f"In FP32 the step {'is finite' if exam.fp32.fine else 'goes on'}.",
-            "Take the end of the tensor's own format.\nx.masked_fill(mask, torch.finfo(x.dtype).min)",
-        )  # fmt: skip
-    if "unscale_()" in str(error) or "already been called" in str(error):
-        return exam.found("order", "unscale_", f"The scaler refuses: {error}",
-                          f"The calls were {' → '.join(exam.base.seen.calls)}.",
-                          "Unscale once an iteration, before clipping.\nscaler.unscale_(optimizer)")  # fmt: skip
-    raise error
-
-
-def not_repeatable(exam: Exam) -> Diagnosis | None:
-    """The same again gives something else."""
-    if same(exam.base, exam.again):
-        return None
-    event = exam.base.first
-    return exam.found(
-        "not repeatable", _first_difference(exam) or source(event) or "the step",
-        f"From the same weights, batch and random numbers the loss was {_said(exam.base.loss)}, then "
-        f"{_said(exam.again.loss)}.",
-        "Nothing was changed between the two runs; rounding is the same each time.",
-        "Look for memory that nobody has set (torch.empty), for state kept outside of parameters and buffers, and for "
-        "streams that do not wait.\nrows = torch.zeros_like(block)",
-    )  # fmt: skip
+IGNORED = -100  # the label that torch's cross entropy leaves out
 
 
 def not_finite(exam: Exam) -> Diagnosis | None:
@@ -73,8 +17,17 @@ def not_finite(exam: Exam) -> Diagnosis | None:
     base = exam.base
     if base.fine:
         return None
+    if exam.fp32.error is not None:  # nothing is known of FP32
+        return precision(exam)
     if not exam.fp32.fine:
         return _mathematics(exam)
+    if (moment := base.has("moment")) and not base.has("gradient") and not base.has("parameter"):
+        return exam.found(
+            "overflow", f"{moment}, in optimizer.step()", f"The gradients are finite, and {moment} is not: it holds "
+            "squares or sums that its 16-bit format does not reach.",
+            "With weights and moments in FP32 the same step leaves it finite.",
+            "Keep weights and moments in FP32 under autocast.\nmodel.float()",
+        )  # fmt: skip
     poisoned = base.has("buffer") or base.has("average") or base.has("moment")
     if poisoned and (base.skipped or not base.has("parameter")):
         return exam.found(
@@ -95,15 +48,15 @@ def _mathematics(exam: Exam) -> Diagnosis:
     """FP32 does not cure it: the data, or the formula."""
     base, proof = exam.base, "In FP32, without autocast, the same step is not finite either."
     labels = [t for t in tensors_in(exam.subject.batch) if not t.is_floating_point() and t.numel()]
-    if "ignored" in base.notes or any(bool((t == t.flatten()[0]).all()) and float(t.flatten()[0]) < 0 for t in labels):
+    if "ignored" in base.notes or any(bool((t == IGNORED).all()) for t in labels):
         return exam.found(
             "data", "labels of the batch", "All labels of this batch are the one that is ignored, so the mean is over "
             "nothing: 0 / 0.", proof, "Divide by at least one label.\nloss = total / count.clamp(min=1)",
         )  # fmt: skip
-    bad = [t for t in tensors_in(exam.subject.batch) if t.is_floating_point() and not bool(t.isfinite().all())]
-    if bad:
-        return exam.found("data", "the batch", f"The batch holds {int((~bad[0].isfinite()).sum()):,} values that are "
-                          "Inf or NaN.", proof, "Find where they come from, and leave them out.\n"
+    flags = [t.isnan() | (t == math.inf) for t in tensors_in(exam.subject.batch) if t.is_floating_point()]
+    if count := sum(int(flag.sum()) for flag in flags):  # -Inf is what masks are made of
+        return exam.found("data", "the batch", f"The batch holds {count:,} values that are Inf or NaN.",
+                          proof, "Find where they come from, and leave them out.\n"
                           "assert batch.isfinite().all()")  # fmt: skip
     return exam.found(
         "invalid", source(base.first) or base.bad[0], f"{short(base.first)}. FP32 has no value for it either"
@@ -175,8 +128,14 @@ def precision(exam: Exam, more: str = "") -> Diagnosis:
     base, event = exam.base, exam.base.first
     eps = base.notes.get("eps")
     alone = exam.alone_in_fp32()
-    proof = "In FP32 the same step is finite."
-    if alone is not None and event is not None and (alone.fine or (not base.bad and alone.fine)):
+    error = exam.fp32.error
+    proof = "In FP32 the same step is finite." if base.bad else "In FP32 it is not so."
+    if error is not None:
+        proof = f"The format ends there; in FP32 the step could not be tried: {error}"
+    cured = alone is not None and (alone.fine if base.bad else difference(alone.grads, exam.fp32.grads) < MUCH)
+    if cured and event is not None and not base.bad:
+        proof = f"With {event.operation} in {event.module} alone in FP32 the gradients are those of FP32."
+    elif cured and event is not None:
         proof = f"With {event.operation} in {event.module} alone in FP32 the same step is finite."
     if eps and event is not None and event.kind == "invalid":
         return exam.found("lost eps", source(event), f"{eps.text}; {short(event)}{more}.", proof,
@@ -184,23 +143,3 @@ def precision(exam: Exam, more: str = "") -> Diagnosis:
     return exam.found("overflow", source(event) or base.bad[0], f"{short(event)}{more}.", proof,
                       "Compute this in FP32, or make the numbers smaller before it.\n"
                       "with torch.autocast(device, enabled=False): y = f(x.float())")  # fmt: skip
-
-
-def _first_difference(exam: Exam) -> str:
-    """The module that is the first to give something else."""
-    for (name, was), (_, now) in zip(exam.base.outputs, exam.again.outputs, strict=False):
-        if was != now and not (math.isnan(was) and math.isnan(now)):
-            return f"output of {name}"
-    return ""
-
-
-def _said(loss: float | None) -> str:
-    return "no number" if loss is None else f"{loss:.6g}"
-
-
-def _index(calls: list[str], name: str) -> int:
-    return calls.index(name) if name in calls else len(calls)
-
-
-def _and_more(names: list[str]) -> str:
-    return f", and {len(names) - 1} more" if len(names) > 1 else ""

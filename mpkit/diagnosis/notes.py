@@ -33,6 +33,7 @@ class Notes(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: dict[str, Note] = {}
+        self._clamped: dict[int, tuple[Tensor, float]] = {}  # by size: what was clamped to the end of an FP8 format
         self._path = ModulePath(model)
 
     def __enter__(self) -> Any:
@@ -42,6 +43,7 @@ class Notes(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._path.__exit__(*error)
+        self._clamped = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -73,8 +75,9 @@ class Notes(TorchDispatchMode):
         self._look_add(result, x, least)
 
     def _look__to_copy(self, result: Tensor, x: Tensor, **_: Any) -> None:
-        if result.dtype in FP8:
-            self._saturates(x, FP8[result.dtype], _short(result.dtype))
+        if result.dtype in FP8:  # what was clamped to its end before the cast counts as well
+            source, end = self._clamped.pop(result.numel(), (x, FP8[result.dtype]))
+            self._saturates(source if end == FP8[result.dtype] else x, FP8[result.dtype], _short(result.dtype))
         elif result.dtype in LOW and x.numel() > 1:
             self._integers(x, result)
 
@@ -85,7 +88,7 @@ class Notes(TorchDispatchMode):
 
     def _look_clamp(self, result: Tensor, x: Tensor, low: Any = None, high: Any = None, **_: Any) -> None:
         if isinstance(high, int | float) and float(high) in FP8.values():
-            self._saturates(x, float(high), f"FP8, which ends at {high:g}")
+            self._clamped[result.numel()] = (x.detach(), float(high))
 
     def _look_nll_loss_forward(self, result: Any, scores: Tensor, target: Tensor, weight: Any, reduction: int,
                                ignored: int) -> None:  # fmt: skip

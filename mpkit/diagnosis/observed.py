@@ -34,6 +34,8 @@ class Observed:
                  unscale_first: bool = False, plant: bool = False) -> None:  # fmt: skip
         self._optimizer, self._scaler, self._scheduler, self._params = optimizer, scaler, scheduler, params
         self._factor, self._unscale_first, self._plant = factor, unscale_first, plant
+        self._own = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group["params"]}
+        self._final: set[str] = set()  # whose gradients the optimizer has had
         self.calls: list[str] = []
         self.scale = 1.0  # that the loss was multiplied with
         self.backward_loss: float | None = None
@@ -60,6 +62,8 @@ class Observed:
             enter(replaced(nn.Module, "zero_grad", functools.partial(self._named, "zero_grad")))
             enter(replaced(torch.autograd, "backward", self._going_back))
             enter(replaced(clip_grad, "_get_total_norm", self._measuring))
+            for module in (clip_grad, nn.utils):
+                enter(replaced(module, "clip_grad_value_", self._clipping_values))
             enter(replaced(clip_grad, "_clip_grads_with_norm_", self._clipping))
             hook = register_optimizer_step_pre_hook(self._stepping)
             stack.callback(hook.remove)
@@ -92,14 +96,16 @@ class Observed:
             self.backward_calls += 1
             root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
             if isinstance(root, Tensor) and root.numel() == 1:
-                self.backward_loss = float(root.detach()) / (self.scale * self._factor if "scale" in self.calls else 1)
+                scale = self.scale * self._factor if "scale" in self.calls else 1.0
+                self.backward_loss = float(root.detach()) / scale if scale else math.nan
             result = was(tensors, *args, **kwargs)
             if self._plant:
-                first = next((p for p in self._params.values() if p.grad is not None), None)
-                if first is not None:
-                    first.grad.view(-1)[0] = float("inf")  # type: ignore[union-attr]
-            self._keep(self.scale if "scale" in self.calls else 1.0)
-            self.raw = dict(self.grads)
+                held = [p for p in self._params.values() if p.grad is not None]
+                own = [p for p in held if id(p) in self._own] or held
+                if own and (grad := own[0].grad) is not None:
+                    grad.mul_(math.inf)
+            kept = self._keep(self.scale if "scale" in self.calls else 1.0)
+            self.raw |= kept
             return result
 
         return backward
@@ -107,7 +113,7 @@ class Observed:
     def _measuring(self, was: Callable[..., Any]) -> Callable[..., Any]:
         def norm(*args: Any, **kwargs: Any) -> Any:
             if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
-                self._scaler.unscale_(self._optimizer)
+                self._scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
             return was(*args, **kwargs)
 
         return norm
@@ -120,18 +126,32 @@ class Observed:
 
         return clip
 
+    def _clipping_values(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        def clip(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append("clip_grad_value_")
+            if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
+                self._scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
+            return was(*args, **kwargs)
+
+        return clip
+
     def _stepping(self, optimizer: Any, *_: Any) -> None:
-        if optimizer is not self._optimizer and self._optimizer is not None:
-            return
+        if self._optimizer is not None and optimizer.param_groups is not self._optimizer.param_groups:
+            return  # of another; a wrapper has the groups of what it wraps
         self.calls.append("optimizer.step")
         inside = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it itself
         if (bad := getattr(optimizer, "found_inf", None)) is None or not bool(bad):
             self.stepped = True
         self._keep(1.0 if inside is None else float(inside))
+        self._final |= {name for name, p in self._params.items() if id(p) in self._own}
 
-    def _keep(self, scale: float) -> None:
-        """Gradients as float32, divided by the scale that they still carry."""
+    def _keep(self, scale: float) -> dict[str, Tensor]:
+        """Gradients as float32, divided by the scale that they still carry; not those that an optimizer has had."""
+        kept: dict[str, Tensor] = {}
         for name, parameter in self._params.items():
-            if (grad := parameter.grad) is not None:
-                dense = grad.to_dense() if grad.layout != torch.strided else grad
-                self.grads[name] = dense.detach().float() / scale
+            if name not in self._final and (grad := parameter.grad) is not None:
+                dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
+                dense = torch.view_as_real(dense) if dense.is_complex() else dense
+                kept[name] = dense.float() / scale if scale else dense.float()
+        self.grads |= kept
+        return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,10 @@ from mpkit.diagnosis.wide import LOW, in_fp32
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
 
+# What torch's own optimizers keep for each value of a parameter.
+MOMENTS = frozenset("exp_avg exp_avg_sq max_exp_avg_sq momentum_buffer square_avg grad_avg acc_delta sum ax eta "
+                    "exp_inf prev step_size".split())  # fmt: skip
+
 
 @dataclass
 class Run:
@@ -30,7 +34,7 @@ class Run:
         bad: what holds Inf or NaN after the run: "loss", "gradient NAME", "parameter NAME", "buffer NAME", "average
             NAME", "moment NAME.KEY"; in this order.
         seen: the calls of the loop, and their numbers.
-        events, harmless, notes: of a run that was watched.
+        events, harmless, notes: of a run that was watched. moved: names of the parameters that it changed.
         outputs: if asked for, of every module that ran, in the order in which they ended: its name, the sum of what it
             returned.
         state: name → tensor after the run, of what should move and is in 16 bits: parameters, averages, moments.
@@ -47,6 +51,7 @@ class Run:
     harmless: list[TraceEvent] = field(default_factory=list)
     notes: dict[str, Note] = field(default_factory=dict)
     outputs: list[tuple[str, float]] = field(default_factory=list)
+    moved: set[str] = field(default_factory=set)
     error: Exception | None = None
 
     @property
@@ -94,6 +99,7 @@ class Subject:
         notes, traced = Notes(self.model), trace(self.model)
         returned, error = None, None
         with ExitStack() as stack:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code asks no mode
             path = stack.enter_context(ModulePath(self.model))
             stack.enter_context(seen.watching())
             for change in changes:
@@ -115,10 +121,19 @@ class Subject:
         skipped = "step" in seen.calls and not seen.stepped
         state = {name: t.detach().clone() for name, t in self.moving() if name in self.low}
         found = (traced.events, traced.harmless) if watch else ([], [])
-        return Run(loss, grads, bad, seen, skipped, state, *found, notes.seen, path.outputs() if outputs else [], error)
+        run = Run(loss, grads, bad, seen, skipped, state, *found, notes.seen, path.outputs() if outputs else [])
+        run.error, run.moved = error, self.snapshot.moved(self.names) if watch else set()
+        return run
 
     def _call(self, batch: Any) -> Any:
         return self.step() if batch is None else self.step(batch)
+
+    def has_remainder(self, parameter: str) -> bool:
+        """Does the optimizer keep something for it that no optimizer of torch does, such as what rounding left?"""
+        p = next(p for p, name in self.names.items() if name == parameter)
+        state = getattr(self.optimizer, "state", {}).get(p, {})
+        return any(isinstance(v, Tensor) and v.shape == p.shape and (key not in MOMENTS or v.dtype == torch.float32)
+                   for key, v in state.items())  # fmt: skip
 
     def moving(self) -> Iterator[tuple[str, Tensor]]:
         """What a step should move: parameters, averages, moments, by the names that `Run.bad` uses."""
@@ -133,14 +148,17 @@ class Subject:
                     yield f"moment {self.names.get(p, 'a parameter')}.{key}", value
 
     def bad_state(self) -> list[str]:
-        """Of parameters, buffers, averages and moments those with Inf or NaN; masks of -Inf are none."""
+        """Of parameters, buffers, averages and moments those with Inf or NaN. Untrained ones may hold Inf: masks."""
         buffers = dict(self.model.named_buffers())
-        found = [f"parameter {name}" for name in _not_finite({name: p for p, name in self.names.items()})]
-        found += [f"buffer {name}" for name in _not_finite(buffers) if not _is_mask(buffers[name])]
+        trained = {name: p for p, name in self.names.items() if p.requires_grad}
+        frozen = {name: p for p, name in self.names.items() if not p.requires_grad}
+        found = [f"parameter {name}" for name in _not_finite(trained)]
+        found += [f"parameter {name}" for name in _not_finite(frozen) if _has_nan(frozen[name])]
+        found += [f"buffer {name}" for name in _not_finite(buffers) if "running_" in name or _has_nan(buffers[name])]
         return found + list(_not_finite({n: t for n, t in self.moving() if not n.startswith("parameter")}))
 
 
-def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of those with Inf or NaN; one wait for the device where there are none."""
     real = {n: t.detach() for n, t in tensors.items() if (t.is_floating_point() or t.is_complex()) and t.numel()}
     flags = [(t.float() if t.element_size() == 1 else t).isfinite().all() for t in real.values()]
@@ -149,8 +167,9 @@ def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
     return [name for name, flag in zip(real, flags, strict=True) if not bool(flag)]
 
 
-def _is_mask(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and not bool((tensor.isnan() | (tensor == torch.inf)).any())
+def _has_nan(tensor: Tensor) -> bool:
+    """Inf alone may be meant: a mask, or the least of nothing."""
+    return bool(tensor.isnan().any())
 
 
 def _number(value: Any) -> float | None:

@@ -1,99 +1,16 @@
-"""What to say where every number is finite: the loop, and updates that are lost."""
+"""What to say where every number is finite, and some are lost: swallowed, flushed, rounded away."""
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import Exam, difference, ratio, size
+from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio
 from mpkit.diagnosis.loud import precision
 from mpkit.diagnosis.wide import LOW
 from mpkit.diagnosis.words import told
 
-MUCH = 0.1  # a gradient that differs from that of FP32 by so much, relative, is more than rounding
 MOST = 0.5  # of the values
-
-
-def order(exam: Exam) -> Diagnosis | None:
-    """Calls in the wrong place, as the gradients show that reach the optimizer."""
-    seen = exam.base.seen
-    calls, scale = seen.calls, seen.scale
-    if scale == 1.0 or "scale" not in calls:
-        return None
-    clip = calls.index("clip_grad_norm_") if "clip_grad_norm_" in calls else None
-    if clip is not None and "unscale_" not in calls[:clip]:
-        apart = difference(exam.base.grads, exam.unscaled_first.grads)
-        if apart > MUCH:
-            times = 1 / ratio(exam.base.grads, exam.unscaled_first.grads)
-            return exam.found(
-                "order", "clip_grad_norm_ (before unscale_)",
-                f"The gradients were clipped while they carried the loss scale of {told(scale)}: clipping saw a norm "
-                f"of {told(seen.clip_norm or math.nan)}, where {told((seen.clip_norm or math.nan) / scale)} is meant.",
-                f"Unscaled before clipping, the update is {told(times)} times as large.",
-                "Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(parameters, 5.0); scaler.step(optimizer)",
-            )  # fmt: skip
-    if not seen.stepped:
-        return None
-    times = ratio(exam.base.grads, seen.raw)
-    if clip is not None:  # which makes them smaller, as it should
-        times /= min(1.0, seen.max_norm / (size(seen.raw) + 1e-6))
-    ways = ((scale, "scaler.step (missing)", "still carry the loss scale"),
-            (1 / scale, "unscale_ (made twice)", "were divided twice by the loss scale"))  # fmt: skip
-    for factor, verb, what in ways:
-        if 0.7 < times / factor < 1.4:
-            return exam.found(
-                "order", verb,
-                f"The gradients that reached the optimizer {what}, {told(scale)}"
-                f"{'; unscale_ was given another object than the optimizer' if seen.unscaled_other else ''}.",
-                f"They are {told(times)} times those that backward left, without the scale"
-                f"{' and clipped' if clip is not None else ''}.",
-                "One object for unscale_ and step, and step through the scaler.\n"
-                "scaler.unscale_(optimizer); ...; scaler.step(optimizer); scaler.update()",
-            )  # fmt: skip
-    return None
-
-
-def not_trained(exam: Exam) -> Diagnosis | None:
-    """The optimizer stepped, and nothing with a gradient is in it."""
-    subject, base = exam.subject, exam.base
-    if not base.seen.stepped or subject.optimizer is None:
-        return None
-    held = {p for group in subject.optimizer.param_groups for p in group["params"]}
-    with_gradient = [name for p, name in subject.names.items() if name in base.grads and bool(base.grads[name].any())]
-    inside = [name for p, name in subject.names.items() if p in held and name in with_gradient]
-    if inside or not with_gradient:
-        return None
-    return exam.found(
-        "not trained", ", ".join(with_gradient[:2]),
-        f"The optimizer holds {len(held)} tensors, none of the {len(with_gradient)} parameters that get a gradient.",
-        f"optimizer.step() ran, and {with_gradient[0]} did not move.",
-        "Build the optimizer after the last change of the model.\noptimizer = torch.optim.SGD(model.parameters())",
-    )  # fmt: skip
-
-
-def stale_cast(exam: Exam) -> Diagnosis | None:
-    """Inside an autocast block that was there before: the weights move, and the loss does not see it."""
-    base, subject = exam.base, exam.subject
-    outside = any(torch.is_autocast_enabled(device) for device in {p.device.type for p in subject.names})
-    if not (outside and base.seen.stepped and torch.is_autocast_cache_enabled()):
-        return None
-    second = exam.one_more(clear_cache=False)
-    if second.loss != base.loss:
-        return None
-    cleared = exam.one_more(clear_cache=True)
-    if cleared.loss == base.loss:
-        return None
-    return exam.found(
-        "stale cast", "autocast around the loop",
-        f"The weights moved, and a second step on the same batch has the same loss to the last digit, {base.loss:.6g}: "
-        "autocast keeps its 16-bit copies until its outermost block ends, and that block is around the loop.",
-        f"With that cache cleared between the two steps the second loss is {cleared.loss:.6g}.",
-        "One autocast block for each forward pass, none around the loop.\n"
-        "for batch in loader:\n    with torch.autocast(device, dtype): loss = ...",
-    )  # fmt: skip
 
 
 def hidden_overflow(exam: Exam) -> Diagnosis | None:
@@ -104,6 +21,8 @@ def hidden_overflow(exam: Exam) -> Diagnosis | None:
     apart = difference(base.grads, exam.fp32.grads)
     if apart < MUCH:
         return None
+    if exam.fp32.error is not None:
+        return None
     if not base.events:
         base.events = base.harmless
     return precision(exam, f". It does not reach the loss as Inf, but gradients differ from those of FP32 by "
@@ -113,10 +32,11 @@ def hidden_overflow(exam: Exam) -> Diagnosis | None:
 def noted(exam: Exam) -> Diagnosis | None:
     """What casts did to numbers."""
     notes = exam.base.notes
-    if "integers" in notes:
+    if "integers" in notes and _matters(exam):
         return exam.found(
             "lost integer", notes["integers"].where, f"{notes['integers'].text}.",
-            f"In FP32 all are different, and the loss is {exam.fp32.loss:.6g} in place of {exam.base.loss:.6g}.",
+            f"In FP32 {_losses(exam)} gradients differ by "
+            f"{told(100 * difference(exam.base.grads, exam.fp32.grads))} %.",
             "Count in integers or FP32, and cast what is computed from them.\ntorch.arange(n).float()",
         )  # fmt: skip
     if "saturated" in notes:
@@ -162,12 +82,14 @@ def lost_update(exam: Exam) -> Diagnosis | None:
             f"{told(100 * apart)} % from that in FP32.", "With gradients in FP32 the same passes add up to "
             f"{told(1 / ratio(base.grads, exam.fp32.grads))} times as much.", _WIDER.format(what="gradients"),
         )  # fmt: skip
+    if exam.fp32.error is not None:
+        return None
     stuck: dict[str, tuple[float, float]] = {}  # the share that did not move, and the share that is due
     for name, start in [(name, t.detach().clone()) for name, t in low]:
         if name in base.state and name in exam.fp32.state:
             due = exam.fp32.state[name].float() != start.float()
             shares = _share((base.state[name] == start) & due, due), float(due.float().mean())
-            if min(shares) > MOST:
+            if min(shares) > MOST and _for_good(exam, name, start, due & (base.state[name] == start)):
                 stuck[f"ema: {name}" if name.startswith("average") else name] = shares
     if not stuck:
         return None
@@ -184,29 +106,22 @@ def lost_update(exam: Exam) -> Diagnosis | None:
 _WIDER = "Keep {what} in FP32, whatever the model computes in.\nmodel.float(); with torch.autocast(device, dtype): ..."
 
 
-def on_a_skip(exam: Exam) -> Diagnosis | None:
-    """What the loop does when a step is skipped: tried with an Inf that is planted."""
-    if "step" not in exam.base.seen.calls or exam.subject.scaler is None:
-        return None
-    planted = exam.planted
-    if not planted.skipped:
-        return None
-    if "scheduler.step" in planted.seen.calls:
-        return exam.found(
-            "order", "scheduler.step (after a skipped step)",
-            "The scheduler steps although the optimizer did not: with every skip the learning rate runs ahead by one.",
-            "An Inf was planted into a gradient: scaler.step skipped the optimizer, and scheduler.step was called.",
-            "Step the scheduler only if the optimizer did.\nbefore = scaler.get_scale(); scaler.update()\n"
-            "if scaler.get_scale() >= before: scheduler.step()",
-        )  # fmt: skip
-    if planted.has("gradient") and not exam.after_planted().fine:
-        return exam.found(
-            "order", "zero_grad (not after a skipped step)",
-            "After a skipped step the gradients are not cleared, and the next backward pass adds to the Inf in them.",
-            "An Inf was planted into a gradient once; the step after it, without one, is skipped too.",
-            "Clear the gradients before every backward pass.\noptimizer.zero_grad()",
-        )  # fmt: skip
-    return None
+def _for_good(exam: Exam, name: str, start: Tensor, stuck: Tensor) -> bool:
+    """Nothing keeps the rest of it, and what stands still does so in the next steps: stochastic rounding would not."""
+    if name.startswith("parameter") and exam.subject.has_remainder(name.removeprefix("parameter ")):
+        return False
+    later = exam.further.state.get(name)
+    return later is None or _share((later != start) & stuck, stuck) < 0.01
+
+
+def _matters(exam: Exam) -> bool:
+    return exam.fp32.error is None and difference(exam.base.grads, exam.fp32.grads) > 0.01
+
+
+def _losses(exam: Exam) -> str:
+    if exam.base.loss is None or exam.fp32.loss is None:
+        return ""
+    return f"the loss is {exam.fp32.loss:.6g} in place of {exam.base.loss:.6g}, and"
 
 
 def _share(which: Tensor, of: Tensor | None = None) -> float:

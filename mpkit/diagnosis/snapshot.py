@@ -39,6 +39,11 @@ class Snapshot:
                 seen.add(id(tensor))
                 yield tensor
 
+    def moved(self, names: dict[Any, str]) -> set[str]:
+        """Of these tensors the names of those that are not what they were."""
+        kept = {id(t): values for t, _, values in self._tensors}
+        return {name for t, name in names.items() if not torch.equal(t.detach(), kept[id(t)])}
+
     @torch.no_grad()
     def restore(self) -> None:
         """Put everything back. It can be done again and again."""

@@ -57,7 +57,7 @@ class _OneInFP32(TorchFunctionMode):
         self._path.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        name = None if func.__name__ == "__get__" else names.operation_name(func)
+        name = None if func.__name__ == "__get__" else names.operation(func).readable
         if name != self._operation or self._path.now != self._module:
             return func(*args, **(kwargs or {}))
         with ExitStack() as stack:

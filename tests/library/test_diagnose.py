@@ -217,3 +217,217 @@ def test_checkpoints_of_other_models_and_with_holes() -> None:
     assert diagnose_checkpoint(whole, model, optimizer).healthy
     assert diagnose_checkpoint(whole, model, optimizer, LossScaler()).kind == "loss scale"
     assert diagnose_checkpoint(whole | {"scaler": LossScaler().state_dict()}, model, optimizer, LossScaler()).healthy
+
+
+# ---- what a hostile reader found ----
+
+
+def halves(dtype: torch.dtype = torch.float16) -> tuple[nn.Module, torch.optim.Optimizer, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 8, bias=False).to(dtype)
+    return model, torch.optim.SGD(model.parameters(), lr=1e-3), torch.randn(16, 8).to(dtype)
+
+
+def test_an_fp32_rerun_that_raises_is_no_verdict_on_fp32() -> None:
+    """A model that insists on its dtype: the overflow is one of FP16 all the same."""
+    model, optimizer, x = halves()
+
+    def step(batch: Tensor) -> Tensor:
+        y = model(batch) * 60000
+        assert y.dtype == torch.float16
+        loss = (y * 10).float().mean()
+        loss.backward()
+        return loss
+
+    found = diagnose(step, model=model, optimizer=optimizer, batch=x)
+    assert found.kind == "overflow", str(found)
+    assert "could not be tried" in found.proof
+
+
+def test_a_scale_of_zero_is_said() -> None:
+    model, optimizer, batch = regression()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(()))
+    scaler._scale.fill_(0)  # type: ignore[union-attr]
+
+    def step(batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    found = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=batch)
+    assert (found.kind, found.where) == ("loss scale", "scaler"), str(found)
+
+
+def test_own_stochastic_rounding_is_no_stalled_weight() -> None:
+    model, _, x = halves(torch.bfloat16)
+    draw = torch.Generator().manual_seed(0)
+
+    def step(batch: Tensor) -> Tensor:
+        model.zero_grad()
+        loss = model(batch).float().square().mean()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                assert p.grad is not None
+                wide = p.float() - 1e-3 * p.grad.float()
+                noise = torch.randint(0, 2**16, wide.shape, dtype=torch.int32, generator=draw)
+                p.copy_(((wide.view(torch.int32) + noise) & -(2**16)).view(torch.float32))
+        return loss
+
+    assert diagnose(step, model=model, batch=x).kind in ("healthy", "not repeatable")
+
+
+def test_a_head_that_was_replaced_is_not_trained_although_the_rest_is() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model[1] = nn.Linear(8, 1)
+    x = torch.randn(16, 8)
+
+    def step(batch: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss  # type: ignore[no-any-return]
+
+    found = diagnose(step, model=model, optimizer=optimizer, batch=x)
+    assert (found.kind, found.where) == ("not trained", "1.weight, 1.bias"), str(found)
+    assert "2 of them not of this model" in found.cause
+
+
+def test_masters_outside_of_the_model_do_train_it() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 1)
+    masters = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    optimizer = torch.optim.SGD(masters, lr=0.1)
+    x = torch.randn(16, 8)
+
+    def step(batch: Tensor) -> Tensor:
+        model.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        for master, p in zip(masters, model.parameters(), strict=True):
+            master.grad = p.grad
+        optimizer.step()
+        with torch.no_grad():
+            for master, p in zip(masters, model.parameters(), strict=True):
+                p.copy_(master)
+        return loss  # type: ignore[no-any-return]
+
+    assert diagnose(step, model=model, optimizer=optimizer, batch=x).healthy
+
+
+def test_buffers_may_hold_inf_on_purpose_and_pixels_may_be_clamped_to_448() -> None:
+    class Observed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 1)
+            self.register_buffer("least", torch.tensor(float("inf")))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer((x * 400).clamp(0, 448) / 448)  # type: ignore[no-any-return]
+
+    model = Observed()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(batch: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert diagnose(step, model=model, optimizer=optimizer, batch=torch.randn(32, 8)).healthy
+
+
+def test_a_wrapped_optimizer_is_the_one_that_it_wraps() -> None:
+    class Wrapped:
+        def __init__(self, inner: torch.optim.Optimizer) -> None:
+            self.optimizer, self.param_groups, self.state = inner, inner.param_groups, inner.state
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.optimizer.state_dict()
+
+    model, optimizer, batch = regression()
+    wrapped, scaler = Wrapped(optimizer), torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step(batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = F.mse_loss(model(batch[0]).float(), batch[1])
+        scaler.scale(loss).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    found = diagnose(step, model=model, optimizer=wrapped, scaler=scaler, batch=batch)
+    assert (found.kind, found.where) == ("order", "clip_grad_norm_ (before unscale_)"), str(found)
+
+
+def test_clipping_values_before_unscale_is_found_too() -> None:
+    model, optimizer, batch = regression()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step(batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = F.mse_loss(model(batch[0]).float(), batch[1])
+        scaler.scale(loss).backward()
+        nn.utils.clip_grad_value_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    found = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=batch)
+    assert (found.kind, found.where) == ("order", "clip_grad_value_ (before unscale_)"), str(found)
+
+
+def test_masks_and_constant_features_are_no_bad_data() -> None:
+    """A fault of mathematics beside a mask of -Inf and a feature that is always -1."""
+    model = nn.Linear(8, 1)
+    mask, ids = torch.tensor([0.0, -torch.inf]).repeat(8), torch.full((16,), -1)
+
+    def step(batch: Any) -> Tensor:
+        x, _, _ = batch
+        loss = (model(x) - model(x)).square().sum().sqrt()
+        loss.backward()
+        return loss
+
+    found = diagnose(step, model=model, batch=(torch.randn(16, 8), mask, ids))
+    assert found.kind == "invalid", str(found)
+
+
+def test_a_compiled_model_is_diagnosed_as_it_is_written() -> None:
+    model, optimizer, batch = regression()
+    compiled = torch.compile(model, fullgraph=True)
+
+    def step(batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(compiled(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert diagnose(step, model=model, optimizer=optimizer, batch=batch).healthy
+
+
+def test_checkpoints_with_masks_tied_weights_and_flushed_values() -> None:
+    model = nn.Module()
+    model.embed, model.head = nn.Embedding(4, 4), nn.Linear(4, 4, bias=False)
+    model.head.weight = model.embed.weight
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    del state["head.weight"]
+    assert diagnose_checkpoint([state][0], model).healthy
+    with torch.no_grad():
+        model.embed.weight.fill_(1e-9)
+    saved = {k: v.clone() for k, v in model.state_dict().items()}
+    found = diagnose_checkpoint({"shards": [saved]}, model.half())
+    assert found.kind == "checkpoint"
+    assert "16 of 16 values of embed.weight are not 0 in the checkpoint (float32), and 0 in the model" in found.cause

@@ -1,0 +1,118 @@
+"""What to say of the loop where every number is finite: calls in the wrong place, and weights that nobody trains."""
+
+from __future__ import annotations
+
+import torch
+
+from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio, size
+from mpkit.diagnosis.words import told
+
+
+def order(exam: Exam) -> Diagnosis | None:
+    """Calls in the wrong place, as the gradients show that reach the optimizer."""
+    seen = exam.base.seen
+    calls, scale = seen.calls, seen.scale
+    if scale == 1.0 or "scale" not in calls:
+        return None
+    verb = next((call for call in calls if call.startswith("clip_grad_")), None)
+    clip = None if verb is None else calls.index(verb)
+    if clip is not None and "unscale_" not in calls[:clip]:
+        apart = difference(exam.base.grads, exam.unscaled_first.grads)
+        if apart > MUCH:
+            times = 1 / ratio(exam.base.grads, exam.unscaled_first.grads)
+            norm = seen.clip_norm
+            return exam.found(
+                "order", f"{verb} (before unscale_)",
+                f"The gradients were clipped while they carried the loss scale of {told(scale)}"
+                + ("." if norm is None else f": clipping saw a norm of {told(norm)}, not {told(norm / scale)}."),
+                f"Unscaled before clipping, the update is {told(times)} times as large.",
+                "Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(parameters, 5.0); scaler.step(optimizer)",
+            )  # fmt: skip
+    if not seen.stepped or verb == "clip_grad_value_":
+        return None
+    times = ratio(exam.base.grads, seen.raw)
+    if clip is not None:  # which makes them smaller, as it should
+        times /= min(1.0, seen.max_norm / (size(seen.raw) + 1e-6))
+    ways = ((scale, "scaler.step (missing)", "still carry the loss scale"),
+            (1 / scale, "unscale_ (made twice)", "were divided twice by the loss scale"))  # fmt: skip
+    for factor, call, what in ways:
+        if 0.7 < times / factor < 1.4:
+            return exam.found(
+                "order", call,
+                f"The gradients that reached the optimizer {what}, {told(scale)}"
+                f"{'; unscale_ was given another object than the optimizer' if seen.unscaled_other else ''}.",
+                f"They are {told(times)} times those that backward left, without the scale"
+                f"{' and clipped' if clip is not None else ''}.",
+                "One object for unscale_ and step, and step through the scaler.\n"
+                "scaler.unscale_(optimizer); ...; scaler.step(optimizer); scaler.update()",
+            )  # fmt: skip
+    return None
+
+
+def not_trained(exam: Exam) -> Diagnosis | None:
+    """The optimizer stepped, and nothing with a gradient is in it."""
+    subject, base = exam.subject, exam.base
+    if not base.seen.stepped or subject.optimizer is None:
+        return None
+    held = {p for group in subject.optimizer.param_groups for p in group["params"]}
+    foreign = [p for p in held if p not in subject.names]  # perhaps of a layer that was replaced
+    left = [name for p, name in subject.names.items() if p not in held and name not in base.moved
+            and name in base.grads and bool(base.grads[name].any())]  # fmt: skip
+    inside = any(name in base.grads for p, name in subject.names.items() if p in held)
+    if not left or (inside and not foreign):  # some trained and others left out is somebody's choice
+        return None
+    return exam.found(
+        "not trained", ", ".join(left[:2]),
+        f"The optimizer holds {len(held)} tensors, {len(foreign)} of them not of this model, and not {left[0]}, "
+        "which gets a gradient.",
+        f"optimizer.step() ran, and {left[0]} did not move.",
+        "Build the optimizer after the last change of the model.\noptimizer = torch.optim.SGD(model.parameters())",
+    )  # fmt: skip
+
+
+def stale_cast(exam: Exam) -> Diagnosis | None:
+    """Inside an autocast block that was there before: the weights move, and the loss does not see it."""
+    base, subject = exam.base, exam.subject
+    outside = any(torch.is_autocast_enabled(device) for device in {p.device.type for p in subject.names})
+    if not (outside and base.seen.stepped and torch.is_autocast_cache_enabled()):
+        return None
+    second = exam.one_more(clear_cache=False)
+    if second.loss != base.loss:
+        return None
+    cleared = exam.one_more(clear_cache=True)
+    if cleared.loss == base.loss:
+        return None
+    return exam.found(
+        "stale cast", "autocast around the loop",
+        f"The weights moved, and a second step on the same batch has the same loss to the last digit, {base.loss:.6g}: "
+        "autocast keeps its 16-bit copies until its outermost block ends, and that block is around the loop.",
+        f"With that cache cleared between the two steps the second loss is {cleared.loss:.6g}.",
+        "One autocast block for each forward pass, none around the loop.\n"
+        "for batch in loader:\n    with torch.autocast(device, dtype): loss = ...",
+    )  # fmt: skip
+
+
+def on_a_skip(exam: Exam) -> Diagnosis | None:
+    """What the loop does when a step is skipped: tried with an Inf that is planted."""
+    if "step" not in exam.base.seen.calls or exam.subject.scaler is None:
+        return None
+    planted = exam.planted
+    if not planted.skipped:
+        return None
+    if "scheduler.step" in planted.seen.calls:
+        return exam.found(
+            "order", "scheduler.step (after a skipped step)",
+            "The scheduler steps although the optimizer did not: with every skip the learning rate runs ahead by one.",
+            "An Inf was planted into a gradient: scaler.step skipped the optimizer, and scheduler.step was called.",
+            "Step the scheduler only if the optimizer did.\nbefore = scaler.get_scale(); scaler.update()\n"
+            "if scaler.get_scale() >= before: scheduler.step()",
+        )  # fmt: skip
+    if planted.has("gradient") and not exam.after_planted().fine:
+        return exam.found(
+            "order", "zero_grad (not after a skipped step)",
+            "After a skipped step the gradients are not cleared, and the next backward pass adds to the Inf in them.",
+            "An Inf was planted into a gradient once; the step after it, without one, is skipped too.",
+            "Clear the gradients before every backward pass.\noptimizer.zero_grad()",
+        )  # fmt: skip
+    return None
