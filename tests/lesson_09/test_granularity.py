@@ -285,7 +285,7 @@ def test_gains_of_which_nothing_is_left_are_said_so() -> None:
     gone = headline(view_of(GAINS, NVFP4))
     assert gone == "NVFP4: 16 gains of 1 ± 0.02 become 1 value; nothing of what sets them apart is left"
     more = headline(view_of(GAINS, scaled_format("INT4", "tensor", "exact")))
-    assert more.endswith("become 2.0 different values; the error is 3.1 times what sets them apart")
+    assert more.endswith("become 2.0 different values; the error is 3.1× what sets them apart")
 
 
 # ---- what is junk ----

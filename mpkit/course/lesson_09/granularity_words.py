@@ -66,7 +66,7 @@ def _apart(found: Effect) -> str:
     if found.levels == 1:
         return "nothing of what sets them apart is left"
     if found.spread_error > 1:
-        return f"the error is {found.spread_error:.1f} times what sets them apart"
+        return f"the error is {found.spread_error:.1f}× what sets them apart"
     return f"what sets them apart is off by {off(found.spread_error)}"
 
 
