@@ -14,7 +14,7 @@ from mpkit.course.pictures.canvas import Canvas, Frame
 from mpkit.course.pictures.palette import levels
 from mpkit.course.pictures.style import EDGE, FAINT, INK, look
 
-SIZE = (1040, 486)  # pixels
+SIZE = (1040, 506)  # pixels
 TOP = 88  # of the panes
 PANES = ((46, 256), (308, 256), (630, 192), (832, 192))  # left edge and side of each, in pixels
 BARS = ((630, 170), (832, 170))  # left edge and width of the two scales of colours
