@@ -31,6 +31,7 @@ RIGHT = [
     ("09.2", scale("return max(seen[-length:]) / 448")),
     ("09.2", scale("return torch.tensor(seen)[-length:].max() / 448")),
     ("09.2", scale("import mpkit\n    return max(seen[max(len(seen) - length, 0):]) / mpkit.E4M3.max")),
+    ("09.2", scale("import math\n    return 2.0 ** math.ceil(math.log2(max(seen[-length:]) / 448))")),
     ("09.3", rows("scale = torch.where(scale == 0, 1.0, scale)\n    return cast(x / scale) * scale")),
     ("09.3", rows("scale[scale == 0] = 1\n    return cast(x / scale) * scale")),
     ("09.3", rows("return torch.where(scale == 0, 0.0, cast(x / scale) * scale)")),
@@ -53,10 +54,16 @@ WRONG = [
     ("09.2", scale("return max(seen[-length:])"), "is a magnitude, not a scale"),
     ("09.2", scale("return sum(seen[-length:]) / len(seen[-length:]) / 448"), "under a mean every second step"),
     ("09.2", scale("return max(seen[:length]) / 448"), "Which of them decides"),
+    (
+        "09.2",
+        scale("import math\n    return 2.0 ** math.floor(math.log2(max(seen[-length:]) / 448))"),
+        "but rounded down",
+    ),
     ("09.2", scale("return 'max'"), "one number: the next scale"),
     ("09.2", "next_scale = 1.0", "without parentheses"),
     ("09.3", rows("return cast(x / scale) * scale"), "What is 0 / 0"),
     ("09.3", rows("scale = scale + 1e-12\n    return cast(x / scale) * scale"), "How small is its scale"),
+    ("09.3", rows("scale = scale + 1e-30\n    return cast(x / scale) * scale"), "Row 6 holds values of about 1e-33"),
     ("09.3", rows("return (cast(x / scale) * scale).nan_to_num(0.0)"), "Nobody would notice"),
     ("09.3", rows("scale = scale.amax()\n    return cast(x / scale) * scale"), "Row 0 has no zeros"),
     ("09.3", rows("return torch.where(scale == 0, 1.0, cast(x / scale) * scale)"), "something else comes back"),
@@ -65,6 +72,7 @@ WRONG = [
     ("09.3", "cast_rows = 1.0", "without parentheses"),
 ]
 ALSO_WRONG = [
+    ("09.3", rows("return cast(x / scale.clamp(min=1e-25)) * scale.clamp(min=1e-25)"), "Row 6 holds values of about"),
     ("09.3", rows("scale = torch.where(scale == 0, 1.0, scale)\n    return cast(x / scale)"), "Row 0 has no zeros"),
     ("09.1", "sharing = {'A': 'one a row', 'B': ..., 'C': 'one a row', 'D': 'one a row'}", "case B still waits"),
     ("09.2", scale("return max(seen[-length - 1:]) / 448"), "long past still counts"),

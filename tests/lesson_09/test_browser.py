@@ -6,6 +6,7 @@ import pytest
 from harness.lesson_page import (  # noqa: F401
     test_a_saved_lesson_comes_back_whole,
     test_every_control_has_a_name_and_axe_finds_nothing_serious,
+    test_no_panel_is_cut_at_any_width,
     test_run_all_without_an_error,
     test_the_stored_lesson_shows_pictures,
 )

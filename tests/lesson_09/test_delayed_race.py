@@ -68,7 +68,7 @@ def test_every_step_is_what_the_library_reports(
     view, seen = panel.view, []
     for step, plain in enumerate(recorded[name]):
         x = plain * (jump if UP <= step < DOWN else 1)
-        limit = max(seen[-length:]) * 2.0**margin if seen else float(x.abs().max())
+        limit = max(seen[-length:] or [float(x.abs().max())]) * 2.0**margin
         seen.append(float(x.abs().max()))
         late, now = report(x, FP8_TENSOR, torch.tensor(limit)), report(x, FP8_TENSOR)
         assert (view.amax[step], view.limit[step]) == (pytest.approx(seen[-1]), pytest.approx(limit))
@@ -145,13 +145,13 @@ def test_what_lasts_is_counted_from_where_it_begins() -> None:
 
 TITLES = {
     "one step is clipped": "History of 16: ×16 up clips 88% of the gradients, for 1 step; on the way down error 2.6%, "
-    "current scale 2.6%",
+    "as with the current scale",
     "a margin takes the jump": "History of 16, margin 2⁴: ×16 up clips none of the gradients; on the way down error "
-    "2.6%, current scale 2.6%",
+    "2.6%, as with the current scale",
     "never forgets": "History of 1,024: ×64 up clips 98% of the gradients, for 1 step; on the way down error 2.6%, "
-    "current scale 2.6%",
+    "as with the current scale",
     "no jump, short memory": "History of 1: 22 of 96 steps clip something, never 0.1% of the values; error 2.7%, "
-    "current scale 2.7%",
+    "as with the current scale",
     "too much room": "History of 16, margin 2¹⁴: nothing is clipped; error 6.0%, current scale 2.7%",
 }
 
@@ -169,7 +169,7 @@ def test_every_preset_has_its_finding_as_its_title(panel: DelayedRacePanel, name
 def test_titles_of_other_races() -> None:
     clipped = np.zeros(12)
     clipped[5:7] = 0.3
-    down = "on the way down error 2.0%, current scale 2.0%"
+    down = "on the way down error 2.0%, as with the current scale"
     assert (
         headline("x", a_race(clipped=clipped), 4, 0) == f"History of 4: ×16 up clips 30% of the x, for 2 steps; {down}"
     )
@@ -178,7 +178,7 @@ def test_titles_of_other_races() -> None:
         headline("x", a_race(clipped=clipped), 4, 1) == f"History of 4, margin 2¹: ×16 up clips 0.2% of the x; {down}"
     )
     assert headline("x", a_race(clipped=clipped, factor=1), 1, 0) == (
-        "History of 1: 2 of 12 steps clip something, 0.2% of the values at most; error 2.0%, current scale 2.0%"
+        "History of 1: 2 of 12 steps clip something, 0.2% of the values at most; error 2.0%, as with the current scale"
     )
     assert table(a_race(error=np.full(12, 1.3)))[1] == ("step 5: error", "130%", "2.0%")
 
@@ -242,7 +242,9 @@ def test_it_takes_any_tensors() -> None:
     mine = [torch.full((3, 5), 2.0**-step, dtype=torch.bfloat16) for step in range(20)]
     made = DelayedRacePanel({"<b>mine</b>": mine}, jump=1, length=4)
     assert (made.tensor, made.view.up, made.view.down) == ("<b>mine</b>", 8, 13)
-    assert made.headline() == "History of 4: nothing is clipped; error 0%, current scale 0%", "powers of 2 are exact"
+    assert made.headline() == "History of 4: nothing is clipped; error 0%, as with the current scale", (
+        "powers of 2 are exact"
+    )
     made.jump = 4
     assert "<b>mine</b>" not in made.words.value
 

@@ -29,8 +29,8 @@ TITLES = {
     "one scale a column: 0.6%",
     "rescued: INT8 by column": "INT8, one scale a column: beside the outlier weights are off by 0.6%, 0.9% become 0; "
     "one scale for all: 100%",
-    "E4M3 needs no rescue": "E4M3, one scale for all: beside the outlier weights are off by 2.5%; one scale a column: "
-    "2.5%",
+    "E4M3 needs no rescue": "E4M3, one scale for all: beside the outlier weights are off by 2.5%, no less "
+    "one scale a column",
     "MX: floor or up": "MXFP4 by OCP's floor: in 20% of groups a value is cut off, the largest moves −6.6%; "
     "rounded up: 0%, −1.4%",
     "layer-norm gains collapse": "MXFP8: 32 gains of 1 ± 0.02 become 1.9 different values; what sets them apart is off "
@@ -264,6 +264,28 @@ def test_it_tells_those_who_cannot_see_it(panel: GranularityPanel) -> None:
     panel.choose(**GranularityPanel.jumps["0.2 beside 6.0: nearest or stochastic"])
     assert "a picture before and after rounding three ways" in panel.alt()
     assert "mean of 64: 0.2 becomes, on average 0.200" in panel.alt()
+    panel.choose(**GranularityPanel.jumps["MX: floor or up"])
+    assert "how the largest weight of each group changes, by floor and rounded up" in panel.alt()
+
+
+def test_floor_and_up_are_shown_side_by_side(panel: GranularityPanel) -> None:
+    """A group has one colour, for its largest: by the floor a fifth lies beyond, and shrinks; up they move less."""
+    panel.choose(**GranularityPanel.jumps["MX: floor or up"])
+    floor, up = panel.view.peaks
+    assert floor.shape == (64, 64)
+    assert torch.equal(floor[:, :1].expand(64, 32), floor[:, :32])
+    assert float(floor.mean()) == pytest.approx(panel.view.matrix.peak, rel=1e-5)
+    assert float(up.mean()) == pytest.approx(panel.view.reference.peak, rel=1e-5)
+    assert float((floor < -0.14).double().mean()) > 0.15 > float((up < -0.14).double().mean())
+    blue = [(pane(panel, number)[..., 2].astype(int) - pane(panel, number)[..., 0]).mean() for number in (2, 3)]
+    assert blue[0] > blue[1] + 20
+
+
+def test_gains_of_which_nothing_is_left_are_said_so() -> None:
+    gone = headline(view_of(GAINS, NVFP4))
+    assert gone == "NVFP4: 16 gains of 1 ± 0.02 become 1 value; nothing of what sets them apart is left"
+    more = headline(view_of(GAINS, scaled_format("INT4", "tensor", "exact")))
+    assert more.endswith("become 2.0 different values; the error is 3.1× what sets them apart")
 
 
 # ---- what is junk ----

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mpkit.course import markup
 from mpkit.course.lesson_09.delayed_race_picture import DelayedRaceFigure
 from mpkit.course.lesson_09.delayed_view import Race, race, trace
-from mpkit.course.lesson_09.delayed_words import about, describe, headline, table
+from mpkit.course.lesson_09.delayed_words import UNSEEN, about, describe, headline, table
 from mpkit.course.lesson_09.layer_trace import record_layer
 from mpkit.course.panels.controls import buttons, slider
 from mpkit.course.panels.picture_panel import PicturePanel
@@ -76,6 +77,11 @@ class DelayedRacePanel(PicturePanel):
     def draw(self) -> Any:
         """The window of the format over the steps, and the error."""
         return self.figure.show(self.view, self.tensor, self.headline(), self._about(), table(self.view))
+
+    def show(self) -> None:
+        """Show it; the line of words is for screen readers, for the picture has it as its title."""
+        super().show()
+        self.words.value = markup.status(self.said(), aria_live=self.announce, style=UNSEEN)
 
     def headline(self) -> str:
         """What the jump cost, up and down."""

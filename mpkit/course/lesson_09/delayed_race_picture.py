@@ -15,6 +15,7 @@ DELAYED, CURRENT = "#D55E00", "#0072B2"  # Okabe and Ito's vermillion and blue
 DASH = (0, (5, 2))
 LEFT, COLUMNS = 690, (255, 335)  # left edge of the table; right edges of its numbers, from there
 NORMAL = math.log2(E4M3.max / E4M3.smallest_normal)  # octaves from the largest value down to the last of full precision
+ZERO = math.log2(E4M3.max / E4M3.flush_at)  # and down to what becomes 0
 ERRORS = (0.01, 1.6)  # the axis of errors
 
 
@@ -56,8 +57,9 @@ class DelayedRaceFigure:
         """The window with the magnitudes in it, the errors, and the table."""
         self.frame = frame = self.canvas.frame()
         steps = np.arange(len(shown.amax))
-        low = math.floor(np.log2(min(shown.limit.min() / 2**NORMAL, shown.small.min()))) - 3
-        high = math.ceil(np.log2(max(shown.limit.max(), shown.amax.max()))) + 2
+        low = math.floor(np.log2(min(shown.limit.min() / 2**ZERO, shown.small.min()))) - 3
+        top = np.log2(max(shown.limit.max(), shown.amax.max()))
+        high = math.ceil(top + 0.12 * (top - low))
         self.window.set(xlim=(-1, len(steps)), ylim=(low, high))
         self.errors.set_xlim(-1, len(steps))
         self._zones(shown, steps, low, high)
@@ -74,14 +76,14 @@ class DelayedRaceFigure:
 
     def _zones(self, shown: Race, steps: np.ndarray, low: float, high: float) -> None:
         top = _stairs(steps, np.log2(shown.limit))
-        bottom = top - (0, NORMAL)
+        bottom, zero = top - (0, NORMAL), top - (0, ZERO)
         first, last = top[0, 0], top[-1, 0]
         self.frame.polygon(self.window, np.vstack([[(first, high)], top, [(last, high)]]), ZONE["overflow"])
         self.frame.polygon(self.window, np.vstack([[(first, low)], bottom, [(last, low)]]), ZONE["subnormal"])
-        self.frame.line(self.window, bottom, ZONE_TEXT["subnormal"], 1.2)
+        self.frame.polygon(self.window, np.vstack([[(first, low)], zero, [(last, low)]]), ZONE["flushed"])
         for place, words, zone, anchor in (
             ((0, high - 0.4), "clipped", "overflow", "la"),
-            ((0, low + 0.4), "subnormal: fewer bits", "subnormal", "ld"),
+            ((0, low + 0.4), "becomes 0", "flushed", "ld"),
         ):  # fmt: skip
             self.frame.text(place, words, ZONE_TEXT[zone], 13, True, anchor, self.window)
         if shown.factor > 1:
@@ -96,11 +98,18 @@ class DelayedRaceFigure:
         self.frame.polygon(self.window, np.vstack([top, least[::-1]]), GRADIENT)
         cut = np.column_stack([edge[:, 0], np.maximum(top[:, 1], edge[:, 1])])
         self.frame.polygon(self.window, np.vstack([cut, edge[::-1]]), ZONE_TEXT["overflow"])
+        for below, zone in ((NORMAL, "subnormal"), (ZERO, "flushed")):  # above the band, which may reach below them
+            self.frame.line(self.window, edge - (0, below), ZONE_TEXT[zone], 1.6)
+        self.frame.text((len(steps) - 2, edge[-1, 1] - NORMAL - 0.3), "fewer bits", INK, 13, True,
+                        "ra", self.window)  # fmt: skip
         self.frame.line(self.window, top, INK, 1.6)
         self.frame.line(self.window, edge, DELAYED, 2.2, DASH)
         some = slice(3, None, 8)
         self.frame.marks(self.window, np.column_stack([steps, largest])[some], "o", INK, 5)
         self.frame.marks(self.window, np.column_stack([steps, limit])[some], "s", DELAYED, 7)
+        cut = np.flatnonzero(shown.clipped > 0)
+        high = np.full(len(cut), self.window.get_ylim()[1])
+        self.frame.marks(self.window, np.column_stack([cut, high]), "v", ZONE_TEXT["overflow"], 7)
 
     def _errors(self, shown: Race, steps: np.ndarray) -> None:
         for values, color, dash, marker, start in (
@@ -129,7 +138,7 @@ class DelayedRaceFigure:
             ("o", INK, "the largest magnitude of the step"),
             ("s", GRADIENT, "band: down to the smallest 1%"),
             ("s", DELAYED, "dashes: the limit of the delayed scale"),
-            ("s", ZONE_TEXT["overflow"], "what it clips"),
+            ("v", ZONE_TEXT["overflow"], "what it clips; ▾ on top: a step with any"),
         )):  # fmt: skip
             y = 366 + 22 * row
             frame.marks(self.page, [(LEFT + 6, y)], marker, color, 8)

@@ -107,13 +107,13 @@ def trace(name: str, tensors: Any) -> Trace:
 
 
 def race(of: Trace, length: int, margin: int, factor: int) -> Race:
-    """Cast every step by the amax of the steps before it, and by its own. The first step has no history: its own."""
+    """Cast every step by the amax of the steps before it, and by its own. The first step has its own for a history."""
     times = torch.ones(len(of.values))
     times[of.up : of.down] = factor
     values, amax = of.values * times[:, None], of.amax * times
     history, limits = DelayedAmax(length, margin), []
     for largest in amax:
-        limits.append(largest if history.amax is None else history.amax)
+        limits.append(largest * 2.0**margin if history.amax is None else history.amax)
         history = history.update(largest)
     limit = torch.stack(limits)
     late, now = scaled_cast(values, STEPS_APART, amax=limit[:, None]), scaled_cast(values, STEPS_APART)

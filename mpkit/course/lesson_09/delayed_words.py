@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from mpkit.course.lesson_09.delayed_view import MUCH, Race
 from mpkit.course.pictures.style import percent, power
 
+# A line that screen readers say and nobody sees.
+UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 Rows = Sequence[tuple[str, str, str]]  # name, delayed, current
 
 
@@ -17,13 +19,17 @@ def headline(name: str, shown: Race, length: int, margin: int) -> str:
         clips = f"{steps} of {len(shown.clipped)} steps clip something, {most} of the values at most".replace(
             "<0.1% of the values at most", "never 0.1% of the values"
         )
-        return f"{who}: {clips if steps else 'nothing is clipped'}; error {late}, current scale {now}"
+        return f"{who}: {clips if steps else 'nothing is clipped'}; {_against(late, now)}"
     lost = shown.clipped[shown.up]
     if shown.long:
         clips = f"×{shown.factor} up clips {percent(lost)} of the {name}, for {shown.long} step{'s' * (shown.long > 1)}"
     else:
         clips = f"×{shown.factor} up clips {percent(lost) if lost else 'none'} of the {name}"
-    return f"{who}: {clips}; on the way down error {late}, current scale {now}"
+    return f"{who}: {clips}; on the way down {_against(late, now)}"
+
+
+def _against(late: str, now: str) -> str:
+    return f"error {late}, as with the current scale" if late == now else f"error {late}, current scale {now}"
 
 
 def error(share: float) -> str:

@@ -1,5 +1,6 @@
 """Checks and quiz of lesson 09: who shares a scale, a history of magnitudes, a row of zeros."""
 
+import math
 from typing import Any
 
 import torch
@@ -73,8 +74,11 @@ def scales_from_history(answer: Any) -> Feedback:
 
 def _judge_scale(given: float, expected: float, past: list[float], length: int) -> None:
     lead = f"Magnitudes so far {past}, length {length}:"
-    if abs(given - expected) <= 1e-6 * expected:
+    exact = abs(given - expected) <= 1e-6 * expected
+    if exact or given == 2.0 ** math.ceil(math.log2(expected) - 1e-9):  # a power of two, rounded up, cuts nothing off
         return
+    require(given != 2.0 ** math.floor(math.log2(expected)), f"{lead} a power of two, but rounded down. Where does the "
+            "largest land?")  # fmt: skip
     recent = past[-length:]
     require(abs(given * expected - 1) > 1e-5, f"{lead} that is its inverse. What is multiplied with a small value to "
             "get the number back?")  # fmt: skip
@@ -91,10 +95,11 @@ def _judge_scale(given: float, expected: float, past: list[float], length: int) 
 def rows_without_nan(answer: Any) -> Feedback:
     """A row-wise FP8 cast that survives rows of zeros, and tiny ones."""
     draw = torch.Generator().manual_seed(9)
-    x = torch.randn(6, 40, generator=draw, device="cpu").to(torch.get_default_device())
+    x = torch.randn(7, 40, generator=draw, device="cpu").to(torch.get_default_device())
     x[1] = 0
     x[2] *= 1e-20
     x[3] *= 1e20
+    x[6] *= 1e-33  # its scale is still a normal number
     given = answer(x.clone())
     require(isinstance(given, Tensor), "The function should return one tensor: the rounded one.")
     require(given.shape == x.shape, f"A tensor of shape {tuple(x.shape)} came in, {tuple(given.shape)} comes out.")
@@ -113,8 +118,11 @@ def _judge_rows(x: Tensor, given: Tensor) -> None:
     exact = scaled_cast(x, ScaledFormat("E4M3, row", E4M3, (1, None)))
     size = x.double().norm(dim=1)
     off = (given.double() - exact.double()).norm(dim=1) / size.clamp(min=1e-300)
-    changed = [row for row in (0, 2, 3, 4, 5) if not float(off[row]) < 1e-3]
-    require(changed != [2], "Row 2 holds values of about 1e-20, and they come back otherwise. How small is its scale?")
+    changed = [row for row in (0, 2, 3, 4, 5, 6) if not float(off[row]) < 1e-3]
+    for row, about in ((2, "1e-20"), (6, "1e-33")):
+        small = changed and changed[0] == row and set(changed) <= {2, 6}
+        require(not small, f"Row {row} holds values of about {about}, and they come back otherwise. How small is its "
+                "scale?")  # fmt: skip
     require(
         not changed, f"Row {changed[0] if changed else 0} has no zeros, was right before, and comes back otherwise."
     )
@@ -132,22 +140,24 @@ QUIZ = (
         ),
     ),
     Item(
-        question="Delayed scaling in E4M3, a history of 16 steps. From one step to the next all falls to a 16th. Then:",
+        question="Normal numbers in E4M3, delayed scaling, a history of 16 steps. From one step to the next all falls "
+        "to a 16th. Then:",
         options=("16 steps are lost", "one step is clipped", "almost nothing is lost"),
         right=2,
         feedback=(
             "The scale is too large for 16 steps. But a float keeps its relative precision further down.",
             "Clipped is what is too large for the scale. These have become smaller.",
-            "Yes. A scale that is 16 times too large costs E4M3 four of its binades, and the values have more below.",
+            "Yes. A scale that is 16 times too large costs E4M3 four powers of two, and it has more below.",
         ),
     ),
     Item(
-        question="Quantisation-aware training is run once, in INT8 and in INT2. Where does it pay, in this lesson?",
-        options=("in both", "in INT2 alone", "in INT8 alone"),
+        question="Scales are set by the largest magnitude. Is quantisation-aware training better than rounding "
+        "afterwards, in this lesson?",
+        options=("in INT8 and in INT2", "in INT2 alone", "in INT8 alone"),
         right=1,
         feedback=(
             "What was the difference in INT8, in points?",
-            "Yes. In INT8 rounding the trained network does as well.",
+            "Yes. In INT8 rounding the trained network does as well. In INT2 a better scale wins much of it back.",
             "There rounding costs almost nothing, so there is nothing to win.",
         ),
     ),

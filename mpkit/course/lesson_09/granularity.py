@@ -3,6 +3,8 @@
 from typing import Any, ClassVar
 
 from mpkit import FloatFormat
+from mpkit.course import markup
+from mpkit.course.lesson_09.delayed_words import UNSEEN
 from mpkit.course.lesson_09.granularity_data import CHOICES, GAINS, SMALL
 from mpkit.course.lesson_09.granularity_picture import GranularityFigure
 from mpkit.course.lesson_09.granularity_view import FORMATS, GROUPS, SCALES, View, scaled_format, view_of
@@ -76,6 +78,11 @@ class GranularityPanel(PicturePanel):
         """Before and after, and the numbers."""
         return self.figure.show(self.view, self.headline(), about(self.view), table(self.view))
 
+    def show(self) -> None:
+        """Show it; the line of words is for screen readers, for the picture has it as its title."""
+        super().show()
+        self.words.value = markup.status(self.said(), aria_live=self.announce, style=UNSEEN)
+
     def headline(self) -> str:
         """What became of the values beside the outlier."""
         return headline(self.view)
@@ -90,9 +97,11 @@ class GranularityPanel(PicturePanel):
 
     def alt(self) -> str:
         """The picture's content for those who cannot see it."""
-        shown = (
-            "a picture before and after rounding three ways"
-            if self.view.rounded
-            else ("a picture before and after, and the values of a matrix before and after, as colours")
-        )
+        shown = "a picture before and after, and the values of a matrix before and after, as colours"
+        if self.view.compares:
+            shown = (
+                "a picture before and after, and how the largest weight of each group changes, by floor and rounded up"
+            )
+        elif self.view.rounded:
+            shown = "a picture before and after rounding three ways"
         return f"{self.headline()}. Left to right: {shown}. {about(self.view)} {self.summary().partition('. ')[2]}"

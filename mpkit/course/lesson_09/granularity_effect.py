@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mpkit.rounding import Rounding
 from mpkit.scaled import ScaledFormat, report, scaled_cast
-from mpkit.scaled.blocks import as_blocks
+from mpkit.scaled.blocks import as_blocks, from_blocks
 
 DRAWS = 64  # of stochastic rounding, for its mean
 
@@ -91,12 +91,23 @@ def _levels(after: Tensor, fmt: ScaledFormat) -> tuple[float, float]:
     return float(different[members > 0].mean()), float(members[members > 0].mean())
 
 
+def peaks(one: Effect, fmt: ScaledFormat) -> Tensor:
+    """The matrix's shape, filled with the share by which the largest magnitude of each group changes."""
+    blocks = as_blocks(one.before, fmt.block)
+    change = _peaks(one.before, one.after, fmt).float().view(blocks.shape[0], 1, blocks.shape[2], 1)
+    return from_blocks(change.expand_as(blocks), one.before)
+
+
 def _peak(x: Tensor, after: Tensor, fmt: ScaledFormat) -> float:
+    return float(_peaks(x, after, fmt).nanmean())
+
+
+def _peaks(x: Tensor, after: Tensor, fmt: ScaledFormat) -> Tensor:
+    """By group; NaN for one of zeros."""
     before, found = _groups(x, fmt), _groups(after, fmt)
     at = before.abs().argmax(1, keepdim=True)
     largest = before.gather(1, at).abs().double()
-    change = (found.gather(1, at).abs().double() - largest) / largest
-    return float(change[largest > 0].mean())
+    return ((found.gather(1, at).abs().double() - largest) / largest)[:, 0]
 
 
 def _groups(x: Tensor, fmt: ScaledFormat) -> Tensor:

@@ -21,6 +21,7 @@ BARS = ((630, 170), (832, 170))  # left edge and width of the two scales of colo
 BAR_TOP, BAR_HIGH = 320, 12
 TABLE_TOP, LINE = 394, 24
 ROW = 20  # a group that holds this row is outlined
+MOVES = 0.2  # by what share the largest of a group changes, from where on the colour is the end's
 GREYS, SHADES = 31, 33  # further apart than what a canvas takes for one colour
 
 
@@ -59,6 +60,8 @@ def _looks(view: View) -> tuple[Look, Look]:
     """Of the pictures and of the matrices."""
     if view.rounded:
         return Look(GREY, 0, 2.5 * LITTLE), Look(GREY, 0, 2.5 * LITTLE)
+    if view.compares:
+        return Look(GREY, 0, 1), Look(SIGNED, -MOVES, MOVES)
     if view.values == GAINS:
         return Look(GREY, 1 - 2.5 * SPREAD, 1 + 2.5 * SPREAD), Look(SIGNED, 1 - 2.5 * SPREAD, 1 + 2.5 * SPREAD)
     return Look(GREY, 0, 1), Look(SIGNED, -0.375, 0.375)
@@ -84,7 +87,8 @@ class GranularityFigure:
             self._pane(number, head, values, pictures if number < 2 or view.rounded else matrices, view)
         self._bar(0, "all four pictures" if view.rounded else "picture", pictures)
         if not view.rounded:
-            self._bar(1, "gains" if view.values == GAINS else "weights", matrices)
+            name = "change of a group's largest" if view.compares else "weights"
+            self._bar(1, "gains" if view.values == GAINS else name, matrices)
         self._table(table)
         return frame
 
@@ -107,7 +111,7 @@ class GranularityFigure:
         if number == 0:
             self.frame.ticks(axes, "y", ticks, 12)
             self.frame.text((left, TOP + side + 26), "across: column, down: row", FAINT, 13)
-        if number in (0, 2) and not (view.rounded and number):
+        if number in (0, 2) and not (number and (view.rounded or view.compares)):
             self._outline(axes, view, size)
 
     def _outline(self, axes: Axes, view: View, size: int) -> None:
@@ -150,6 +154,11 @@ def _shown(view: View) -> list[tuple[str, Tensor]]:
             ("picture", view.picture.before),
             *((heads[way], one.picture.after) for way, one in view.rounded.items()),
         ]
+    if view.compares:
+        return [
+            ("picture", view.picture.before), (f"in {known(view.fmt).split(',')[0]}", view.picture.after),
+            ("largest weights: floor", view.peaks[0]), ("rounded up", view.peaks[1]),
+        ]  # fmt: skip
     matrix, name = ("gains" if view.values == GAINS else "weights"), known(view.fmt).split(",")[0]
     return [
         ("picture", view.picture.before), (f"in {name}", view.picture.after),

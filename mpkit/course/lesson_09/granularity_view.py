@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mpkit import E2M1, E2M3, E4M3
 from mpkit.course.lesson_09.granularity_data import SMALL, data
-from mpkit.course.lesson_09.granularity_effect import Effect, about, cast_repeatably, effect, mean_of_draws
+from mpkit.course.lesson_09.granularity_effect import Effect, about, cast_repeatably, effect, mean_of_draws, peaks
 from mpkit.scaled import INT4, INT8, ScaledFormat
 from mpkit.scaled.scaled_format import Block
 
@@ -40,6 +40,16 @@ class View:
     reference_format: ScaledFormat
     reference: Effect
     rounded: Mapping[str, Rounded] = field(default_factory=dict)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the picture shows what happens to the largest weights by OCP's floor, and rounded up."""
+        return self.fmt.rule == "floor" and self.values == "no outlier"
+
+    @property
+    def peaks(self) -> tuple[Tensor, Tensor]:
+        """For each weight, by what share the largest of its group changes: in `fmt`, and in `reference_format`."""
+        return peaks(self.matrix, self.fmt), peaks(self.reference, self.reference_format)
 
 
 def scaled_format(values: str, groups: str, scales: str) -> ScaledFormat:

@@ -43,25 +43,31 @@ def headline(view: View) -> str:
         )
     found, other, name = view.matrix, view.reference, known(view.fmt)
     if view.values == GAINS:
-        return (
-            f"{name}: {_grouped(found)} 1 ± {SPREAD} become {_levels(found.levels)}; "
-            f"what sets them apart is off by {off(found.spread_error)}"
-        )
+        return f"{name}: {_grouped(found)} 1 ± {SPREAD} become {_levels(found.levels)}; {_apart(found)}"
     if view.fmt.rule == "floor" and found.groups_saturated:
         cut, up = (percent(one.groups_saturated) for one in (found, other))
         moves = f"the largest moves {_signed(found.peak)}"
         return f"{name}: in {cut} of groups a value is cut off, {moves}; rounded up: {up}, {_signed(other.peak)}"
     beside = "" if view.values == "no outlier" else "beside the outlier "
     gone = f", {'all' if found.flushed == 1 else percent(found.flushed)} become 0" if found.flushed >= 0.005 else ""
-    return (
-        f"{name}: {beside}weights are off by {off(found.error)}{gone}; "
-        f"{where(view.reference_format)}: {off(other.error)}"
-    )
+    lead, share = f"{name}: {beside}weights are off by {off(found.error)}{gone}", where(view.reference_format)
+    share = "rounded up" if view.fmt.rule == "floor" else share
+    same = off(other.error) == off(found.error)
+    return f"{lead}, no less {share}" if same else f"{lead}; {share}: {off(other.error)}"
 
 
 def off(error: float) -> str:
     """A relative error, which may be above 1."""
     return percent(error) if error < 0.995 else f"{error:.0%}"
+
+
+def _apart(found: Effect) -> str:
+    """What is left of the differences between gains."""
+    if found.levels == 1:
+        return "nothing of what sets them apart is left"
+    if found.spread_error > 1:
+        return f"the error is {found.spread_error:.1f}× what sets them apart"
+    return f"what sets them apart is off by {off(found.spread_error)}"
 
 
 def _grouped(found: Effect) -> str:
@@ -117,8 +123,8 @@ def table(view: View) -> Table:
     elif view.values == "no outlier":
         heads[0] = "error"
     return heads, [
-        ("picture", _cells(view, view.picture)),
         ("gains" if view.values == GAINS else "weights", _cells(view, view.matrix)),
+        ("picture", _cells(view, view.picture)),
     ]
 
 

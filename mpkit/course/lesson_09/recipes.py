@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpkit import E2M1, Policy
+from mpkit import Policy
+from mpkit.formats import E2M1, FloatFormat
 from mpkit.policy import LinearRecipe
 from mpkit.policy.kernels import SINCE
-from mpkit.scaled import INT8_ROW, IntFormat, ScaledFormat
+from mpkit.scaled import INT8_ROW, IntFormat, ScaledFormat, scaled_cast
 
 
 class Classifier(nn.Sequential):
@@ -25,9 +26,14 @@ class Classifier(nn.Sequential):
 
 
 def integers(bits: int) -> LinearRecipe:
-    """The recipe "int8-mixed" with another number of bits: forward alone, one scale a row."""
-    fmt = INT8_ROW.but(name=f"INT{bits}, row", values=IntFormat(f"INT{bits}", bits))
-    return LinearRecipe(f"int{bits}-mixed", fmt, fmt, None)
+    """Quantisation-aware training: the forward products in integers, one scale a row; gradients as they come."""
+    fmt = rows_of(bits)
+    return LinearRecipe(f"int{bits}, forward", fmt, fmt, None)
+
+
+def rows_of(bits: int) -> ScaledFormat:
+    """Integers of so many bits, one scale a row."""
+    return INT8_ROW.but(name=f"INT{bits}, row", values=IntFormat(f"INT{bits}", bits))
 
 
 def integers_on_fp16(bits: int) -> Policy:
@@ -35,17 +41,36 @@ def integers_on_fp16(bits: int) -> Policy:
     return replace(Policy.preset("fp16-mixed"), linear=integers(bits))
 
 
-def one_scale() -> Policy:
-    """BF16 mixed, with one scale for a whole tensor of E2M1: bad on purpose."""
-    fmt = ScaledFormat("E2M1, tensor", E2M1)
-    return replace(Policy.preset("bf16-mixed"), linear=LinearRecipe("one-scale", fmt, fmt, fmt))
+def all_three(fmt: ScaledFormat) -> Policy:
+    """BF16 mixed, with all three products of a linear layer in one scaled format, rounded to nearest."""
+    return replace(Policy.preset("bf16-mixed"), linear=LinearRecipe(f"{fmt}, all", fmt, fmt, fmt))
+
+
+def one_scale(values: FloatFormat = E2M1) -> Policy:
+    """BF16 mixed, with one scale for a whole tensor: in E2M1 bad on purpose."""
+    return all_three(ScaledFormat(f"{values}, tensor", values))
+
+
+def rounded(net: nn.Sequential, x: Tensor, bits: int, share: float = 1.0) -> Tensor:
+    """The answers of a network whose linear layers multiply integers, one scale a row.
+
+    `share` of a row's largest magnitude lands on the largest integer, and what is beyond is cut off. The gradient
+    passes straight through.
+    """
+    fmt = rows_of(bits)
+
+    def cast(a: Tensor) -> Tensor:
+        return scaled_cast(a, fmt, amax=share * a.detach().abs().amax(-1, keepdim=True))
+
+    for layer in net:
+        x = F.linear(cast(x), cast(layer.weight), layer.bias) if isinstance(layer, nn.Linear) else layer(x)
+    return x
 
 
 @torch.no_grad()
-def deployed(net: nn.Module, images: Tensor, labels: Tensor, bits: int) -> float:
+def deployed(net: nn.Sequential, images: Tensor, labels: Tensor, bits: int, share: float = 1.0) -> float:
     """Share of right answers in %, of a network whose linear layers multiply integers of so many bits."""
-    with Policy(linear=integers(bits)).apply(net):
-        right: Tensor = net(images).argmax(-1) == labels
+    right: Tensor = rounded(net, images, bits, share).argmax(-1) == labels
     return 100 * float(right.float().mean())
 
 
