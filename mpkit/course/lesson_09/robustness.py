@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit import E2M3, DynamicScale, Policy
+from mpkit.course.device import choose
 from mpkit.course.lesson_09.recipes import (
     Classifier,
     all_three,
@@ -18,6 +19,8 @@ from mpkit.course.lesson_09.recipes import (
     rounded,
 )
 from mpkit.course.nets.digits import digits
+from mpkit.course.nets.text import text
+from mpkit.course.nets.transformer import Transformer
 from mpkit.course.robustness import Sweep
 from mpkit.course.runs.experiments import Outcome, Variant, train_seeds
 from mpkit.scaled import INT8_ROW
@@ -104,6 +107,37 @@ def two_bits(share: float) -> dict[str, tuple[float, ...]]:
     }
 
 
+CHARACTERS_SEEDS = range(20, 25)
+CHARACTERS_STEPS = 300
+CHARACTERS = (
+    Variant("FP32", Policy()),
+    Variant("BF16", Policy.preset("bf16-mixed")),
+    Variant("FP8", Policy.preset("fp8-mixed")),
+    Variant("FP8, blocks", Policy.preset("fp8-block")),
+    Variant("MXFP8", Policy.preset("mxfp8")),
+    Variant("NVFP4", Policy.preset("nvfp4")),
+    Variant("E2M1, one scale", one_scale()),
+)
+
+
+def characters_loss(rate: float) -> dict[str, tuple[float, ...]]:
+    """Held-out loss (nats) of the small transformer of lesson 08, trained on characters by Adam, on a GPU if any."""
+    device = choose().name
+    corpus = text(device)
+    inputs, targets = corpus.batches(64, seed=99, held_out=True).batch(0)
+
+    def score(net: nn.Module) -> float:
+        with torch.no_grad():
+            return float(net.loss(net(inputs), targets))  # type: ignore[operator]
+
+    *_, results = train_seeds(
+        CHARACTERS, CHARACTERS_SEEDS, lambda seed: Transformer(len(corpus.characters), seed=seed).to(device),
+        lambda seed: corpus.batches(seed=seed),
+        lambda net: torch.optim.Adam(net.parameters(), rate, betas=(0.9, 0.99), fused=True), CHARACTERS_STEPS, score,
+    )  # fmt: skip
+    return {name: run.scores for name, run in results.items()}
+
+
 SWEEPS = (
     Sweep(
         key="09.parity",
@@ -125,6 +159,19 @@ SWEEPS = (
             "E2M1, one scale": "worse",
             "INT2 on FP16": "worse",
         },
+    ),
+    Sweep(
+        key="09.transformer",
+        question="Is a recipe as good as FP32 on the small transformer, 300 steps of Adam?",
+        knob="learning rate",
+        chosen=2e-3,
+        values=(6e-4, 2e-3, 6e-3),
+        measure=characters_loss,
+        reference="FP32",
+        margin=0.05,
+        unit="nats",
+        better="low",
+        expected={"BF16": "equivalent", "FP8": "equivalent", "E2M1, one scale": "worse"},
     ),
     Sweep(
         key="09.clip",
