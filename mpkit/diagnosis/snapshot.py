@@ -93,8 +93,7 @@ class Snapshot:
 
     def _keep_optimizer(self, optimizer: Any, late: bool = False) -> None:
         self._knows(optimizer, "optimizer")
-        held = [p for group in optimizer.param_groups for p in group["params"]]
-        self._keep_tensors((*held, *getattr(optimizer, "held", list)()), late)
+        self._keep_tensors((p for group in optimizer.param_groups for p in group["params"]), late)
         self._undo.append(_optimizer(optimizer))
 
     def _keep_state_dict(self, one: Any) -> None:
@@ -158,7 +157,11 @@ def _optimizer(optimizer: Any) -> Undo:
     groups = [(group, dict(group), list(group["params"])) for group in optimizer.param_groups]
     settings = [{name: value for name, value in was.items() if name != "params"} for _, was, _ in groups]
     numbers = [(t, _copied(t)) for t in tensors_in(settings)]  # a learning rate may be a tensor
-    draws = [(generator, generator.get_state()) for generator in getattr(optimizer, "generators", list)()]
+    beside = getattr(optimizer, "held", list)  # of the wrappers of mpkit.optim: what they keep beside the weights, …
+    extras = [(t.data, _copied(t)) for t in beside()]
+    draws = [
+        (generator, generator.get_state()) for generator in getattr(optimizer, "generators", list)()
+    ]  # … and draw from
 
     def undo() -> None:
         optimizer.state.clear()
@@ -176,6 +179,9 @@ def _optimizer(optimizer: Any) -> Undo:
             group.update(was)
         for number, value in numbers:
             number.copy_(value)
+        for now, (data, value) in zip(beside(), extras, strict=False):
+            now.data = data  # a run in FP32 puts others in their place
+            data.copy_(value)
         for generator, state in draws:
             generator.set_state(state)
 
