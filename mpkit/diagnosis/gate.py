@@ -58,7 +58,7 @@ class Gate:
                 raise RuntimeError(CLOSURE)
             groups = self._optimizer.param_groups
             grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-            bad = self._agreed(found_inf(grads)) if grads else False
+            bad = self._agreed(found_inf(grads))
             found.append(bad)
             return None if bad else step(**options)
 

@@ -171,7 +171,7 @@ class Guard:
         finally:
             snapshot.restore()
         events = tuple(traced.events)
-        if self._agreed(bool(events)) and not events:
+        if step is self.step and self._agreed(bool(events)) and not events:  # captured ranks decide each for itself
             otherwise = ELSEWHERE
         event = GuardEvent(number, float(scale), events[0] if events else None, events, otherwise)
         self.events.append(event)

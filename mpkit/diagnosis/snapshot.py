@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.patching import replaced
 from mpkit.trees import map_tensors, tensors_in
+from mpkit.unwatched import aside
 
 Undo = Callable[[], Any]
 
@@ -81,10 +82,11 @@ class Snapshot:
         if id(one) in self._known:
             return
         self.met.append(type(one).__name__)
-        if isinstance(one, torch.optim.Optimizer):
-            self._keep_optimizer(one, late=True)
-        else:
-            self._keep_state_dict(one)
+        with aside():  # a trace sees none of it, and a run in FP32 casts nothing
+            if isinstance(one, torch.optim.Optimizer):
+                self._keep_optimizer(one, late=True)
+            else:
+                self._keep_state_dict(one)
 
     def _keep_tensors(self, tensors: Iterable[Tensor], late: bool = False) -> None:
         new = {id(t): t for t in tensors if id(t) not in self._known}
