@@ -70,6 +70,15 @@ def not_repeatable(exam: Exam) -> Diagnosis | None:
         raise exam.again.error
     if same(exam.base, exam.again):
         return None
+    if str(exam.base.given) != str(exam.again.given):  # as text, in which NaN is NaN
+        return exam.found(
+            "not repeatable", "the batch",
+            "From the same weights and random numbers the first module was given something else: the step draws a new "
+            "batch each time, or random numbers that only it knows.",
+            f"Nothing was changed between the two runs; the loss was {_said(exam.base.loss)}, then "
+            f"{_said(exam.again.loss)}.",
+            "Draw one batch outside of the step, and pass it: batch=.\nmpkit.diagnose(step, model=model, batch=batch)",
+        )  # fmt: skip
     event = exam.base.first
     return exam.found(
         "not repeatable", _first_difference(exam) or source(event) or "the step",

@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit.diagnosis.patching import replaced
-from mpkit.diagnosis.snapshot import Snapshot, random_state, set_random_state
+from mpkit.diagnosis.gate import Enough, Gate
+from mpkit.diagnosis.snapshot import Snapshot, random_state, reinstate, set_random_state
 from mpkit.overflow import found_inf
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
 from mpkit.training.capture import CapturedStep
+
+FINITE = "run again, it was finite: a race, or state outside of parameters and buffers, such as an iterator"
+ELSEWHERE = "run again, it was finite here: the cause is on another rank, whose guard names it"
+EARLIER = "run again, this call was finite: the cause is in a call before it that did not step, of which there were {}"
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,19 @@ class GuardEvent:
     Attributes:
         step: its number, from 0.
         scale: the loss scale that it ran with; 1.0 without a scaler.
-        first: the first cause, as `mpkit.trace` names it; None: run again, the step was finite.
+        first: the first cause, as `mpkit.trace` names it; None: run again, the step showed none.
         events: all that counted.
+        otherwise: what to say where there is no first cause.
     """
 
     step: int
     scale: float
     first: TraceEvent | None
     events: tuple[TraceEvent, ...]
+    otherwise: str = FINITE
 
     def __str__(self) -> str:
-        said = self.first or "run again, it was finite: a race, or state outside of parameters and buffers"
-        return f"step {self.step} withheld at scale {self.scale:g}: {said}"
+        return f"step {self.step} withheld at scale {self.scale:g}: {self.first or self.otherwise}"
 
 
 class Guard:
@@ -44,21 +49,29 @@ class Guard:
 
     A step whose gradients hold Inf or NaN changes nothing: the optimizer is not called (a scaler sees to that itself),
     and buffers, such as the averages of batch norm, are put back. Then the step runs again under `mpkit.trace`, for its
-    name alone, and everything it changed is put back too. `guard.events` has the last `keep` of them.
+    name alone, up to where the optimizer would step, and what it changed in the model, the optimizers, the scaler, the
+    schedulers and the random numbers is put back too. `guard.events` has the last `keep` of them.
+
+    What the step keeps elsewhere cannot be put back: a counter, a list of losses or an iterator moves on once more. So
+    pass the batch in, and count and log behind the call of the optimizer or outside of the step.
 
     A clean step costs one read of one number, which a scaler makes in any case where its optimizer is not fused, and
     a copy of the buffers. With several processes of `torch.distributed` they agree on that number, so that all withhold
-    a step and all run it again.
+    a step and all run it again. Calls that only add to the gradients (micro-batches) are judged with the step that ends
+    them: if it is bad, the buffers go back to before the first of them. They do too if a step raises and leaves Inf or
+    NaN in them.
 
     Args:
         step: the whole iteration: forward, backward, and the calls of scaler and optimizer; or a `CapturedStep`, whose
             `work` then runs again.
-        model, optimizer, scaler: those of the step; scaler: None, a `LossScaler` or a `torch.amp.GradScaler`.
+        model, optimizer, scaler: those of the step; scaler: None, a `LossScaler` or a `torch.amp.GradScaler`. An
+            optimizer that wraps another, whose groups it has, may stand for it.
         tell: what to do with each event, such as `print`; None: nothing.
         keep: how many events to keep.
 
     Raises:
         TypeError: `step` cannot be called, `model` is no module or `optimizer` no optimizer.
+        RuntimeError (at a call): the step gives the optimizer a closure.
     """
 
     def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None,
@@ -73,53 +86,60 @@ class Guard:
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.events: deque[GuardEvent] = deque(maxlen=keep)
         self.steps = 0
-        self._tell = tell
-        self._kept: list[Tensor] = []
+        self._tell, self._gate = tell, Gate(optimizer, self.scaler, self._agreed)
+        self._held: list[tuple[nn.Module, dict[str, Tensor | None]]] = []  # the buffers, and …
+        self._kept: list[Tensor] = []  # … what was in them
+        self._pending = 0  # calls since the last one that reached the optimizer
 
     def __call__(self, *batch: Any, **options: Any) -> Any:
         """Train on a batch; returns what the step returns."""
         number, self.steps = self.steps, self.steps + 1
-        buffers, before = self._keep_buffers(), random_state()
-        scale = None if (held := getattr(self.scaler, "_scale", None)) is None else held.clone()
+        if not self._pending:
+            self._keep_buffers()
+        before, scale = random_state(), self._scale()
         found: list[Tensor | bool] = []
-        with replaced(self.optimizer, "step", lambda step: self._guarded(step, found)):
-            result = self.step(*batch, **options)
-        if self._bad(found, result):
-            with torch.no_grad():
-                for buffer, was in zip(buffers, self._kept, strict=True):
-                    buffer.copy_(was)
-            self._run_again(number, scale, before, batch, options)
+        try:
+            with self._gate.listening(found):
+                result = self.step(*batch, **options)
+        except BaseException:
+            self._pending = 0 if found else self._pending
+            if bool(found_inf(b for b in self.model.buffers() if b.is_floating_point())):
+                self._put_back()
+            raise
+        if isinstance(self.step, CapturedStep):
+            bad, pending = bool(result[-2]), 0  # its numbers end with found_inf and the gradient's norm
+        else:
+            bad = any(bool(one) if self.scaler is None else self._agreed(one) for one in found)
+            pending, self._pending = self._pending, 0 if found else self._pending + 1
+        if bad:
+            self._put_back()
+            self._run_again(number, scale, before, pending, batch, options)
         return result
 
-    def _keep_buffers(self) -> list[Tensor]:
-        buffers = [b for b in self.model.buffers() if b.numel()]
+    def _scale(self) -> Tensor | float:
+        """That of this step, without a wait: before its first loss a scaler has it on the host."""
+        if (held := getattr(self.scaler, "_scale", None)) is not None:
+            return held.clone()  # type: ignore[no-any-return]
+        return 1.0 if self.scaler is None else float(self.scaler.get_scale())
+
+    @torch.no_grad()
+    def _keep_buffers(self) -> None:
+        self._held = [(module, dict(module._buffers)) for module in self.model.modules()]
+        buffers = self._buffers()
         if [(t.shape, t.dtype, t.device) for t in buffers] != [(t.shape, t.dtype, t.device) for t in self._kept]:
             self._kept = [torch.empty_like(b) for b in buffers]
         if buffers:
             torch._foreach_copy_(self._kept, buffers)
-        return buffers
 
-    def _guarded(self, step: Callable[..., Any], found: list[Tensor | bool]) -> Callable[..., Any]:
-        """The optimizer's step, which is not taken if there is no scaler and a gradient is bad."""
+    def _buffers(self) -> list[Tensor]:
+        return [b for _, held in self._held for b in held.values() if b is not None and b.numel()]
 
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if self.scaler is not None:
-                inside = getattr(self.optimizer, "found_inf", None)  # a fused optimizer skips by itself
-                found.append(False if inside is None else inside.clone())
-                return step(*args, **kwargs)
-            grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-            bad = self._agreed(found_inf(grads)) if grads else False
-            found.append(bad)
-            return None if bad else step(*args, **kwargs)
-
-        return guarded
-
-    def _bad(self, found: list[Tensor | bool], result: Any) -> bool:
-        if isinstance(self.step, CapturedStep):
-            return bool(result[-2])  # its numbers end with found_inf and the gradient's norm
-        if self.scaler is not None and not found:
-            return self._agreed(torch.ones(()))  # the scaler did not call the optimizer
-        return any(bool(one) if self.scaler is None else self._agreed(one) for one in found)
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for module, buffers in self._held:
+            reinstate(module, buffers)
+        for buffer, kept in zip(self._buffers(), self._kept, strict=True):
+            buffer.copy_(kept)
 
     def _agreed(self, flag: Tensor | bool) -> bool:
         """Whether any process found something."""
@@ -129,23 +149,31 @@ class Guard:
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         return bool(flag)
 
-    def _run_again(self, number: int, scale: Tensor | None, before: Any, batch: Any, options: Any) -> None:
+    def _run_again(
+        self, number: int, scale: Tensor | float, before: Any, pending: int, batch: Any, options: Any
+    ) -> None:
         step = self.step.work if isinstance(self.step, CapturedStep) else self.step
-        snapshot = Snapshot([self.model], self.optimizer, self.scaler, None)
-        events: tuple[TraceEvent, ...] = ()
+        snapshot, traced = Snapshot([self.model], self.optimizer, self.scaler, None), trace(self.model)
+        otherwise = EARLIER.format(pending) if pending else FINITE
         try:
             set_random_state(before)
-            if self.scaler is not None and scale is not None:
-                self.scaler._scale.copy_(scale)
+            if (held := getattr(self.scaler, "_scale", None)) is not None:
+                held.fill_(scale)
             for group in self.optimizer.param_groups:
                 for p in group["params"]:
                     p.grad = None
-            with replaced(self.optimizer, "step", lambda _: lambda *a, **k: None), trace(self.model) as traced:
+            with self._gate.ending(), snapshot.watching(), traced:
                 step(*batch, **options)
-            events = tuple(traced.events)
+        except Enough:
+            pass
+        except Exception as error:
+            otherwise = f"run again, it raised {type(error).__name__}: {error}"
         finally:
             snapshot.restore()
-        event = GuardEvent(number, 1.0 if scale is None else float(scale), events[0] if events else None, events)
+        events = tuple(traced.events)
+        if step is self.step and self._agreed(bool(events)) and not events:  # captured ranks decide each for itself
+            otherwise = ELSEWHERE
+        event = GuardEvent(number, float(scale), events[0] if events else None, events, otherwise)
         self.events.append(event)
         if self._tell is not None:
             self._tell(event)

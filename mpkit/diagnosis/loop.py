@@ -55,7 +55,7 @@ def not_trained(exam: Exam) -> Diagnosis | None:
     subject, base = exam.subject, exam.base
     if not base.seen.stepped or subject.optimizer is None:
         return None
-    held = {p for group in subject.optimizer.param_groups for p in group["params"]}
+    held = {p for one in subject.optimizers for group in one.param_groups for p in group["params"]}
     foreign = [p for p in held if p not in subject.names]  # perhaps of a layer that was replaced
     left = [name for p, name in subject.names.items() if p not in held and name not in base.moved
             and name in base.grads and bool(base.grads[name].any())]  # fmt: skip

@@ -20,6 +20,7 @@ class ModulePath:
         self._names = {module: name or "(model)" for name, module in model.named_modules()}
         self._running: list[str] = []
         self._sums: list[tuple[str, Tensor]] = []
+        self._given: list[Tensor] = []
         self._handles: list[Any] = []
 
     @property
@@ -30,6 +31,10 @@ class ModulePath:
     def outputs(self) -> list[tuple[str, float]]:
         """Of each module that has ended, in this order: its name, and the sum of what it gave. Waits for the device."""
         return [(name, float(total)) for name, total in self._sums]
+
+    def given(self) -> list[float]:
+        """The sum of each tensor that the first module was given which was given any. Waits for the device."""
+        return [float(total) for total in self._given]
 
     def __enter__(self) -> Self:
         for module in self._names:
@@ -44,8 +49,11 @@ class ModulePath:
             handle.remove()
         self._handles, self._running = [], []
 
-    def _begin(self, module: nn.Module, _: Any) -> None:
+    def _begin(self, module: nn.Module, given: Any) -> None:
         self._running.append(self._names[module])
+        if not self._given:
+            with aside(), torch.no_grad():
+                self._given = [t.detach().sum(dtype=torch.float32) for t in tensors_in(given) if not t.is_complex()]
 
     def _end(self, module: nn.Module, _: Any, output: Any) -> None:
         if self._running:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from mpkit.diagnosis.notes import Note, Notes
 from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.path import ModulePath
-from mpkit.diagnosis.snapshot import Snapshot
+from mpkit.diagnosis.snapshot import Snapshot, listed
 from mpkit.diagnosis.wide import LOW, in_fp32
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
@@ -22,6 +24,10 @@ from mpkit.tracing.watch import trace
 # What torch's own optimizers keep for each value of a parameter.
 MOMENTS = frozenset("exp_avg exp_avg_sq max_exp_avg_sq momentum_buffer square_avg grad_avg acc_delta sum ax eta "
                     "exp_inf prev step_size".split())  # fmt: skip
+NOT_GIVEN = (
+    "the step uses {}, which diagnose was not given: what it changes is put back, but not examined. Pass all of them: "
+    "optimizer=[…], scheduler=[…]."
+)
 
 
 @dataclass
@@ -34,9 +40,11 @@ class Run:
         bad: what holds Inf or NaN after the run: "loss", "gradient NAME", "parameter NAME", "buffer NAME", "average
             NAME", "moment NAME.KEY"; in this order.
         seen: the calls of the loop, and their numbers.
-        events, harmless, notes: of a run that was watched. moved: names of the parameters that it changed.
+        events, harmless, notes: of a run that was watched. moved: of parameters that
+            the optimizers do not hold, the names of those that it changed.
         outputs: if asked for, of every module that ran, in the order in which they ended: its name, the sum of what it
             returned.
+        given: if asked for, what the first module that took tensors was given: the sum of each.
         state: name → tensor after the run, of what should move and is in 16 bits: parameters, averages, moments.
         error: what the step raised, or None.
     """
@@ -51,6 +59,7 @@ class Run:
     harmless: list[TraceEvent] = field(default_factory=list)
     notes: dict[str, Note] = field(default_factory=dict)
     outputs: list[tuple[str, float]] = field(default_factory=list)
+    given: list[float] = field(default_factory=list)
     moved: set[str] = field(default_factory=set)
     error: Exception | None = None
 
@@ -70,12 +79,23 @@ class Run:
 
 
 class Subject:
-    """The step and all that belongs to it. Every run starts where the first one did; `restore` when done."""
+    """The step and all that belongs to it. Every run starts where the first one did; `restore` when done.
+
+    `optimizer` and `scheduler` are the first of those given, which the calls of the loop are held against; `optimizers`
+    are all of them. TypeError: one is no optimizer.
+    """
 
     def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: Any, scaler: Any, scheduler: Any,
                  ema: nn.Module | None, batch: Any) -> None:  # fmt: skip
         self.step, self.model, self.batch = step, model, batch
-        self.optimizer, self.scaler, self.scheduler, self.ema = optimizer, scaler, scheduler, ema
+        self.optimizers, self.scaler, self.ema = listed(optimizer), scaler, ema
+        for one in self.optimizers:
+            if not hasattr(one, "param_groups"):
+                raise TypeError(
+                    f"optimizer must be a torch optimizer or a list of them, but {type(one).__name__} came."
+                )
+        self.optimizer = next(iter(self.optimizers), None)
+        self.scheduler = next(iter(listed(scheduler)), None)
         self.modules = [model] if ema is None else [model, ema]
         self.names = {p: name for name, p in model.named_parameters()}
         self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
@@ -84,6 +104,9 @@ class Subject:
             f"gradient {n}" for n in _not_finite({n: p.grad for p, n in self.names.items() if p.grad is not None})
         ]
         self.low = {name for name, t in self.moving() if t.dtype in LOW}
+        held = {p for group in self._all_optimizers().param_groups for p in group["params"]}
+        self._others = {name: p for p, name in self.names.items() if p not in held and p.requires_grad}
+        self._start = {name: p.detach().clone() for name, p in self._others.items()}
 
     def restore(self) -> None:
         """Put back the state in which it was given."""
@@ -102,17 +125,20 @@ class Subject:
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code asks no mode
             path = stack.enter_context(ModulePath(self.model))
             stack.enter_context(seen.watching())
+            stack.enter_context(self.snapshot.watching())
             for change in changes:
                 stack.enter_context(change)
             if watch:
                 stack.enter_context(traced)
                 stack.enter_context(notes)
             if fp32:  # innermost, so that a trace sees what runs
-                stack.enter_context(in_fp32(self.modules, self.optimizer))
+                stack.enter_context(in_fp32(self.modules, self._all_optimizers()))
             try:
                 returned = self._call(self.batch if batch is None else batch)
             except Exception as raised:
                 error = raised
+        if self.runs == 1 and self.snapshot.met:
+            warnings.warn(NOT_GIVEN.format(", ".join(self.snapshot.met)), stacklevel=4)
         loss = _number(returned)
         loss = seen.backward_loss if loss is None else loss
         grads = seen.grads
@@ -121,9 +147,19 @@ class Subject:
         skipped = "step" in seen.calls and not seen.stepped
         state = {name: t.detach().clone() for name, t in self.moving() if name in self.low}
         found = (traced.events, traced.harmless) if watch else ([], [])
-        run = Run(loss, grads, bad, seen, skipped, state, *found, notes.seen, path.outputs() if outputs else [])
-        run.error, run.moved = error, self.snapshot.moved(self.names) if watch else set()
+        sums = (path.outputs(), path.given()) if outputs else ([], [])
+        run = Run(loss, grads, bad, seen, skipped, state, *found, notes.seen, *sums)
+        run.error = error
+        if watch:
+            run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}
         return run
+
+    def _all_optimizers(self) -> Any:
+        """Their groups and states, as if they were one."""
+        groups = [group for one in self.optimizers for group in one.param_groups]
+        return SimpleNamespace(
+            param_groups=groups, state={p: held for one in self.optimizers for p, held in one.state.items()}
+        )
 
     def _call(self, batch: Any) -> Any:
         return self.step() if batch is None else self.step(batch)
@@ -142,7 +178,7 @@ class Subject:
                 yield f"parameter {name}", p
         if self.ema is not None:
             yield from ((f"average {name}", p) for name, p in self.ema.named_parameters())
-        for p, state in getattr(self.optimizer, "state", {}).items():
+        for p, state in self._all_optimizers().state.items():
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     yield f"moment {self.names.get(p, 'a parameter')}.{key}", value

@@ -50,7 +50,7 @@ def noted(exam: Exam) -> Diagnosis | None:
 
 def underflow(exam: Exam) -> Diagnosis | None:
     """Gradients that are 0 here and not in FP32."""
-    held = {p for group in getattr(exam.subject.optimizer, "param_groups", []) for p in group["params"]}
+    held = {p for one in exam.subject.optimizers for group in one.param_groups for p in group["params"]}
     trained = {name for p, name in exam.subject.names.items() if p in held or not held}
     lost = {n: _share((exam.base.grads[n] == 0) & (g != 0), g != 0) for n, g in exam.fp32.grads.items()
             if n in exam.base.grads and n in trained}  # fmt: skip

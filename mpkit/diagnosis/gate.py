@@ -1,0 +1,90 @@
+"""The moment at which a step's optimizer is about to step: look at it, forbid it, or end there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from mpkit.diagnosis.patching import replaced
+from mpkit.overflow import found_inf
+
+CLOSURE = (
+    "guard looks at the gradients before optimizer.step, but a closure came, which computes them inside it. Call "
+    "backward first and optimizer.step() without a closure, or train without guard."
+)
+
+
+class Enough(BaseException):
+    """Ends a run where the optimizer would step: a trace needs the forward and the backward pass alone."""
+
+
+class Gate:
+    """In front of an optimizer, or of the scaler that calls it. `agreed` says whether any process found something."""
+
+    def __init__(self, optimizer: Any, scaler: Any, agreed: Callable[[Tensor], bool]) -> None:
+        self._optimizer, self._scaler, self._agreed = optimizer, scaler, agreed
+
+    def listening(self, found: list[Tensor | bool]) -> AbstractContextManager[None]:
+        """Inside, each step notes in `found` whether its gradients are bad; without a scaler it is not taken then."""
+        if self._scaler is None:
+            return replaced(self._optimizer, "step", lambda step: self._guarded(step, found))
+        return replaced(self._scaler, "step", lambda step: self._overheard(step, found))
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Inside, what would step the optimizer raises `Enough`; any other optimizer steps."""
+
+        def end(*_: Any, **__: Any) -> None:
+            raise Enough
+
+        def end_ours(step: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda optimizer, *a, **k: (end if self._ours(optimizer) else step)(optimizer, *a, **k)
+
+        with replaced(self._optimizer, "step", lambda _: end), replaced(self._scaler, "step", end_ours):
+            yield
+
+    def _ours(self, optimizer: Any) -> bool:
+        """The same, or one that wraps it or is wrapped by it."""
+        return optimizer is self._optimizer or optimizer.param_groups is self._optimizer.param_groups
+
+    def _guarded(self, step: Callable[..., Any], found: list[Tensor | bool]) -> Callable[..., Any]:
+        @functools.wraps(step)  # with the marks that schedulers leave on it
+        def guarded(closure: Any = None, **options: Any) -> Any:
+            if closure is not None:
+                raise RuntimeError(CLOSURE)
+            groups = self._optimizer.param_groups
+            grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+            bad = self._agreed(found_inf(grads))
+            found.append(bad)
+            return None if bad else step(**options)
+
+        return guarded
+
+    def _overheard(self, scaler_step: Callable[..., Any], found: list[Tensor | bool]) -> Callable[..., Any]:
+        """The scaler's step: bad if it does not call the optimizer, or tells it to skip, which a fused one can."""
+
+        @functools.wraps(scaler_step)
+        def overheard(optimizer: Any, *args: Any, **options: Any) -> Any:
+            if not self._ours(optimizer):
+                return scaler_step(optimizer, *args, **options)
+            told: list[Tensor | bool] = []
+
+            def noting(step: Callable[..., Any]) -> Callable[..., Any]:
+                @functools.wraps(step)
+                def noted(*args: Any, **options: Any) -> Any:
+                    inside = getattr(optimizer, "found_inf", None)
+                    told.append(False if inside is None else inside.clone())
+                    return step(*args, **options)
+
+                return noted
+
+            with replaced(optimizer, "step", noting):
+                result = scaler_step(optimizer, *args, **options)
+            found.append(told[0] if told else True)
+            return result
+
+        return overheard
