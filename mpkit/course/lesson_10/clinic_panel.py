@@ -168,7 +168,8 @@ class ClinicPanel(PicturePanel):
         cured = [chart for chart in self.charts.values() if chart.cured]
         total = sum(chart.earned for chart in cured)
         chart = self.chart
-        here = f"{chart.left} of {BUDGET} points left" if not chart.cured else f"{_points(chart.left)} for this one"
+        here = f"{'diagnosed, ' * (chart.kind is not None)}{chart.left} of {BUDGET} points left"
+        here = f"{_points(chart.left)} for this one" if chart.cured else here
         return f"{here} · {len(cured)} of {len(NUMBERS)} cured, {_points(total)}"
 
 

@@ -13,7 +13,7 @@ from mpkit import FP16, tally
 from mpkit.course.clinic import Case
 from mpkit.course.lesson_10.waiting_room import admitted, apart, patient
 from mpkit.course.pictures.style import percent
-from mpkit.diagnosis import diagnose, diagnose_checkpoint
+from mpkit.diagnosis import Diagnosis, diagnose, diagnose_checkpoint
 from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.trees import tensors_in
@@ -71,7 +71,7 @@ class Examination:
     @cached_property
     def diagnosis(self) -> str:
         """What `mpkit.diagnose` prints of this patient."""
-        with apart(), self.case.around():
+        with self.case.around():
             return str(diagnosed(self.case))
 
     @cached_property
@@ -134,10 +134,11 @@ class Examination:
         less = self.exam.smaller
         here, there = (_gradients(run) for run in (base, less))
         old, new = number(base.seen.scale), number(base.seen.scale * SMALL)
-        if not close(base.loss, less.loss):
-            return f"At {old} the loss is {number(base.loss)}, at {new} {number(less.loss)}."
+        one, other = (run.seen.backward_loss for run in (base, less))  # a script may log something else
+        if not close(one, other):
+            return f"At {old} the loss is {number(one)}, at {new} {number(other)}."
         taken = "the step is skipped" if less.skipped else "the step is taken"
-        return f"At {old} {here}; at {new} {there}, and {taken}. The loss is {number(less.loss)} either way."
+        return f"At {old} {here}; at {new} {there}, and {taken}. The loss is {number(other)} either way."
 
     def _data(self) -> str:
         case = self.case
@@ -189,12 +190,13 @@ class Examination:
         return f"{said}{noted} Calls: {shown}."
 
 
-def diagnosed(case: Case) -> Any:
+def diagnosed(case: Case) -> Diagnosis:
     """`mpkit.diagnose` of a case, or of its checkpoint where it came with one."""
     if case.state is not None:
         return diagnose_checkpoint(case.state, case.model, case.optimizer, case.scaler)
-    return diagnose(case.step, model=case.model, optimizer=case.optimizer, scaler=case.scaler,
-                    scheduler=case.scheduler, ema=case.ema, batch=case.batch)  # fmt: skip
+    with apart():
+        return diagnose(case.step, model=case.model, optimizer=case.optimizer, scaler=case.scaler,
+                        scheduler=case.scheduler, ema=case.ema, batch=case.batch)  # fmt: skip
 
 
 def _listed(names: list[str]) -> str:
@@ -213,8 +215,8 @@ def _norm(grads: dict[str, Tensor]) -> float:
 def _about(tensor: Tensor) -> str:
     shape = " × ".join(map(str, tensor.shape)) or "one"
     if not tensor.is_floating_point():
-        low, high = int(tensor.min()), int(tensor.max())
-        return f"{shape} integers, {f'all {low}' if low == high else f'{low} to {high}'}"
+        low, high = float(tensor.min()), float(tensor.max())
+        return f"{shape} integers, {f'all {number(low)}' if low == high else f'{number(low)} to {number(high)}'}"
     bad = int((~tensor.isfinite()).sum())
     ends = f"{number(float(tensor.min()))} to {number(float(tensor.max()))}"
     zeros = int((tensor == 0).all(-1).sum()) if tensor.dim() > 1 and tensor.shape[-1] > 1 else 0

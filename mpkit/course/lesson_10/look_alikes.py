@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mpkit.course.clinic import Case
 from mpkit.course.lesson_10.examination import Examination
+from mpkit.course.lesson_10.waiting_room import apart
 from mpkit.diagnosis.exam import same
 from mpkit.diagnosis.run import Run
 
@@ -20,8 +22,8 @@ def reruns(number: int, device: str = "cpu") -> dict[str, str]:
     is "another" or the "same" to the last digit. Without a loss scale: "-".
     """
     examined = Examination(number, device)
-    exam, subject = examined.exam, examined.exam.subject
-    with examined.case.around():
+    with apart(), examined.case.around():
+        exam, subject = examined.exam, examined.exam.subject
         base, wide = exam.base, exam.fp32
         scaled = "scale" in base.seen.calls and base.seen.scale != 1
         found = {
@@ -58,6 +60,16 @@ def first_bad_module(model: nn.Module, found: list[str]) -> None:
     for name, module in model.named_modules():
         if name:
             module.register_forward_hook(hook(name))
+
+
+def anomaly(case: Case) -> str:
+    """What torch's anomaly detection says of a step: the text of its error, without the stack that it prints."""
+    try:
+        with apart(), case.around(), torch.autograd.set_detect_anomaly(True):
+            case.step(case.batch)
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
 
 
 class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -47,10 +47,17 @@ def admitted(number: int, seed: int = 0, device: str = "cpu") -> Case:
     return case
 
 
+def logged(case: Case, steps: int) -> Curves:
+    """What the owner of a case logs in so many steps, by name."""
+    with apart():
+        found = follow(case, steps)
+    return {SIGNS.get(name, name): values for name, values in found.items()}
+
+
 @cache
 def curves(number: int, sick: bool) -> Curves:
     """What the owner sees: a training of the script, sick or cured. It runs once."""
     chosen = patient(number)
     with apart():
-        found = follow(chosen.build(sick, 0), chosen.steps)
-    return {SIGNS.get(name, name): values for name, values in found.items()}
+        case = chosen.build(sick, 0)
+    return logged(case, chosen.steps)
