@@ -34,7 +34,8 @@ RIGHT = [
         "10.1",
         blame(
             "scale = 65536\n    while scale > 1 and not run(scale=scale):\n        scale /= 2\n"
-            '    if run(scale=scale):\n        return "loss scale"\n    return "precision" if run(scale=1, fp32=True) else "not precision"'
+            '    if run(scale=scale):\n        return "loss scale"\n'
+            '    return "precision" if run(scale=1, fp32=True) else "not precision"'
         ),
     ),
     (

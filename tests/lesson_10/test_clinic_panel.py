@@ -15,7 +15,8 @@ from mpkit.course.lesson_10.chart import BUDGET, LEAST, Chart
 from mpkit.course.lesson_10.clinic_panel import ClinicPanel
 from mpkit.course.lesson_10.clinic_picture import SIZE
 from mpkit.course.lesson_10.clinic_words import bad_steps, course, finding, shown
-from mpkit.course.lesson_10.examination import TESTS, Examination, number
+from mpkit.course.lesson_10.examination import TESTS, Examination
+from mpkit.course.lesson_10.in_words import number
 from mpkit.course.lesson_10.look_alikes import Reads, anomaly, reruns
 from mpkit.course.lesson_10.waiting_room import NUMBERS, ORDER, admitted, curves, patient
 from mpkit.course.pictures.canvas import _fitting

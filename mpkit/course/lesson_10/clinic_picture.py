@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpkit.course.lesson_10.clinic_words import bad_steps, course, shown, skipped
-from mpkit.course.lesson_10.examination import number
+from mpkit.course.lesson_10.in_words import number
 from mpkit.course.lesson_10.waiting_room import Curves
 from mpkit.course.pictures.canvas import Canvas, Frame, counts
 from mpkit.course.pictures.style import EDGE, FAINT, INK, SUPERSCRIPT, look, readable

@@ -2,7 +2,7 @@
 
 import math
 
-from mpkit.course.lesson_10.examination import number
+from mpkit.course.lesson_10.in_words import number
 from mpkit.course.lesson_10.waiting_room import Curves, patient
 
 LEVEL = 0.02  # relative: a curve that moves by less stands still

@@ -1,7 +1,6 @@
 """Six tests of a patient: each runs its step again with one thing changed, and says in a sentence what came of it."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mpkit import FP16, tally
 from mpkit.course.clinic import Case
+from mpkit.course.lesson_10.in_words import about, listed, number, weights
 from mpkit.course.lesson_10.waiting_room import admitted, apart, patient
 from mpkit.course.pictures.style import percent
 from mpkit.diagnosis import Diagnosis, diagnose, diagnose_checkpoint
@@ -36,19 +36,6 @@ TESTS = {
     "tally": Test("tally the gradients", 1, "how many are Inf, NaN or 0 when the optimizer gets them"),
     "trace": Test("trace", 4, "where the first Inf or NaN is made, what casts lose, which calls are made"),
 }
-
-
-def number(value: float | None) -> str:
-    """A number in a sentence: three digits, and Inf and NaN by name."""
-    if value is None:
-        return "no number"
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "−Inf"
-    if value.is_integer() and abs(value) < 1e7:
-        return f"{value:,.0f}".replace("-", "−")
-    if value and not 1e-3 <= abs(value) < 1e7:
-        return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e+").replace("e+", "e")
-    return (f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
 
 
 class Examination:
@@ -106,7 +93,7 @@ class Examination:
         said = [f"In FP32 the loss is {number(wide.loss)}, a step later {number(after.loss)} "
                 f"(as it is: {number(base.loss)}, then {number(self.second.loss)})."]  # fmt: skip
         if wide.bad or base.bad:
-            here, there = (_listed(run.bad) for run in (base, wide))
+            here, there = (listed(run.bad) for run in (base, wide))
             said.append(f"Not finite as it is: {here}; in FP32: {there}.")
         elif wide.grads and difference(base.grads, wide.grads) > 0.1:
             one, other = (number(_norm(run.grads)) for run in (base, wide))
@@ -142,14 +129,14 @@ class Examination:
 
     def _data(self) -> str:
         case = self.case
-        said = [_about(tensor) for tensor in tensors_in(case.batch)]
+        said = [about(tensor) for tensor in tensors_in(case.batch)]
         what = f"The batch: {'; '.join(said)}." if said else "The step gets its data by itself."
         if case.stream is not None:
-            what += f" The first batch of the run: {'; '.join(map(_about, tensors_in(case.stream(0))))}."
+            what += f" The first batch of the run: {'; '.join(map(about, tensors_in(case.stream(0))))}."
         if case.state is not None:
             model = [tensor for tensor in case.model.state_dict().values() if isinstance(tensor, Tensor)]
-            what += (f" The checkpoint has: {', '.join(case.state)}. Its weights: {_weights(case.state['model'])}; "
-                     f"in the model: {_weights(dict(enumerate(model)))}.")  # fmt: skip
+            what += (f" The checkpoint has: {', '.join(case.state)}. Its weights: {weights(case.state['model'])}; "
+                     f"in the model: {weights(dict(enumerate(model)))}.")  # fmt: skip
         return what
 
     def _tally(self) -> str:
@@ -199,34 +186,9 @@ def diagnosed(case: Case) -> Diagnosis:
                         scheduler=case.scheduler, ema=case.ema, batch=case.batch)  # fmt: skip
 
 
-def _listed(names: list[str]) -> str:
-    kinds = Counter(name.split(" ")[0] for name in names)
-    return ", ".join(kind if kind == "loss" else f"{n} {kind}{'s' * (n > 1)}" for kind, n in kinds.items()) or "nothing"
-
-
 def _gradients(run: Run) -> str:
     return "gradients overflow" if run.has("gradient") else "gradients are finite"
 
 
 def _norm(grads: dict[str, Tensor]) -> float:
     return math.sqrt(sum(float((grad.double() ** 2).sum()) for grad in grads.values()))
-
-
-def _about(tensor: Tensor) -> str:
-    shape = " × ".join(map(str, tensor.shape)) or "one"
-    if not tensor.is_floating_point():
-        low, high = float(tensor.min()), float(tensor.max())
-        return f"{shape} integers, {f'all {number(low)}' if low == high else f'{number(low)} to {number(high)}'}"
-    bad = int((~tensor.isfinite()).sum())
-    ends = f"{number(float(tensor.min()))} to {number(float(tensor.max()))}"
-    zeros = int((tensor == 0).all(-1).sum()) if tensor.dim() > 1 and tensor.shape[-1] > 1 else 0
-    rows = f", {zeros} row{'s' * (zeros > 1)} of zeros" if zeros else ""
-    return f"{shape} numbers, {ends}{f', {bad} not finite' * bool(bad)}{rows}"
-
-
-def _weights(state: dict[Any, Tensor]) -> str:
-    tensors = [tensor for tensor in state.values() if tensor.is_floating_point()]
-    bad = sum(int((~tensor.isfinite()).sum()) for tensor in tensors)
-    largest = max(float(tensor[tensor.isfinite()].abs().max()) for tensor in tensors if tensor.isfinite().any())
-    dtype = str(tensors[0].dtype).removeprefix("torch.")
-    return f"{dtype}, finite ones up to {number(largest)}, {bad} not finite"
