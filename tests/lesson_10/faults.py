@@ -38,8 +38,8 @@ def _always(build: Any, sick: bool) -> Any:
 
 @fault
 def a_trace_takes_an_overflow_for_an_invalid_operation(patch: Patch) -> None:
-    def muddled(*args: Any) -> str | None:
-        kind = judge(*args)
+    def muddled(*args: Any, **more: Any) -> str | None:
+        kind = judge(*args, **more)
         return "invalid" if kind == "overflow" else kind
 
     swap(patch, judge, muddled)
@@ -88,7 +88,12 @@ def a_place_is_always_the_loss(patch: Patch) -> None:
 
 @fault
 def guard_lets_bad_steps_through(patch: Patch) -> None:
-    patch.setattr(Guard, "_guarded", lambda self, step, found: lambda *a, **k: (found.append(True), step(*a, **k))[1])
+    honest = Guard._guarded
+
+    def careless(self: Guard, step: Any, found: list[Any]) -> Any:
+        return step if self.scaler is None else honest(self, step, found)
+
+    patch.setattr(Guard, "_guarded", careless)
 
 
 @fault

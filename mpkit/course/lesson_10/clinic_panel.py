@@ -128,11 +128,14 @@ class ClinicPanel(PicturePanel):
         """The picture, what stands below it, and which buttons can be pressed."""
         chart = self.chart
         for name, one in self.tests.items():
-            one.button_style = "info" if name in chart.tests else ""
+            one.icon = "check" if name in chart.tests else ""
         self.naming.layout.display = None if chart.kind is None else "none"
         self.curing.layout.display = "none" if chart.kind is None or chart.cured else None
         offers = zip("ABC", cures(self.patient), strict=True)
-        self.code.value = "".join(f"<div>{letter}:</div>{_pre(code)}" for letter, (_, code) in offers)
+        self.code.value = "".join(
+            f"<div style='display:flex;align-items:baseline'>{letter}: {_pre(code)}</div>"
+            for letter, (_, code) in offers
+        )
         super().show()
         found = "".join(f"<div><b>{test}:</b> {markup.escape(said)}</div>" for test, said in self.found())
         told = _pre(self.examination.diagnosis) if chart.told else ""
@@ -153,6 +156,8 @@ class ClinicPanel(PicturePanel):
         if chart.said:
             after = "" if chart.cured or chart.kind is None else " Now pick the cure."
             return chart.said + after
+        if chart.told:
+            return "This is what mpkit.diagnose says. There are no points, but you may still name it and pick the cure."
         if chart.tests:
             return "Test on, or name the diagnosis: where does it come from?"
         return f"{self.headline()}. Which test comes first? Each costs points."
@@ -178,10 +183,10 @@ def _points(count: int) -> str:
 
 
 def _pre(text: str) -> str:
-    return f'<pre style="margin:0 0 4px 16px;white-space:pre-wrap">{markup.escape(text)}</pre>'
+    return f'<pre style="margin:0 0 2px 8px;white-space:pre-wrap">{markup.escape(text)}</pre>'
 
 
 def _row(label: str, *made: widgets.Widget) -> widgets.HBox:
     """A label and buttons; a narrow page breaks the row."""
-    return widgets.HBox([widgets.Label(label, layout=widgets.Layout(width="70px")), *made],
+    return widgets.HBox([widgets.Label(label, layout=widgets.Layout(width="84px")), *made],
                         layout=widgets.Layout(flex_flow="row wrap"))  # fmt: skip

@@ -84,7 +84,12 @@ class Examination:
         if not same(base, again):
             return f"From the same state the loss is {one}, then {other}. Nothing was changed between the two."
         still = " to the last digit" if second.loss == base.loss else ""
-        return f"From the same state the loss is {one} both times. One more step on the same data: {third}{still}."
+        went = base.seen.backward_loss
+        logs = went is not None and not math.isfinite(went) and one not in ("NaN", "Inf")
+        other = f" The script logs that, but backward was called on a loss of {number(went)}." if logs else ""
+        return (
+            f"From the same state the loss is {one} both times. One more step on the same data: {third}{still}.{other}"
+        )
 
     def _fp32(self) -> str:
         base, wide, subject = self.exam.base, self.exam.fp32, self.exam.subject
