@@ -1,0 +1,199 @@
+"""Six tests of a patient: each runs its step again with one thing changed, and says in a sentence what came of it."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpkit import FP16, tally
+from mpkit.course.clinic import Case
+from mpkit.course.lesson_10.in_words import about, listed, number, weights
+from mpkit.course.lesson_10.waiting_room import admitted, apart, patient
+from mpkit.course.pictures.style import percent
+from mpkit.diagnosis import Diagnosis, diagnose, diagnose_checkpoint
+from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same
+from mpkit.diagnosis.run import Run, Subject
+from mpkit.trees import tensors_in
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test: what its button says, what it costs, and what it asks."""
+
+    name: str
+    cost: int
+    asks: str
+
+
+TESTS = {
+    "again": Test("run it again", 1, "the same step from the same state, and one more after it"),
+    "fp32": Test("in FP32", 2, "the same step with every number in FP32, and one more after it"),
+    "scale": Test("scale ÷ 2⁸", 1, "the same step with a loss scale that is 256 times smaller"),
+    "data": Test("look at the data", 1, "what is in the batch, or in the checkpoint"),
+    "tally": Test("tally the gradients", 1, "how many are Inf, NaN or 0 when the optimizer gets them"),
+    "trace": Test("trace", 4, "where the first Inf or NaN is made, what casts lose, which calls are made"),
+}
+
+
+class Examination:
+    """The tests of one patient on a device, each made when it is first asked for."""
+
+    def __init__(self, which: int, device: str = "cpu") -> None:
+        self.patient = patient(which)
+        self._said: dict[str, str] = {}
+        with apart():
+            self.case = admitted(which, device=device)
+
+    def said(self, test: str) -> str:
+        """What came of a test, one of TESTS."""
+        if test not in self._said:
+            with apart(), self.case.around():
+                self._said[test] = getattr(self, f"_{test}")()
+                self.exam.subject.restore()
+        return self._said[test]
+
+    @cached_property
+    def diagnosis(self) -> str:
+        """What `mpkit.diagnose` prints of this patient."""
+        with self.case.around():
+            return str(diagnosed(self.case))
+
+    @cached_property
+    def exam(self) -> Exam:
+        """The step as it is, watched; reruns start from there."""
+        case = self.case
+
+        def whole(*batch: Any) -> Any:
+            loss = case.step(*batch)
+            if case.update is not None:
+                case.update()
+            return loss
+
+        exam = Exam(Subject(whole, case.model, case.optimizer, case.scaler, case.scheduler, case.ema, case.batch))
+        exam.again  # noqa: B018  (first, for a later run may leave something in a list that the script keeps)
+        exam.subject.run()
+        self.second = exam.subject.run(afresh=False)
+        return exam
+
+    def _again(self) -> str:
+        base, again, second = self.exam.base, self.exam.again, self.second
+        one, other, third = number(base.loss), number(again.loss), number(second.loss)
+        if not same(base, again):
+            return f"From the same state the loss is {one}, then {other}. Nothing was changed between the two."
+        still = " to the last digit" if second.loss == base.loss else ""
+        went = base.seen.backward_loss
+        logs = went is not None and not math.isfinite(went) and one not in ("NaN", "Inf")
+        other = f" The script logs that, but backward was called on a loss of {number(went)}." if logs else ""
+        return (
+            f"From the same state the loss is {one} both times. One more step on the same data: {third}{still}.{other}"
+        )
+
+    def _fp32(self) -> str:
+        base, wide, subject = self.exam.base, self.exam.fp32, self.exam.subject
+        subject.run(fp32=True)
+        after = subject.run(fp32=True, afresh=False)
+        said = [f"In FP32 the loss is {number(wide.loss)}, a step later {number(after.loss)} "
+                f"(as it is: {number(base.loss)}, then {number(self.second.loss)})."]  # fmt: skip
+        if wide.bad or base.bad:
+            here, there = (listed(run.bad) for run in (base, wide))
+            said.append(f"Not finite as it is: {here}; in FP32: {there}.")
+        elif wide.grads and difference(base.grads, wide.grads) > 0.1:
+            one, other = (number(_norm(run.grads)) for run in (base, wide))
+            said.append(f"The gradients that reach the optimizer have a norm of {one}, in FP32 {other}.")
+        return " ".join((*said, *self._stuck(base, wide)))
+
+    def _stuck(self, base: Run, wide: Run) -> list[str]:
+        """What does not move as it is, and does in FP32."""
+        subject = self.exam.subject
+        subject.restore()
+        found = []
+        for name, start in [(name, tensor.detach().float().clone()) for name, tensor in subject.moving()]:
+            if name in base.state and name in wide.state:
+                here, there = (float((run.state[name].float() != start).float().mean()) for run in (base, wide))
+                if here < 0.5 < there:
+                    found.append(f"Of {name} {percent(here)} moves, in FP32 {percent(there)}.")
+        return found[-2:]
+
+    def _scale(self) -> str:
+        base = self.exam.base
+        if "scale" not in base.seen.calls:
+            return "There is no loss scale in this step, so there is nothing to change."
+        if base.seen.scale == 1:
+            return "The loss scale is 1, as without a scaler: nothing is left to divide."
+        less = self.exam.smaller
+        here, there = (_gradients(run) for run in (base, less))
+        old, new = number(base.seen.scale), number(base.seen.scale * SMALL)
+        one, other = (run.seen.backward_loss for run in (base, less))  # a script may log something else
+        if not close(one, other):
+            return f"At {old} the loss is {number(one)}, at {new} {number(other)}."
+        taken = "the step is skipped" if less.skipped else "the step is taken"
+        return f"At {old} {here}; at {new} {there}, and {taken}. The loss is {number(other)} either way."
+
+    def _data(self) -> str:
+        case = self.case
+        said = [about(tensor) for tensor in tensors_in(case.batch)]
+        what = f"The batch: {'; '.join(said)}." if said else "The step gets its data by itself."
+        if case.stream is not None:
+            what += f" The first batch of the run: {'; '.join(map(about, tensors_in(case.stream(0))))}."
+        if case.state is not None:
+            model = [tensor for tensor in case.model.state_dict().values() if isinstance(tensor, Tensor)]
+            what += (f" The checkpoint has: {', '.join(case.state)}. Its weights: {weights(case.state['model'])}; "
+                     f"in the model: {weights(dict(enumerate(model)))}.")  # fmt: skip
+        return what
+
+    def _tally(self) -> str:
+        base, case = self.exam.base, self.case
+        if not base.grads:
+            return "This step has no backward pass, so there are no gradients."
+        values = torch.cat([grad.flatten() for grad in base.grads.values()])
+        counts, total = tally(values, FP16), values.numel()
+        zero = int((values == 0).sum())
+        shares = ", ".join(f"{percent(n / total)} {name}" for n, name in
+                           ((counts.inf_count, "Inf"), (counts.nan_count, "NaN"), (zero, "zero")))  # fmt: skip
+        said = f"Of {total:,} gradients that the optimizer gets {shares}; their norm is {number(_norm(base.grads))}."
+        left = _norm(base.seen.raw)
+        if math.isfinite(left) and not close(left, _norm(base.grads)):
+            said += f" As backward left them, without the scale, it was {number(left)}."
+        if base.seen.backward_calls > 1:
+            said += f" {base.seen.backward_calls:,} backward passes add to them."
+        if any(name.startswith("gradient") for name in self.exam.subject.bad_at_start):
+            said += " Some were not finite before this step began."
+        held = {p for group in getattr(case.optimizer, "param_groups", []) for p in group["params"]}
+        names = {name for p, name in self.exam.subject.names.items() if p in held}
+        alone = bool(held) and not names & base.grads.keys()
+        return f"{said} None of them belongs to a tensor of the optimizer." if alone else said
+
+    def _trace(self) -> str:
+        base = self.exam.base
+        if base.first is not None:
+            said = str(base.first).replace(f" ({base.first.line})", "")
+            said = said[0].upper() + said[1:]
+        elif base.harmless:
+            event = base.harmless[0]
+            said = f"{event.operation} in {event.module} makes Inf or NaN, which reaches neither loss nor gradient."
+        else:
+            said = "No operation of the step makes Inf or NaN."
+        noted = "".join(f" {note.text[0].upper()}{note.text[1:]}." for note in base.notes.values())
+        calls = [c for k, c in enumerate(base.seen.calls) if k == 0 or c != base.seen.calls[k - 1]]
+        shown = " → ".join(f"scaler.{c}" if c in ("scale", "step", "update") else c for c in calls[:9]) or "none"
+        return f"{said}{noted} Calls: {shown}."
+
+
+def diagnosed(case: Case) -> Diagnosis:
+    """`mpkit.diagnose` of a case, or of its checkpoint where it came with one."""
+    if case.state is not None:
+        return diagnose_checkpoint(case.state, case.model, case.optimizer, case.scaler)
+    with apart():
+        return diagnose(case.step, model=case.model, optimizer=case.optimizer, scaler=case.scaler,
+                        scheduler=case.scheduler, ema=case.ema, batch=case.batch)  # fmt: skip
+
+
+def _gradients(run: Run) -> str:
+    return "gradients overflow" if run.has("gradient") else "gradients are finite"
+
+
+def _norm(grads: dict[str, Tensor]) -> float:
+    return math.sqrt(sum(float((grad.double() ** 2).sum()) for grad in grads.values()))
