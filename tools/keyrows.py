@@ -242,7 +242,7 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         pick("history", "1", "4", "1,024", "16"),
         slide("margin", 9),
     ),
-    Shown("10", "clinic", "ClinicPanel()", "patient", "lines", 2, 384): (
+    Shown("10", "clinic", "ClinicPanel(device=lesson.device)", "patient", "lines", 2, 384): (
         menu("patient", *PATIENTS),
         first(push("tests", *EXAMS, "show me"), "begin again"),
         first(push("begin again", "begin again"), EXAMS[0]),

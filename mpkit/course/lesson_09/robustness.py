@@ -113,7 +113,6 @@ CHARACTERS = (
     Variant("FP32", Policy()),
     Variant("BF16", Policy.preset("bf16-mixed")),
     Variant("FP8", Policy.preset("fp8-mixed")),
-    Variant("FP8, blocks", Policy.preset("fp8-block")),
     Variant("MXFP8", Policy.preset("mxfp8")),
     Variant("NVFP4", Policy.preset("nvfp4")),
     Variant("E2M1, one scale", one_scale()),

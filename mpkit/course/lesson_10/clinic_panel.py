@@ -20,9 +20,10 @@ from mpkit.diagnosis import KINDS
 
 
 class ClinicPanel(PicturePanel):
-    """Patients of the clinic, to be tested, diagnosed and cured. Every test and every curve is a real run, on the CPU.
+    """Patients of the clinic, to be tested, diagnosed and cured. Every test and every curve is a real run.
 
     Args:
+        device: where the patients run.
         start: `patient`, a number from 1 to 29. ValueError: there is none.
     """
 
@@ -32,7 +33,8 @@ class ClinicPanel(PicturePanel):
     )  # fmt: skip
     rows, drawn_by = (("patient",),), ClinicFigure
 
-    def __init__(self, **start: Any) -> None:
+    def __init__(self, device: str = "cpu", **start: Any) -> None:
+        self._device = device  # where the patients run
         self.charts: dict[int, Chart] = {}
         self._examined: dict[int, Examination] = {}
         self.tests = {
@@ -112,16 +114,16 @@ class ClinicPanel(PicturePanel):
     def examination(self) -> Examination:
         """The tests of the patient who is there."""
         if self.patient not in self._examined:
-            self._examined[self.patient] = Examination(self.patient)
+            self._examined[self.patient] = Examination(self.patient, self._device)
         return self._examined[self.patient]
 
     def look(self) -> None:
         """Run the patient's script, unless it was run before."""
-        self.sick = curves(self.patient, True)
+        self.sick = curves(self.patient, True, self._device)
 
     def draw(self) -> Any:
         """The curves; after the cure both runs."""
-        cured = curves(self.patient, False) if self.chart.cured else None
+        cured = curves(self.patient, False, self._device) if self.chart.cured else None
         return self.figure.show(self.sick, cured, self.headline(), about(self.patient), self.score())
 
     def show(self) -> None:
@@ -148,7 +150,7 @@ class ClinicPanel(PicturePanel):
     def headline(self) -> str:
         """What the curves show."""
         chart = self.chart
-        return title(self.patient, curves(self.patient, False) if chart.cured else self.sick, chart.cured)
+        return title(self.patient, curves(self.patient, False, self._device) if chart.cured else self.sick, chart.cured)
 
     def said(self) -> str:
         """The answer to the last guess, or what to do next."""

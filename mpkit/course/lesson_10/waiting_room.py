@@ -55,9 +55,9 @@ def logged(case: Case, steps: int) -> Curves:
 
 
 @cache
-def curves(number: int, sick: bool) -> Curves:
+def curves(number: int, sick: bool, device: str = "cpu") -> Curves:
     """What the owner sees: a training of the script, sick or cured. It runs once."""
     chosen = patient(number)
     with apart():
-        case = chosen.build(sick, 0)
+        case = chosen.build(sick, 0, device)
     return logged(case, chosen.steps)
