@@ -12,9 +12,10 @@ from harness.fault import Fault, Patch, collector, swap
 
 from mpkit.course.clinic import PATIENTS
 from mpkit.course.lesson_10 import clinic_panel
-from mpkit.diagnosis import loud, wide
+from mpkit.diagnosis import wide, words
 from mpkit.diagnosis.diagnose import diagnose
 from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.gate import Gate
 from mpkit.diagnosis.guard import Guard
 from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.snapshot import Snapshot
@@ -83,17 +84,12 @@ def everybody_is_healthy(patch: Patch) -> None:
 
 @fault
 def a_place_is_always_the_loss(patch: Patch) -> None:
-    swap(patch, loud._source, lambda event: "the loss")
+    swap(patch, words.source, lambda event: "the loss")
 
 
 @fault
 def guard_lets_bad_steps_through(patch: Patch) -> None:
-    honest = Guard._guarded
-
-    def careless(self: Guard, step: Any, found: list[Any]) -> Any:
-        return step if self.scaler is None else honest(self, step, found)
-
-    patch.setattr(Guard, "_guarded", careless)
+    patch.setattr(Gate, "_guarded", lambda self, step, found: step)
 
 
 @fault
@@ -103,10 +99,10 @@ def guard_keeps_the_poisoned_buffers(patch: Patch) -> None:
 
 @fault
 def guard_reads_more_than_it_must(patch: Patch) -> None:
-    honest = Guard._bad
+    honest = Guard._agreed
 
-    def curious(self: Guard, *args: Any) -> bool:
+    def curious(self: Guard, flag: Any) -> bool:
         bool(torch.ones(()))
-        return honest(self, *args)
+        return honest(self, flag)
 
-    patch.setattr(Guard, "_bad", curious)
+    patch.setattr(Guard, "_agreed", curious)
