@@ -9,17 +9,16 @@ from torch import Tensor
 
 from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.casting import cast
-from mpkit.formats import E4M3, FloatFormat
+from mpkit.formats import FloatFormat
 from mpkit.policy.kernels import require_native
 from mpkit.policy.native_products import Native, rounded
 from mpkit.policy.recipes import FP8_BLOCKS, FP8_MIXED, LinearRecipe
 from mpkit.policy.scaled_linear import scaled_linear
-from mpkit.scaled import SCALED_FORMATS, ScaledFormat, scaled_cast
+from mpkit.scaled import FP8_ROW, SCALED_FORMATS, ScaledFormat, scaled_cast
 
 EAGER_BAR, COMPILED_BAR = 2.5, 3.0  # of the plain cast to the format of the values; of x.clone()
 COLUMNS = 1024
 NEXT_TO_TIES = 1e-5  # the share of values that a division with another last bit may round the other way
-FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
 RECIPES = {"one scale": FP8_MIXED, "scales by row": LinearRecipe("fp8-row", FP8_ROW, FP8_ROW, FP8_ROW),
            "scales by 128": FP8_BLOCKS}  # fmt: skip
 SIZES = (1024, 4096, 8192)

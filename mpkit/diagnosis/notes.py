@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpkit.diagnosis.path import ModulePath
+from mpkit.diagnosis.wide import LOW
+from mpkit.formats import BF16, E4M3, E5M2, FP16
 
-LOW = (torch.float16, torch.bfloat16)
-FP8 = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
+FP8 = {fmt.dtype: fmt.max for fmt in (E4M3, E5M2)}
+NAMES = {fmt.dtype: fmt.name for fmt in (FP16, BF16, E4M3, E5M2)}
 ROUND = 1 / 32  # half of E4M3's last step below 448, relative: so much beyond the end is only rounding
 
 
@@ -127,5 +129,4 @@ def _distinct(tensor: Tensor) -> int:
 
 
 def _short(dtype: torch.dtype) -> str:
-    names = {torch.float16: "FP16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "E4M3", torch.float8_e5m2: "E5M2"}
-    return names.get(dtype, str(dtype).removeprefix("torch."))
+    return NAMES.get(dtype, str(dtype).removeprefix("torch."))

@@ -112,11 +112,14 @@ class Observed:
 
     def _measuring(self, was: Callable[..., Any]) -> Callable[..., Any]:
         def norm(*args: Any, **kwargs: Any) -> Any:
-            if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
-                self._scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
+            self._unscale_if_asked()
             return was(*args, **kwargs)
 
         return norm
+
+    def _unscale_if_asked(self) -> None:
+        if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
+            self._scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
 
     def _clipping(self, was: Callable[..., Any]) -> Callable[..., Any]:
         def clip(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -129,8 +132,7 @@ class Observed:
     def _clipping_values(self, was: Callable[..., Any]) -> Callable[..., Any]:
         def clip(*args: Any, **kwargs: Any) -> Any:
             self.calls.append("clip_grad_value_")
-            if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
-                self._scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
+            self._unscale_if_asked()
             return was(*args, **kwargs)
 
         return clip

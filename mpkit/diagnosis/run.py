@@ -18,6 +18,7 @@ from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.path import ModulePath
 from mpkit.diagnosis.snapshot import Snapshot, listed
 from mpkit.diagnosis.wide import LOW, in_fp32
+from mpkit.overflow import found_inf
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
 
@@ -196,11 +197,9 @@ class Subject:
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of those with Inf or NaN; one wait for the device where there are none."""
-    real = {n: t.detach() for n, t in tensors.items() if (t.is_floating_point() or t.is_complex()) and t.numel()}
-    flags = [(t.float() if t.element_size() == 1 else t).isfinite().all() for t in real.values()]
-    if not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all()):
-        return []
-    return [name for name, flag in zip(real, flags, strict=True) if not bool(flag)]
+    real = {n: torch.view_as_real(t.detach()) if t.is_complex() else t for n, t in tensors.items()}
+    real = {n: t for n, t in real.items() if t.is_floating_point()}
+    return [name for name, t in real.items() if found_inf([t])] if found_inf(real.values()) else []
 
 
 def _has_nan(tensor: Tensor) -> bool:

@@ -2,9 +2,8 @@
 
 import math
 
+from mpkit.formats import FP16
 from mpkit.tracing.event import TraceEvent
-
-FP16_END = 65504.0
 
 
 def source(event: TraceEvent | None) -> str:
@@ -22,7 +21,7 @@ def short(event: TraceEvent | None) -> str:
     what = f"the gradient of {event.operation}" if event.phase == "backward" else event.operation
     if event.kind == "input":
         return f"{event.operation} of {event.module} holds {event.count:,} values that are Inf or NaN"
-    if event.dtype == "float16" and FP16_END < event.input_amax < math.inf:
+    if event.dtype == "float16" and FP16.max < event.input_amax < math.inf:
         return f"{told(event.input_amax)} goes into {what}, and FP16 ends at 65,504"
     found = " and ".join(f"{n:,} {name}" for n, name in ((event.inf_count, "Inf"), (event.nan_count, "NaN")) if n)
     return f"{what} makes {found or 'values too large'} in {event.dtype} of inputs up to {told(event.input_amax)}"

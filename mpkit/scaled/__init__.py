@@ -6,6 +6,7 @@ from mpkit.scaled.integers import INT4 as INT4
 from mpkit.scaled.integers import INT8 as INT8
 from mpkit.scaled.integers import IntFormat as IntFormat
 from mpkit.scaled.presets import FP8_BLOCK as FP8_BLOCK
+from mpkit.scaled.presets import FP8_ROW as FP8_ROW
 from mpkit.scaled.presets import FP8_TENSOR as FP8_TENSOR
 from mpkit.scaled.presets import INT8_ROW as INT8_ROW
 from mpkit.scaled.presets import MXFP4 as MXFP4

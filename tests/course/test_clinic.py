@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import mpkit.__main__ as command
-from mpkit.course.clinic import KINDS, PATIENTS, Case, Patient, follow, script
+from mpkit.course.clinic import PATIENTS, Case, Patient, follow, script
+from mpkit.diagnosis import KINDS
 
 SEEDS = range(5)
 Curves = dict[str, list[float]]

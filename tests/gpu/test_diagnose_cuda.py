@@ -15,14 +15,12 @@ from mpkit.training.step import TrainStep
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
-AFTER = {"zero-grad-after-skip": 60, "stale-scale": 40}
-
 
 @pytest.mark.parametrize("name", [name for name, patient in PATIENTS.items() if patient.form != "checkpoint"])
 def test_patients_have_the_same_illness_on_a_gpu(name: str) -> None:
     patient = PATIENTS[name]
     case = patient.build(True, 0, "cuda")
-    follow(case, AFTER.get(name, 0))
+    follow(case, patient.after)
     with case.around():
         found = diagnose(case.step, model=case.model, optimizer=case.optimizer, scaler=case.scaler,
                          scheduler=case.scheduler, ema=case.ema, batch=case.batch)  # fmt: skip

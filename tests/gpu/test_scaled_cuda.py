@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpkit import BF16, E4M3, E5M2, FP32, Policy
+from mpkit import BF16, E5M2, FP32, Policy
 from mpkit.policy import LinearRecipe
 from mpkit.policy.kernels import require_native
 from mpkit.policy.policy import PRESETS
-from mpkit.scaled import SCALED_FORMATS, ScaledFormat, quantize, scaled_cast
+from mpkit.scaled import FP8_ROW, SCALED_FORMATS, quantize, scaled_cast
 
 HERE = torch.cuda.is_available()
 OLD = not HERE or torch.cuda.get_device_capability() < (8, 9)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="needs a CUDA device")]
 
-FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
 RECIPES = {
     "tensor": PRESETS["fp8-mixed"].linear,
     "row": LinearRecipe("rows", FP8_ROW, FP8_ROW, FP8_ROW.but(values=E5M2)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,14 +16,14 @@ from mpkit.course.clinic import PATIENTS
 from mpkit.course.clinic.follow import follow
 from mpkit.diagnosis import KINDS
 
-AFTER = {"zero-grad-after-skip": 60, "stale-scale": 40}  # steps before it shows
 # Cured, they live with a batch that overflows: it is withheld as it should be, and it still does overflow.
 STILL = {"poisoned-batch-norm": "linear in inner", "clipped-inf": "gradient of float"}
 
 
 def diagnosed(name: str, sick: bool, seed: int) -> Diagnosis:
-    case = PATIENTS[name].build(sick, seed)
-    follow(case, AFTER.get(name, 0))
+    patient = PATIENTS[name]
+    case = patient.build(sick, seed)
+    follow(case, patient.after)
     with case.around():
         if case.state is not None:
             optimizer = case.optimizer if "optimizer" in case.state else None
@@ -88,19 +89,32 @@ def regression(width: int = 8) -> tuple[nn.Module, torch.optim.Optimizer, tuple[
     return model, torch.optim.SGD(model.parameters(), lr=0.05), (x, x.sum(1, keepdim=True))
 
 
-def test_a_loop_that_steps_past_its_scaler() -> None:
-    """optimizer.step() in place of scaler.step(optimizer): gradients still carry the scale."""
-    model, optimizer, batch = regression()
-    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+def amp_step(model: nn.Module, optimizer: Any, scaler: Any, clip: Callable[[], object] = lambda: None,
+             finish: Callable[[], object] | None = None) -> Callable[[Any], Tensor]:  # fmt: skip
+    """The usual iteration in FP16; `clip` is called after backward, and `finish` in place of the scaler's two calls."""
+
+    def through_the_scaler() -> None:
+        scaler.step(optimizer)
+        scaler.update()
 
     def step(batch: Any) -> Tensor:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.float16):
             loss = F.mse_loss(model(batch[0]).float(), batch[1])
         scaler.scale(loss).backward()
-        optimizer.step()
+        clip()
+        (finish or through_the_scaler)()
         return loss
 
+    return step
+
+
+def test_a_loop_that_steps_past_its_scaler() -> None:
+    """optimizer.step() in place of scaler.step(optimizer): gradients still carry the scale."""
+    model, optimizer, batch = regression()
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+
+    step = amp_step(model, optimizer, scaler, finish=optimizer.step)
     found = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=batch)
     assert (found.kind, found.where) == ("order", "scaler.step (missing)")
     assert "still carry the loss scale, 256" in found.cause
@@ -110,15 +124,7 @@ def test_a_static_scale_that_is_too_high() -> None:
     model, optimizer, batch = regression()
     scaler = LossScaler(StaticScale(2.0**24))
 
-    def step(batch: Any) -> Tensor:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.float16):
-            loss = F.mse_loss(model(batch[0]).float(), batch[1])
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        return loss
-
+    step = amp_step(model, optimizer, scaler)
     found = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=batch)
     assert (found.kind, found.where) == ("loss scale", "scaler"), str(found)
 
@@ -356,16 +362,7 @@ def test_a_wrapped_optimizer_is_the_one_that_it_wraps() -> None:
     model, optimizer, batch = regression()
     wrapped, scaler = Wrapped(optimizer), torch.amp.GradScaler("cpu", init_scale=1024.0)
 
-    def step(batch: Any) -> Tensor:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.float16):
-            loss = F.mse_loss(model(batch[0]).float(), batch[1])
-        scaler.scale(loss).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scaler.step(optimizer)
-        scaler.update()
-        return loss
-
+    step = amp_step(model, optimizer, scaler, clip=lambda: nn.utils.clip_grad_norm_(model.parameters(), 1.0))
     found = diagnose(step, model=model, optimizer=wrapped, scaler=scaler, batch=batch)
     assert (found.kind, found.where) == ("order", "clip_grad_norm_ (before unscale_)"), str(found)
 
@@ -374,16 +371,7 @@ def test_clipping_values_before_unscale_is_found_too() -> None:
     model, optimizer, batch = regression()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
 
-    def step(batch: Any) -> Tensor:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.float16):
-            loss = F.mse_loss(model(batch[0]).float(), batch[1])
-        scaler.scale(loss).backward()
-        nn.utils.clip_grad_value_(model.parameters(), 1.0)
-        scaler.step(optimizer)
-        scaler.update()
-        return loss
-
+    step = amp_step(model, optimizer, scaler, clip=lambda: nn.utils.clip_grad_value_(model.parameters(), 1.0))
     found = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=batch)
     assert (found.kind, found.where) == ("order", "clip_grad_value_ (before unscale_)"), str(found)
 

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import ScalingType, SwizzleType
 
-from mpkit import BF16, E2M1, E4M3, E5M2, FP32, Policy
+from mpkit import BF16, E2M1, E5M2, FP32, Policy
 from mpkit.policy import LinearRecipe
 from mpkit.policy.kernels import BY_ROW_ON_CPU, require_native, scaling_of
 from mpkit.policy.native_products import Matrix, Native, _arguments
 from mpkit.policy.policy import PRESETS
-from mpkit.scaled import FP8_BLOCK, FP8_TENSOR, INT8_ROW, MXFP8, NVFP4, ScaledFormat, quantize
+from mpkit.scaled import FP8_BLOCK, FP8_ROW, FP8_TENSOR, INT8_ROW, MXFP8, NVFP4, ScaledFormat, quantize
 from mpkit.scaled.layouts import e2m1_codes, in_tiles, two_a_byte
 
-FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
 ROWS = LinearRecipe("rows", FP8_ROW, FP8_ROW, FP8_ROW.but(values=E5M2))
 SQUARE = FP8_BLOCK.but(block=(128, 128))
 

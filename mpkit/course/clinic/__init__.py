@@ -3,7 +3,6 @@
 from importlib import import_module
 
 from mpkit.course.clinic.follow import follow as follow
-from mpkit.course.clinic.patient import KINDS as KINDS
 from mpkit.course.clinic.patient import Case as Case
 from mpkit.course.clinic.patient import Patient as Patient
 from mpkit.course.clinic.script import script as script

@@ -8,26 +8,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from mpkit.diagnosis import KINDS
+
 Batch = tuple[Tensor, Tensor]
 Form = Literal["pass", "iteration", "checkpoint"]
-KINDS = (
-    "healthy",
-    "overflow",  # finite became Inf in a low-precision format
-    "underflow",  # became 0 there, and it matters
-    "lost update",  # an average, a moment, an accumulator or a weight stalls: the update is below half an ulp
-    "lost integer",  # positions or counts collide in 16 bits
-    "lost eps",  # eps is 0 or too small in the tensor's dtype
-    "invalid",  # mathematics: still bad in FP32
-    "data",  # the batch is bad
-    "poisoned state",  # a buffer, a moment or an average holds NaN or Inf and keeps it
-    "loss scale",  # too high, too low, zero, not saved
-    "order",  # verbs of scaler, clipping, optimizer, scheduler in the wrong order or number
-    "stale cast",  # autocast's cache across steps
-    "not trained",  # a parameter gets no gradient, or the optimizer holds others
-    "not repeatable",  # the same step twice differs: uninitialised memory, or a race
-    "saturated",  # E4M3 has no Inf: what is too large stays at 448
-    "checkpoint",  # what was loaded is not what was saved
-)
 
 
 def _no_signs() -> dict[str, float]:
@@ -85,12 +69,13 @@ class Patient:
         form: what one call of `Case.step` is: "pass", forward and backward; "iteration", the whole step with its
             verbs; "checkpoint", a forward of a model that was loaded, or the first iteration after it.
         silent: the logged loss never is NaN or Inf.
-        kind: one of KINDS.
+        kind: one of `mpkit.diagnosis.KINDS`.
         where: what must be named: a part of a module's or parameter's name, or the verb.
         because: the explanation, with numbers.
         cure: one sentence, then code.
         build: makes the case.
         steps: how many of them show it.
+        after: how many have to be run before one more shows it.
     """
 
     name: str
@@ -104,6 +89,7 @@ class Patient:
     cure: str
     build: Build
     steps: int = 40
+    after: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

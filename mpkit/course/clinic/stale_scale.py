@@ -55,4 +55,5 @@ PATIENT = Patient(
     "multiplied is 448 / scale, whatever the FP32 weight says.",
     cure="A scale from the tensor of today, or from the last few steps.\nscale = 448 / weight.abs().max()",
     build=build,
+    after=40,
 )

@@ -47,4 +47,5 @@ PATIENT = Patient(
     cure="Clear the gradients before every backward pass, without a condition.\noptimizer.zero_grad()",
     build=build,
     steps=60,
+    after=60,
 )

@@ -9,7 +9,8 @@ from mpkit import DynamicScale, LossScaler, NoScaling, Policy
 from mpkit.course.nets.text import text
 from mpkit.course.nets.transformer import Transformer
 from mpkit.course.robustness.sweep import Scores, Sweep
-from mpkit.course.runs.experiments import Variant, train_seeds
+from mpkit.course.runs.characters import held_out_losses
+from mpkit.course.runs.experiments import Variant
 
 RATE, WEIGHT, STEPS = 2e-3, 2.0**-10, 150  # as in the lesson
 SEEDS = range(5, 10)  # the lesson shows 0 to 4
@@ -22,23 +23,9 @@ WAYS = (
 )
 
 
-def held_out_losses(rate: float, weight: float) -> Scores:
+def held_out(rate: float, weight: float) -> Scores:
     """Each way's loss on held-out text, nats, a seed each."""
-    corpus = text("cpu")
-    inputs, targets = corpus.batches(64, seed=99, held_out=True).batch(0)
-
-    def score(net: torch.nn.Module) -> float:
-        with torch.no_grad():
-            return float(net.loss(net(inputs), targets))  # type: ignore[operator]
-
-    def adam(net: torch.nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(net.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
-
-    *_, results = train_seeds(
-        WAYS, SEEDS, lambda seed: Transformer(len(corpus.characters), seed=seed),
-        lambda seed: corpus.batches(seed=seed), adam, steps=STEPS, score=score, weight=weight,
-    )  # fmt: skip
-    return {name: outcome.scores for name, outcome in results.items()}
+    return held_out_losses(WAYS, SEEDS, rate, STEPS, weight)
 
 
 CLIP_STEPS, LAST, CLIP_SEEDS = 40, 10, range(10, 15)  # as in the lesson, which shows seeds 5 to 9
@@ -81,12 +68,12 @@ EXPECTED = {"FP16, no scaling": "worse", "FP16, dynamic": "equivalent", "BF16, n
 SWEEPS = (
     Sweep(
         "08.rate", "Which precision is as good as FP32, at other learning rates?", "learning rate of Adam", RATE,
-        (RATE / 3, RATE, RATE * 3), lambda rate: held_out_losses(rate, WEIGHT),
+        (RATE / 3, RATE, RATE * 3), lambda rate: held_out(rate, WEIGHT),
         "FP32", MARGIN, "nats", "low", EXPECTED,  # type: ignore[arg-type]
     ),
     Sweep(
         "08.weight", "And with the loss divided by more, or by less?", "weight of a micro-batch's loss", WEIGHT,
-        (2.0**-12, WEIGHT, 2.0**-8), lambda weight: held_out_losses(RATE, weight),
+        (2.0**-12, WEIGHT, 2.0**-8), lambda weight: held_out(RATE, weight),
         "FP32", MARGIN, "nats", "low", EXPECTED,  # type: ignore[arg-type]
     ),
     Sweep(

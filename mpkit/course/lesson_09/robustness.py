@@ -19,9 +19,8 @@ from mpkit.course.lesson_09.recipes import (
     rounded,
 )
 from mpkit.course.nets.digits import digits
-from mpkit.course.nets.text import text
-from mpkit.course.nets.transformer import Transformer
 from mpkit.course.robustness import Sweep
+from mpkit.course.runs.characters import held_out_losses
 from mpkit.course.runs.experiments import Outcome, Variant, train_seeds
 from mpkit.scaled import INT8_ROW
 
@@ -121,20 +120,7 @@ CHARACTERS = (
 
 def characters_loss(rate: float) -> dict[str, tuple[float, ...]]:
     """Held-out loss (nats) of the small transformer of lesson 08, trained on characters by Adam, on a GPU if any."""
-    device = choose().name
-    corpus = text(device)
-    inputs, targets = corpus.batches(64, seed=99, held_out=True).batch(0)
-
-    def score(net: nn.Module) -> float:
-        with torch.no_grad():
-            return float(net.loss(net(inputs), targets))  # type: ignore[operator]
-
-    *_, results = train_seeds(
-        CHARACTERS, CHARACTERS_SEEDS, lambda seed: Transformer(len(corpus.characters), seed=seed).to(device),
-        lambda seed: corpus.batches(seed=seed),
-        lambda net: torch.optim.Adam(net.parameters(), rate, betas=(0.9, 0.99), fused=True), CHARACTERS_STEPS, score,
-    )  # fmt: skip
-    return {name: run.scores for name, run in results.items()}
+    return held_out_losses(CHARACTERS, CHARACTERS_SEEDS, rate, CHARACTERS_STEPS, device=choose().name)
 
 
 SWEEPS = (

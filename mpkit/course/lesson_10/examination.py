@@ -14,7 +14,7 @@ from mpkit.course.lesson_10.in_words import about, listed, number, weights
 from mpkit.course.lesson_10.waiting_room import admitted, apart, patient
 from mpkit.course.pictures.style import percent
 from mpkit.diagnosis import Diagnosis, diagnose, diagnose_checkpoint
-from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same
+from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same, size
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.trees import tensors_in
 
@@ -101,7 +101,7 @@ class Examination:
             here, there = (listed(run.bad) for run in (base, wide))
             said.append(f"Not finite as it is: {here}; in FP32: {there}.")
         elif wide.grads and difference(base.grads, wide.grads) > 0.1:
-            one, other = (number(_norm(run.grads)) for run in (base, wide))
+            one, other = (number(size(run.grads)) for run in (base, wide))
             said.append(f"The gradients that reach the optimizer have a norm of {one}, in FP32 {other}.")
         return " ".join((*said, *self._stuck(base, wide)))
 
@@ -153,9 +153,9 @@ class Examination:
         zero = int((values == 0).sum())
         shares = ", ".join(f"{percent(n / total)} {name}" for n, name in
                            ((counts.inf_count, "Inf"), (counts.nan_count, "NaN"), (zero, "zero")))  # fmt: skip
-        said = f"Of {total:,} gradients that the optimizer gets {shares}; their norm is {number(_norm(base.grads))}."
-        left = _norm(base.seen.raw)
-        if math.isfinite(left) and not close(left, _norm(base.grads)):
+        said = f"Of {total:,} gradients that the optimizer gets {shares}; their norm is {number(size(base.grads))}."
+        left = size(base.seen.raw)
+        if math.isfinite(left) and not close(left, size(base.grads)):
             said += f" As backward left them, without the scale, it was {number(left)}."
         if base.seen.backward_calls > 1:
             said += f" {base.seen.backward_calls:,} backward passes add to them."
@@ -193,7 +193,3 @@ def diagnosed(case: Case) -> Diagnosis:
 
 def _gradients(run: Run) -> str:
     return "gradients overflow" if run.has("gradient") else "gradients are finite"
-
-
-def _norm(grads: dict[str, Tensor]) -> float:
-    return math.sqrt(sum(float((grad.double() ** 2).sum()) for grad in grads.values()))

@@ -17,7 +17,6 @@ scaler-not-saved own-softmax other-parameters clipped-inf zero-norm clip-before-
 probing-scaler sum-before-mean stale-scale zero-grad-after-skip bf16-checkpoint micro-batches-in-bf16
 """.split()
 NUMBERS = tuple(range(1, len(ORDER) + 1))
-LATE = {"stale-scale": 40, "zero-grad-after-skip": 60}  # steps after which one more step shows the fault
 SIGNS = {  # what some of the owners' curves are called here
     "right up to 256": "share right up to token 256", "right from 512": "share right from token 512",
     "weight": "mean weight", "gradient": "largest gradient", "share at 448": "share of weights at 448",
@@ -40,10 +39,9 @@ def apart() -> Iterator[None]:
 
 def admitted(number: int, seed: int = 0, device: str = "cpu") -> Case:
     """The patient's script, sick, at a moment when one more step shows the fault."""
-    name = ORDER[number - 1]
-    case = PATIENTS[name].build(True, seed, device)
-    if name in LATE:
-        follow(case, LATE[name])
+    chosen = patient(number)
+    case = chosen.build(True, seed, device)
+    follow(case, chosen.after)
     return case
 
 
