@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mpkit.bench.measure import Case, Sampler, timed
 from mpkit.casting import cast
 from mpkit.formats import BF16, E4M3, E5M2, FP16, TF32, FloatFormat
+from mpkit.scaling.divider import Divider
 
 E5M7 = FloatFormat("e5m7", exponent_bits=5, mantissa_bits=7)
 # The bars are multiples of x.clone(), the least that any rounding can cost. What stands in their way, on one core of a
@@ -34,7 +35,7 @@ def cases(elements: int) -> list[Case]:
         Case(
             "LossScaler.unscale_, 64 tensors",
             'GradScaler("cpu").unscale_',
-            lambda: unscale_pair("cpu", _split(elements)),
+            lambda: unscale_pair("cpu", _split(elements), explicit=True),
         ),
         Case("MLP step with LossScaler", 'the same with GradScaler("cpu")', lambda: step_pair("cpu", False)),
         Case("emulated fp16-mixed MLP step", 'torch.autocast("cpu", float16)', lambda: _policy_pair("autocast")),
@@ -103,9 +104,11 @@ def parameters(device: str, shapes: list[tuple[int, ...]]) -> list[nn.Parameter]
     return params
 
 
-def unscale_pair(device: str, shapes: list[tuple[int, ...]]) -> tuple[Sampler, Sampler]:
-    """Time `unscale_` alone: both scalers forget between two calls that they have unscaled, which costs nothing.
+def unscale_pair(device: str, shapes: list[tuple[int, ...]], explicit: bool = False) -> tuple[Sampler, Sampler]:
+    """Time check and division alone: both scalers forget between two calls that they did it, which costs nothing.
 
+    GradScaler's `step` calls its `unscale_`. Ours does less than its own `unscale_`, which also notes for every
+    parameter what was in its gradient, since somebody may clip before the step; with `explicit` that is timed.
     The scale is 1, so that the gradients stay what they are however often they are unscaled.
     """
     ours, theirs = scalers(device, 1.0)
@@ -114,7 +117,11 @@ def unscale_pair(device: str, shapes: list[tuple[int, ...]]) -> tuple[Sampler, S
         scaler.scale(torch.zeros((), device=device))
 
     def our_call() -> None:
-        ours.unscale_(optimizer)
+        if explicit:
+            ours.unscale_(optimizer)
+        else:
+            tensors, plan = ours._plan(optimizer, "step()")
+            ours._check(tensors, plan, optimizer, Divider.SCALER, "step()")
         ours._iteration.abandon()
 
     def their_call() -> None:

@@ -42,11 +42,12 @@ def cases(elements: int) -> list[Case]:
     shapes = resnet50_shapes()
     rows = [
         Case(
-            "check + unscale, ResNet-50's gradients",
+            "check + unscale in step(), ResNet-50's gradients",
             "GradScaler.unscale_",
             lambda: unscale_pair("cuda", shapes),
             UNSCALE_BAR,
         ),
+        Case("unscale_(), ResNet-50's gradients", "GradScaler.unscale_", lambda: unscale_pair("cuda", shapes, True)),
         Case("the same, against its floor", "its kernel alone", lambda: _kernel_pair(shapes)),
         Case("found_inf, ResNet-50's gradients", "isfinite().all() per tensor", lambda: _found_inf(shapes)),
     ]

@@ -13,6 +13,7 @@ from mpkit.trees import bare, is_distributed, leaves_in
 
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
 PLAIN = (Tensor, nn.Parameter)
+NOTHING_IN = (type(None), int, bool, str)
 IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
 
 
@@ -64,7 +65,7 @@ def floating_tensors(tree: Any) -> list[Tensor]:
 
 def all_tensors(tree: Any) -> list[Tensor]:
     """What `tensors_in` gives, as a list: a generator takes ten times as long, and every operation asks twice."""
-    return gathered(tree)[0]
+    return [tree] if type(tree) in PLAIN else gathered(tree)[0]
 
 
 def gathered(tree: Any) -> tuple[list[Tensor], list[float]]:
@@ -76,12 +77,14 @@ def gathered(tree: Any) -> tuple[list[Tensor], list[float]]:
 
 
 def _gather(tree: Any, tensors: list[Tensor], scalars: list[float]) -> None:
-    if isinstance(tree, Tensor):
-        tensors.append(tree)
-    elif isinstance(tree, list | tuple):
+    if isinstance(tree, list | tuple):
         for branch in tree:
-            if branch is not None:
+            if (kind := type(branch)) in PLAIN:  # most of them; the others are asked in a call
+                tensors.append(branch)
+            elif kind not in NOTHING_IN:
                 _gather(branch, tensors, scalars)
+    elif isinstance(tree, Tensor):
+        tensors.append(tree)
     elif isinstance(tree, dict):
         _gather([*tree.values()], tensors, scalars)
     elif isinstance(tree, float):

@@ -44,6 +44,12 @@ SAME_VALUES = tuple(
     "ReshapeAliasBackward UnsafeViewBackward CloneBackward CatBackward ReluBackward".split()
 )
 
+# These ask for a tensor's shape and kind, and compute nothing.
+QUESTIONS = frozenset(
+    "__get__ __set__ detach detach_ backward dim ndimension size stride numel nelement element_size storage_offset "
+    "get_device data_ptr is_contiguous is_floating_point is_complex is_same_size is_set_to untyped_storage".split()
+)
+
 OUTSIDE = "(outside the model)"
 
 Place = tuple[str, int]
@@ -53,7 +59,7 @@ Place = tuple[str, int]
 class Operation:
     """What there is to know of a torch function before it is called; a trace asks once for each."""
 
-    name: str  # its own; empty for attributes such as `x.T` and `x.grad`, which compute nothing
+    name: str  # its own; empty for what computes nothing, such as `x.T`, `x.grad` and `x.dim()`
     readable: str  # `__matmul__` and `__rmatmul__` are matmul
     phase: str  # of the look at it
     in_place: bool  # whatever its arguments are
@@ -68,7 +74,7 @@ class Operation:
 def operation(func: Callable[..., Any]) -> Operation:
     """What a function is called and does."""
     name: str = getattr(func, "__name__", "")
-    if name in ("__get__", "__set__", "detach", "detach_", "backward"):
+    if name in QUESTIONS:
         name = ""
     phase = {"grad": "gradients", "__setitem__": "write"}.get(name, "forward")
     readable = name
@@ -85,10 +91,15 @@ def locate() -> Place:
     """The line of the user's code that is at work: the innermost that is neither torch's, nor mpkit's, nor a mode's."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(NOT_THE_USERS) or frame.f_code.co_name == "__torch_function__"
+        _is_ours(frame.f_code.co_filename) or frame.f_code.co_name == "__torch_function__"
     ):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+@lru_cache(maxsize=4096)
+def _is_ours(file: str) -> bool:
+    return file.startswith(NOT_THE_USERS)
 
 
 @lru_cache(maxsize=4096)

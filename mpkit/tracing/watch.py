@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -24,7 +25,10 @@ from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
 from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start, look_before
 from mpkit.tracing.mode import Mode
+from mpkit.tracing.rest import Rest
 from mpkit.unwatched import aside
+
+WHOLE = (torch.int64, torch.int32, torch.bool)  # in these is no Inf and no NaN
 
 
 class Trace:
@@ -73,6 +77,7 @@ class Trace:
         self._used = False
         self._mode: Mode | None = None
         self._handles: list[Any] = []
+        self._rest = Rest()
         self._start()
 
     @property
@@ -125,6 +130,7 @@ class Trace:
             handle.remove()
         self._handles = []
         self._gradients.stop()
+        self._rest.end()
         self._ledger.settle()
 
     def _start(self) -> None:
@@ -139,6 +145,7 @@ class Trace:
     def _pause(self, pause: bool, *_: Any) -> None:
         self._paused = pause
         self._ledger.settle()  # before an optimizer changes anything
+        self._rest.end()
 
     def _enter_module(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if elsewhere(self._thread):
@@ -164,6 +171,7 @@ class Trace:
 
     def _begin(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A new forward pass: look at what goes in."""
+        self._rest.end()
         self._ledger.start_pass()
         self._paused = False  # a forward pass inside step() (a closure), or after a step() that raised
         self._gradients.forget_the_dead()
@@ -171,6 +179,7 @@ class Trace:
         with aside():
             self._ledger.add(look_at_start(where, name, module, args, kwargs))
             self._ledger.read()  # a batch norm changes its buffers, and a sharded model its parameters, unseen
+        self._rest.begin()
 
     def _observe(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one torch function and look at its result."""
@@ -181,6 +190,8 @@ class Trace:
         if self._paused or not name or in_backward():
             return func(*args, **kwargs)
         reads = self._fmt is not None or name not in names.NEVER_WORSE
+        if operation.in_place and args and isinstance(args[0], Tensor) and args[0].dtype in WHOLE:
+            return func(*args, **kwargs)  # a counter, as batch norm has
         if operation.in_place or (kwargs and is_in_place(name, kwargs)):
             with aside():
                 look = look_before(operation, args, kwargs, reads)
