@@ -15,7 +15,7 @@ from mpkit.formats import BF16, FP16, FP32, TF32, FloatFormat, require_format
 from mpkit.policy.application import Application
 from mpkit.policy.emulation import Emulation
 from mpkit.policy.hardware import device_of, in_hardware
-from mpkit.policy.kernels import doubtful, require_native
+from mpkit.policy.kernels import require_native
 from mpkit.policy.meter import Meter
 from mpkit.policy.native import DTYPES, Kind, kind_of, natively
 from mpkit.policy.native_linear import NativeLinear
@@ -84,8 +84,6 @@ class Policy:
             self.kind()
             if self.linear is not None:
                 require_native(self.linear, torch.device(device))
-                if doubtful(self.linear):
-                    return "emulated"
         except ValueError:
             return "emulated"
         here = torch.device(device).type == "cuda" and all(in_hardware(fmt, device) for fmt in formats)

@@ -32,10 +32,23 @@ def data(rows: int, columns: int, seed: int = 0) -> Tensor:
     return (torch.randn(rows, columns, generator=draw) * 2.0 ** (high[:, None] + wide)).cuda()
 
 
+def linear(into: int, out: int) -> nn.Linear:
+    """A layer whose weights have a factor of their own in every block of 128 x 128; torch's own are alike in all."""
+    draw = torch.Generator().manual_seed(1)
+    layer, blocks = nn.Linear(into, out, bias=False).cuda(), (-(-out // 128), -(-into // 128))
+    factors = 2.0 ** torch.randint(-4, 5, blocks, generator=draw)
+    weight = (
+        torch.randn(out, into, generator=draw)
+        * factors.repeat_interleave(128, 0).repeat_interleave(128, 1)[:out, :into]
+    )
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer
+
+
 def products(recipe: LinearRecipe, forward: Any, engine: str, rows: int, into: int, out: int) -> list[Tensor]:
     """y, dx and dW of a linear layer."""
-    torch.manual_seed(0)
-    layer, x = nn.Linear(into, out, bias=False).cuda(), data(rows, into).requires_grad_()
+    layer, x = linear(into, out), data(rows, into).requires_grad_()
     with Policy(FP32, forward, forward, FP32, FP32, recipe).apply(layer, engine=engine):
         y = layer(x)
         (y.float() * data(rows, out, 5)).sum().backward()
@@ -69,8 +82,7 @@ def test_the_gpus_products_are_the_emulated_ones(name: str, sizes: tuple[int, in
 
 
 def _plain(rows: int, into: int, out: int) -> list[Tensor]:
-    torch.manual_seed(0)
-    layer, x = nn.Linear(into, out, bias=False).cuda(), data(rows, into).requires_grad_()
+    layer, x = linear(into, out), data(rows, into).requires_grad_()
     y = layer(x)
     (y * data(rows, out, 5)).sum().backward()
     assert x.grad is not None
