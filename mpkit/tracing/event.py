@@ -90,7 +90,9 @@ def describe(
 ) -> TraceEvent:
     """The event that the worst of these results, given with their amax, is the sign of. Waits for the device."""
     tensor, amax = min(results, key=lambda pair: WORST_FIRST.index(condition(pair[1], fmt)))
-    counts = tally(tensor, fmt or FP32)
+    # Of memory that was given back since (FSDP), one value is known.
+    there = tensor if tensor.untyped_storage().nbytes() else torch.full((1,), amax, dtype=tensor.dtype)
+    counts = tally(there, fmt or FP32)
     wild = counts.inf_count + counts.nan_count
     beyond = counts.flushed_count if kind == "underflow" else wild + counts.overflowed_count
     return TraceEvent(

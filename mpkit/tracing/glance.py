@@ -21,7 +21,7 @@ def glance(tensors: Sequence[Tensor]) -> Glance:
     """One pass over each tensor; the numbers stay on their device. No tensor may be empty."""
     values = [
         t if t.is_contiguous() and t.element_size() > 1 and not t.requires_grad else memory_of(t, "result")
-        for t in tensors
+        for t in map(still_there, tensors)
     ]
     seen: Glance = [[] for _ in tensors]
     for places in by_kind(values):
@@ -30,6 +30,14 @@ def glance(tensors: Sequence[Tensor]) -> Glance:
         for i, place in enumerate(places):
             seen[place] = numbers[each * i : each * (i + 1)]
     return seen
+
+
+def still_there(x: Tensor) -> Tensor:
+    """`x`, or a zero if its memory was given back: a sharded model (FSDP) does so with weights that it had gathered.
+
+    They are looked at as the model's parameters before the pass, each process at its own part.
+    """
+    return x if x.untyped_storage().nbytes() else torch.zeros((), dtype=x.dtype, device=x.device)
 
 
 def magnitudes(glances: Sequence[list[Tensor]]) -> list[float]:
@@ -141,7 +149,8 @@ def others(tensors: Iterable[Tensor], known: Iterable[Tensor | None]) -> list[Te
 
 def suspicious(tensor: Tensor, amax: float) -> bool:
     """Anything bad but a tensor whose only flaw is -Inf, as in an attention mask."""
-    return math.isfinite(amax) or bool((tensor.isnan() | (tensor == math.inf)).any())
+    there = still_there(tensor)
+    return math.isfinite(amax) or bool((there.isnan() | (there == math.inf)).any())
 
 
 def within_noise(result: Tensor, amax: float, inputs: Sequence[Tensor], largest_input: float) -> bool:

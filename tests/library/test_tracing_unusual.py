@@ -300,3 +300,36 @@ def test_a_cast_under_torch_func_is_a_cast(at_once: None) -> None:
     with trace(model) as watched, Policy.preset("fp16-mixed").apply(model):
         (model(torch.ones(2, WIDTH, requires_grad=True)) * 1e6).sum().backward()
     assert seen(watched) == ("overflow", "backward", "(model)", "cast to FP16")
+
+
+class Gathers(nn.Module):
+    """Makes its weight when it needs it and gives the memory back, as a sharded model does."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.part, self.by = nn.Parameter(torch.full((4, 4), 2.0), requires_grad=False), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.cat([self.part[:2], self.part[2:]]) * self.by
+        y = x @ weight
+        weight.untyped_storage().resize_(0)
+        return y / 0
+
+
+@BOTH
+def test_memory_that_was_given_back_is_not_read(at_once: None) -> None:
+    """On a GPU that would be an illegal access, which no program survives; a CPU reads whatever lies there."""
+    model = Gathers(1.0)
+    with trace(model) as watch:
+        model(torch.ones(2, 4))
+    assert watch.first is not None
+    assert watch.first.operation == "div"
+    assert len(watch.events) == 1
+
+
+def test_of_memory_that_was_given_back_one_bad_value_is_known() -> None:
+    model = Gathers(3e38)
+    with trace(model) as watch:
+        model(torch.ones(2, 4))
+    assert watch.first is not None
+    assert (watch.first.operation, watch.first.shape, watch.first.inf_count) == ("mul", (4, 4), 16)
