@@ -1,3 +1,4 @@
 """Lesson 11: scale out. With many GPUs, who decides to skip a step?"""
 
+from mpkit.course.lesson_11.agreement import agreement
 from mpkit.course.lesson_11.launch import RankFailed, launch

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
+import mpkit
+
 BLOCK = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)")
-TORCH = str(Path(torch.__file__).parent)
+OTHERS = (str(Path(torch.__file__).parent), "<")  # frames that are nobody's script
+LIBRARY = str(Path(mpkit.__file__).parent)
 PLACE = re.compile(r"^\[[^\]]*\] *")  # of gloo's own source, in front of what it says
 LAST = re.compile(r"^(?:\S+: )?([A-Za-z.]*(?:Error|Exception)\b.*)$", re.MULTILINE)
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -46,7 +49,8 @@ def _told(error: Path) -> tuple[str, str]:
     """The error's first line, and the place in the script where it was raised."""
     message = json.loads(error.read_text(encoding="utf-8"))["message"]
     text, stack = message["message"], message["extraInfo"]["py_callstack"]
-    frames = [frame for frame in FRAME.findall(stack) if not frame[0].startswith((TORCH, "<"))]
+    frames = [frame for frame in FRAME.findall(stack) if not frame[0].startswith(OTHERS)]
+    frames = [frame for frame in frames if not frame[0].startswith(LIBRARY)] or frames
     where = f" ({Path(frames[-1][0]).name}, line {frames[-1][1]})" if frames else ""
     kind, _, words = next(iter(text.splitlines()), text).partition(": ")
     return f"{kind}: {PLACE.sub('', words)}", where

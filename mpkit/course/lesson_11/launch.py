@@ -23,7 +23,14 @@ ROOT = Path(__file__).parents[3]  # the folder that holds the package mpkit
 FOLDER, WAITS = "MPKIT_RANKS_FOLDER", "MPKIT_RANKS_WAIT"  # what `rank.answer` reads from the environment
 GRACE = 5.0  # seconds for the launcher to end its processes; then they are killed
 STILL = "after {:g} s {} of {} ranks had not answered, and all were ended. Does one wait for another?"
-TAIL = "\n\nimport torch\nimport torch.distributed as dist\n\nimport mpkit\nfrom mpkit.course.lesson_11.rank import answer\n\n"
+TAIL = """
+import torch
+import torch.distributed as dist
+
+import mpkit
+from mpkit.course.lesson_11.rank import answer
+
+"""
 
 
 class RankFailed(RuntimeError):
