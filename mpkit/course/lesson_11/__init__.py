@@ -2,3 +2,4 @@
 
 from mpkit.course.lesson_11.agreement import agreement
 from mpkit.course.lesson_11.launch import RankFailed, launch
+from mpkit.course.lesson_11.sums import sums

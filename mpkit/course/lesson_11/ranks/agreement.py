@@ -152,7 +152,7 @@ def train(rank: Rank, images: Tensor, labels: Tensor, scaler: Any, *, model: Cal
     return {
         "taken": taken,
         "scale": scaler.get_scale(),
-        "apart": apart(rank, [p for p in parameters if p not in set(sharded)]),
+        "apart": apart([p for p in parameters if p not in set(sharded)]),
     }
 
 
