@@ -12,10 +12,11 @@ import sys
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import fully_shard
 
 import mpkit
@@ -43,13 +44,14 @@ class Training:
         """Each rank takes its part of the global batch; FSDP2 averages, so each part must have the same size."""
         data, size = digits(self.rank.device), self.rank.size
         share = global_batch // size
-        for self.step in range(self.step + 1, self.step + steps + 1):
-            first = (self.step - 1) * GLOBAL_BATCH + self.rank.number * share
+        for _ in range(steps):
+            first = self.step * GLOBAL_BATCH + self.rank.number * share
             x, y = data.train_images[first : first + share], data.train_labels[first : first + share]
             self.optimizer.zero_grad()
             self.scaler.scale(F.cross_entropy(self.model(x), y)).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.step += 1
 
     def weights(self) -> list[float]:
         """All of them, whole. Every rank must call this."""
@@ -70,7 +72,7 @@ class Training:
 def resumed(rank: Rank, folder: str, global_batch: int) -> dict[str, Any]:
     """Load into fresh objects with other weights, and go on."""
     training = Training(rank, seed=1)
-    dcp.load({"training": training}, checkpoint_id=folder)
+    load({"training": training}, checkpoint_id=folder)
     found = {"step": training.step, "scale": training.scaler.get_scale()}
     training.train(STEPS, global_batch)
     return {**found, "weights": training.weights()}
@@ -83,7 +85,7 @@ def work(rank: Rank) -> dict[str, Any]:
         return {batch: resumed(rank, folder, int(batch)) for batch in batches}
     training = Training(rank, seed=0)
     training.train(STEPS, GLOBAL_BATCH)
-    dcp.save({"training": training}, checkpoint_id=folder)
+    save({"training": training}, checkpoint_id=folder)
     saved = {"step": training.step, "scale": training.scaler.get_scale()}
     training.train(STEPS, GLOBAL_BATCH)
     straight = {**saved, "weights": training.weights()}
