@@ -50,8 +50,8 @@ def options():
     add("--resume", action="store_true", help="go on from the checkpoint")
     add("--no-guard", action="store_true")
     add("--deterministic", action="store_true", help="slower; a run that is resumed then ends bit for bit the same")
-    add("--inf", type=int, nargs=2, metavar=("STEP", "RANK"), help="plant an Inf there")
-    add("--inf-in", choices=("data", "gradients"), default="data", help="gradients: after the sum over the ranks")
+    add("--inf", type=int, nargs=2, metavar=("STEP", "RANK"), help="plant an Inf in an image there")
+    add("--inf-gradient", type=int, nargs=2, metavar=("STEP", "RANK"), help="or in a gradient, after the ranks' sum")
     add("--json", action="store_true", help="print one line with what was measured")
     chosen = parser.parse_args()
     if chosen.model == "resnet50" and not chosen.synthetic:
@@ -74,7 +74,7 @@ def join(deterministic):
 
 
 def batches(chosen, device, start):
-    """This rank's images and labels for each step from `start` on. The step alone decides which, so a resume goes on."""
+    """This rank's images and labels for each step from `start` on, which the step alone decides: a resume goes on."""
     rank, size, n = dist.get_rank(), dist.get_world_size(), chosen.batch
     if chosen.synthetic:
         draw = torch.Generator().manual_seed(rank)
@@ -89,11 +89,10 @@ def batches(chosen, device, start):
     for step in range(start, chosen.steps):
         mine = (torch.arange(n) + (step * size + rank) * n) % len(y)
         part_x, part_y = (x, y) if chosen.synthetic else (x[mine], y[mine])
-        plant = chosen.inf == [step, rank]
-        if plant and chosen.inf_in == "data":
+        if chosen.inf == [step, rank]:
             part_x = part_x.clone()
             part_x[(0,) * part_x.dim()] = torch.inf
-        yield part_x, part_y, plant
+        yield part_x, part_y, chosen.inf_gradient == [step, rank]
 
 
 def shard(model, dtype, mesh):
@@ -144,7 +143,7 @@ def main():
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x).float(), y)
         scaler.scale(loss).backward()
-        if plant and chosen.inf_in == "gradients":
+        if plant:
             next(model.parameters()).grad.to_local().view(-1)[0] = torch.inf  # in this rank's part alone
         result = scaler.step(optimizer)
         scaler.update()
