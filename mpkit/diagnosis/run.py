@@ -154,7 +154,10 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of those with Inf or NaN; one wait for the device where there are none."""
     real = {n: torch.view_as_real(t.detach()) if t.is_complex() else t for n, t in tensors.items()}
     real = {n: t for n, t in real.items() if t.is_floating_point()}
-    return [name for name, t in real.items() if found_inf([t])] if found_inf(real.values()) else []
+    if not found_inf(real.values()):
+        return []
+    flags = [found_inf([t]) for t in real.values()]  # all of them are queued before the first is read
+    return [name for name, flag in zip(real, flags, strict=True) if flag]
 
 
 def _has_nan(tensor: Tensor) -> bool:
