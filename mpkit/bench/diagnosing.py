@@ -39,16 +39,21 @@ def _guarded() -> tuple[Sampler, Sampler]:
     (model, *batch), (other, *same) = resnet(), resnet()
     loop, plain = peers_loop(model), peers_loop(other)
     watched = guard(loop.step, model, loop.optimizer, loop.scaler)
-    return timed(lambda: watched(tuple(batch))), timed(lambda: plain.step(tuple(same)))
+    return timed(lambda: watched(batch)), timed(lambda: plain.step(same))
 
 
 def _diagnosed(
     device: str = DEVICE, layers: int = 12, width: int = 768, tokens: int = 30_000, size: tuple[int, int] = (16, 512)
 ) -> tuple[Sampler, Sampler]:
     """12 layers of width 768 are GPT-2's smallest."""
-    model, *batch = words(layers, width, tokens, size, device)
+    model, inputs, targets = words(layers, width, tokens, size, device)
     loop = peers_loop(model, device=device)
-    parts: dict[str, Any] = {"model": model, "optimizer": loop.optimizer, "scaler": loop.scaler, "batch": tuple(batch)}
+    parts: dict[str, Any] = {
+        "model": model,
+        "optimizer": loop.optimizer,
+        "scaler": loop.scaler,
+        "batch": (inputs, targets),
+    }
     for _ in range(30):  # until the scale has settled
         loop.step(parts["batch"])
     return timed(lambda: diagnose(loop.step, **parts)), timed(lambda: loop.step(parts["batch"]))

@@ -31,6 +31,8 @@ class Exam:
 
     def found(self, kind: str, where: str = "", cause: str = "", proof: str = "", cure: str = "") -> Diagnosis:
         """A diagnosis with all that was tried."""
+        if "fp32" in vars(self) and (left := self.fp32.left):
+            proof += f" In that run, too, the step casts to {' and '.join(sorted(left))} by torch's own cast."
         return Diagnosis(kind, where, cause, proof, cure, self.subject.runs, tuple(self.tests))
 
     def _note(self, test: str, run: Run) -> Run:

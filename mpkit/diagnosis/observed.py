@@ -37,6 +37,7 @@ class Observed:
         self._factor, self._unscale_first, self._plant, self._raw = factor, unscale_first, plant, raw
         self._own = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group["params"]}
         self._final: set[str] = set()  # whose gradients the optimizer has had
+        self._in_backward = False
         self.calls: list[str] = []
         self.scale = 1.0  # that the loss was multiplied with
         self.backward_loss: float | None = None
@@ -62,7 +63,8 @@ class Observed:
                 enter(replaced(self._scheduler, "step", functools.partial(self._named, "scheduler.step")))
             enter(replaced(torch.optim.Optimizer, "zero_grad", functools.partial(self._named, "zero_grad")))
             enter(replaced(nn.Module, "zero_grad", functools.partial(self._named, "zero_grad")))
-            enter(replaced(torch.autograd, "backward", self._going_back))
+            for owner in (torch.Tensor, torch.autograd):  # a mode may answer the former by itself
+                enter(replaced(owner, "backward", self._going_back))
             enter(replaced(clip_grad, "_get_total_norm", self._measuring))
             for module in (clip_grad, nn.utils):
                 enter(replaced(module, "clip_grad_value_", self._clipping_values))
@@ -95,7 +97,10 @@ class Observed:
         return scale
 
     def _going_back(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(was)
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._in_backward:
+                return was(tensors, *args, **kwargs)
             self.calls.append("backward")
             self.backward_calls += 1
             if self._plant is not None and self.backward_calls == 1 and (grad := self._plant.grad) is not None:
@@ -104,7 +109,11 @@ class Observed:
             if isinstance(root, Tensor) and root.numel() == 1:
                 scale = self.scale * self._factor if "scale" in self.calls else 1.0
                 self.backward_loss = float(root.detach()) / scale if scale else math.nan
-            result = was(tensors, *args, **kwargs)
+            self._in_backward = True
+            try:
+                result = was(tensors, *args, **kwargs)
+            finally:
+                self._in_backward = False
             if self._plant is not None and self._plant.grad is not None:
                 self._plant.grad.mul_(math.inf)
             kept = self._keep(self.scale if "scale" in self.calls else 1.0)

@@ -78,10 +78,11 @@ class Subject:
         params: dict[str, Tensor] = {name: p for p, name in self.names.items()}
         seen = Observed(self.optimizer, self.scaler, self.scheduler, params, raw=watch, **observed)
         noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
+        left: set[str] = set()
         inside = [path, seen.watching(), self.snapshot.watching(), *changes]
         inside += [one for one, asked in ((traced, watch), (noting, notes)) if asked]
         if fp32:  # innermost, so that a trace sees what runs
-            inside.append(in_fp32(self.modules, self._all_optimizers()))
+            inside.append(in_fp32(self.modules, self._all_optimizers(), left))
         returned, error = self._call(self.batch if batch is None else batch, inside)
         if self.runs == 1 and self.snapshot.met:
             warnings.warn(NOT_GIVEN.format(", ".join(self.snapshot.met)), stacklevel=4)
@@ -96,7 +97,7 @@ class Subject:
         sums = (path.outputs(), path.given()) if outputs else ([], [])
         if not keep:
             grads.clear()
-        run = Run(loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums)
+        run = Run(loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums, left=left)
         run.error = error
         if watch:
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}

@@ -1,6 +1,6 @@
 """The models whose whole training steps are timed, and a step of this kit and of its peers for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -75,7 +75,7 @@ def at_rest(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 class Loop(NamedTuple):
     """The step of PyTorch's own documentation: `step((inputs, targets))` trains and returns the loss."""
 
-    step: Callable[[tuple[Tensor, Tensor]], Tensor]
+    step: Callable[[Sequence[Tensor]], Tensor]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
@@ -101,7 +101,7 @@ def peers_loop(
 
     loss_of = forward if compiled is None else torch.compile(forward, mode=compiled)
 
-    def step(batch: tuple[Tensor, Tensor]) -> Tensor:
+    def step(batch: Sequence[Tensor]) -> Tensor:
         chosen.zero_grad()
         with torch.autocast(where, dtype=dtype or torch.float16, enabled=dtype is not None):
             loss = loss_of(*batch)
