@@ -18,6 +18,7 @@ import torch
 from mpkit import processes
 from mpkit.bench import browser as bench_browser
 from mpkit.bench import cpu as bench_cpu
+from mpkit.bench import diagnosing as bench_diagnosing
 from mpkit.bench import gpu as bench_gpu
 from mpkit.bench import gpu_steps as bench_gpu_steps
 from mpkit.bench import panels as bench_panels
@@ -162,7 +163,7 @@ def _cases(options: argparse.Namespace, stack: ExitStack) -> list[Case]:
             _parser().error(str(lack))
     scaled = bench_scaled.casts(options.device, options.elements)
     if options.device == "cpu":
-        return bench_cpu.cases(options.elements) + scaled
+        return bench_cpu.cases(options.elements) + scaled + bench_diagnosing.cases_on_cpu()
     return bench_gpu.cases(options.elements) + bench_gpu_steps.cases() + scaled + bench_scaled.layers()
 
 

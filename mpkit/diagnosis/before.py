@@ -69,6 +69,7 @@ def not_repeatable(exam: Exam) -> Diagnosis | None:
     if exam.again.error is not None:
         raise exam.again.error
     if same(exam.base, exam.again):
+        exam.again.grads.clear()  # those of `base`: once is enough
         return None
     if str(exam.base.given) != str(exam.again.given):  # as text, in which NaN is NaN
         return exam.found(

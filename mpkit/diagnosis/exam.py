@@ -26,11 +26,13 @@ class Exam:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.tests: list[str] = []
-        self.base = subject.run(watch=True, outputs=True)
+        self.base = subject.run(watch=True, outputs=True, keep=True)
         self._note("as it is", self.base)
 
     def found(self, kind: str, where: str = "", cause: str = "", proof: str = "", cure: str = "") -> Diagnosis:
         """A diagnosis with all that was tried."""
+        if "fp32" in vars(self) and (left := self.fp32.left):
+            proof += f" In that run, too, the step casts to {' and '.join(sorted(left))} by torch's own cast."
         return Diagnosis(kind, where, cause, proof, cure, self.subject.runs, tuple(self.tests))
 
     def _note(self, test: str, run: Run) -> Run:
@@ -42,13 +44,13 @@ class Exam:
 
     @cached_property
     def again(self) -> Run:
-        """The same from the same state."""
-        return self._note("again", self.subject.run(outputs=True))
+        """The same from the same state; what casts do to numbers is noted here, apart from the trace of `base`."""
+        return self._note("again", self.subject.run(notes=True, outputs=True, keep=True))
 
     @cached_property
     def fp32(self) -> Run:
         """All of it in FP32."""
-        return self._note("in FP32", self.subject.run(fp32=True))
+        return self._note("in FP32", self.subject.run(fp32=True, keep=True))
 
     @cached_property
     def smaller(self) -> Run:
@@ -63,7 +65,7 @@ class Exam:
     @cached_property
     def unscaled_first(self) -> Run:
         """Gradients unscaled before they are clipped."""
-        return self._note("unscaled before clipping", self.subject.run(unscale_first=True))
+        return self._note("unscaled before clipping", self.subject.run(unscale_first=True, keep=True))
 
     @cached_property
     def cleared(self) -> Run:
@@ -72,8 +74,10 @@ class Exam:
 
     @cached_property
     def planted(self) -> Run:
-        """What the loop does with an Inf in its gradients."""
-        return self._note("an Inf planted", self.subject.run(plant=True))
+        """What the loop does with an Inf in a gradient: one that was left there, and one that its backward makes."""
+        own = [p for p, name in self.subject.names.items() if name in self.base.grads and p in self.subject.held]
+        either = [p for p, name in self.subject.names.items() if name in self.base.grads]
+        return self._note("an Inf planted", self.subject.run(plant=next(iter(own or either), None)))
 
     @cached_property
     def further(self) -> Run:
@@ -81,7 +85,7 @@ class Exam:
         self.subject.run()
         for _ in range(2):
             self.subject.run(afresh=False)
-        return self._note("three more steps", self.subject.run(afresh=False))
+        return self._note("three more steps", self.subject.run(afresh=False, keep=True))
 
     def after_planted(self) -> Run:
         """The next step after that one; call it right after `planted`."""
@@ -99,7 +103,7 @@ class Exam:
         event = self.base.first
         if event is None or event.phase != "forward" or event.kind == "input":
             return None
-        run = self.subject.run(one_in_fp32(self.subject.model, event.module, event.operation))
+        run = self.subject.run(one_in_fp32(self.subject.model, event.module, event.operation), keep=True)
         self._note(f"{event.operation} in {event.module} alone in FP32", run)
         return None if run.error else run
 
@@ -138,7 +142,9 @@ def close(a: float | None, b: float | None) -> bool:
 def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """||a - b|| / ||b|| over all gradients that both have; 0 if both are 0."""
     names = [n for n in b if n in a]
-    apart, whole = size({n: a[n] - b[n] for n in names}), size({n: b[n] for n in names})
+    parts = [torch.linalg.vector_norm(a[n] - b[n]) for n in names]  # one difference at a time: they are large
+    apart = float(torch.stack(parts).double().norm()) if parts else 0.0
+    whole = size({n: b[n] for n in names})
     return apart / whole if whole else (math.inf if apart else 0.0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mpkit.diagnosis.patching import replaced
@@ -22,13 +23,29 @@ class Enough(BaseException):
     """Ends a run where the optimizer would step: a trace needs the forward and the backward pass alone."""
 
 
+class Flag:
+    """A flag on its way from the device: reading it waits for what was queued before it, and for nothing after it."""
+
+    def __init__(self, flag: Tensor) -> None:
+        self._here = flag.clone().to("cpu", non_blocking=True)
+        self._arrived: Any = None
+        if flag.is_cuda:
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(flag.device))
+
+    def __bool__(self) -> bool:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._here)
+
+
 class Gate:
     """In front of an optimizer, or of the scaler that calls it. `agreed` says whether any process found something."""
 
     def __init__(self, optimizer: Any, scaler: Any, agreed: Callable[[Tensor], bool]) -> None:
         self._optimizer, self._scaler, self._agreed = optimizer, scaler, agreed
 
-    def listening(self, found: list[Tensor | bool]) -> AbstractContextManager[None]:
+    def listening(self, found: list[Flag | bool]) -> AbstractContextManager[None]:
         """Inside, each step notes in `found` whether its gradients are bad; without a scaler it is not taken then."""
         if self._scaler is None:
             return replaced(self._optimizer, "step", lambda step: self._guarded(step, found))
@@ -51,7 +68,7 @@ class Gate:
         """The same, or one that wraps it or is wrapped by it."""
         return optimizer is self._optimizer or optimizer.param_groups is self._optimizer.param_groups
 
-    def _guarded(self, step: Callable[..., Any], found: list[Tensor | bool]) -> Callable[..., Any]:
+    def _guarded(self, step: Callable[..., Any], found: list[Flag | bool]) -> Callable[..., Any]:
         @functools.wraps(step)  # with the marks that schedulers leave on it
         def guarded(closure: Any = None, **options: Any) -> Any:
             if closure is not None:
@@ -64,20 +81,20 @@ class Gate:
 
         return guarded
 
-    def _overheard(self, scaler_step: Callable[..., Any], found: list[Tensor | bool]) -> Callable[..., Any]:
+    def _overheard(self, scaler_step: Callable[..., Any], found: list[Flag | bool]) -> Callable[..., Any]:
         """The scaler's step: bad if it does not call the optimizer, or tells it to skip, which a fused one can."""
 
         @functools.wraps(scaler_step)
         def overheard(optimizer: Any, *args: Any, **options: Any) -> Any:
             if not self._ours(optimizer):
                 return scaler_step(optimizer, *args, **options)
-            told: list[Tensor | bool] = []
+            told: list[Flag | bool] = []
 
             def noting(step: Callable[..., Any]) -> Callable[..., Any]:
                 @functools.wraps(step)
                 def noted(*args: Any, **options: Any) -> Any:
                     inside = getattr(optimizer, "found_inf", None)
-                    told.append(False if inside is None else inside.clone())
+                    told.append(inside is not None and Flag(inside))
                     return step(*args, **options)
 
                 return noted

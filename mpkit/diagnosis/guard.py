@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit.diagnosis.gate import Enough, Gate
-from mpkit.diagnosis.snapshot import Snapshot, random_state, reinstate, set_random_state
+from mpkit.diagnosis.buffers import Buffers
+from mpkit.diagnosis.gate import Enough, Flag, Gate
+from mpkit.diagnosis.snapshot import Snapshot, random_state, set_random_state
 from mpkit.overflow import found_inf
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
@@ -55,11 +56,11 @@ class Guard:
     What the step keeps elsewhere cannot be put back: a counter, a list of losses or an iterator moves on once more. So
     pass the batch in, and count and log behind the call of the optimizer or outside of the step.
 
-    A clean step costs one read of one number, which a scaler makes in any case where its optimizer is not fused, and
-    a copy of the buffers. With several processes of `torch.distributed` they agree on that number, so that all withhold
-    a step and all run it again. Calls that only add to the gradients (micro-batches) are judged with the step that ends
-    them: if it is bad, the buffers go back to before the first of them. They do too if a step raises and leaves Inf or
-    NaN in them.
+    A clean step costs a copy of the buffers, and no wait that the scaler does not make. Only where its optimizer is
+    fused does a scaler make none: there guard reads one number, which is on its way before the optimizer begins. With
+    several processes of `torch.distributed` they agree on that number, so that all withhold a step and all run it
+    again. Calls that only add to the gradients (micro-batches) are judged with the step that ends them: if it is bad,
+    the buffers go back to before the first of them. They do too if a step raises and leaves Inf or NaN in them.
 
     Args:
         step: the whole iteration: forward, backward, and the calls of scaler and optimizer; or a `CapturedStep`, whose
@@ -87,24 +88,23 @@ class Guard:
         self.events: deque[GuardEvent] = deque(maxlen=keep)
         self.steps = 0
         self._tell, self._gate = tell, Gate(optimizer, self.scaler, self._agreed)
-        self._held: list[tuple[nn.Module, dict[str, Tensor | None]]] = []  # the buffers, and …
-        self._kept: list[Tensor] = []  # … what was in them
+        self._buffers = Buffers(model)
         self._pending = 0  # calls since the last one that reached the optimizer
 
     def __call__(self, *batch: Any, **options: Any) -> Any:
         """Train on a batch; returns what the step returns."""
         number, self.steps = self.steps, self.steps + 1
         if not self._pending:
-            self._keep_buffers()
+            self._buffers.keep()
         before, scale = random_state(), self._scale()
-        found: list[Tensor | bool] = []
+        found: list[Flag | bool] = []
         try:
             with self._gate.listening(found):
                 result = self.step(*batch, **options)
         except BaseException:
             self._pending = 0 if found else self._pending
             if bool(found_inf(b for b in self.model.buffers() if b.is_floating_point())):
-                self._put_back()
+                self._buffers.put_back()
             raise
         if isinstance(self.step, CapturedStep):
             bad, pending = bool(result[-2]), 0  # its numbers end with found_inf and the gradient's norm
@@ -112,7 +112,7 @@ class Guard:
             bad = any(bool(one) if self.scaler is None else self._agreed(one) for one in found)
             pending, self._pending = self._pending, 0 if found else self._pending + 1
         if bad:
-            self._put_back()
+            self._buffers.put_back()
             self._run_again(number, scale, before, pending, batch, options)
         return result
 
@@ -122,31 +122,13 @@ class Guard:
             return held.clone()  # type: ignore[no-any-return]
         return 1.0 if self.scaler is None else float(self.scaler.get_scale())
 
-    @torch.no_grad()
-    def _keep_buffers(self) -> None:
-        self._held = [(module, dict(module._buffers)) for module in self.model.modules()]
-        buffers = self._buffers()
-        if [(t.shape, t.dtype, t.device) for t in buffers] != [(t.shape, t.dtype, t.device) for t in self._kept]:
-            self._kept = [torch.empty_like(b) for b in buffers]
-        if buffers:
-            torch._foreach_copy_(self._kept, buffers)
-
-    def _buffers(self) -> list[Tensor]:
-        return [b for _, held in self._held for b in held.values() if b is not None and b.numel()]
-
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        for module, buffers in self._held:
-            reinstate(module, buffers)
-        for buffer, kept in zip(self._buffers(), self._kept, strict=True):
-            buffer.copy_(kept)
-
-    def _agreed(self, flag: Tensor | bool) -> bool:
+    def _agreed(self, flag: Tensor | Flag | bool) -> bool:
         """Whether any process found something."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = next(self.model.parameters()).device
-            flag = torch.as_tensor(flag, dtype=torch.float32).to(device)
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            whole = torch.tensor(float(bool(flag)), device=device)
+            torch.distributed.all_reduce(whole, torch.distributed.ReduceOp.MAX)
+            return bool(whole)
         return bool(flag)
 
     def _run_again(

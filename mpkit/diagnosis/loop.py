@@ -108,7 +108,7 @@ def on_a_skip(exam: Exam) -> Diagnosis | None:
             "Step the scheduler only if the optimizer did.\nbefore = scaler.get_scale(); scaler.update()\n"
             "if scaler.get_scale() >= before: scheduler.step()",
         )  # fmt: skip
-    if planted.has("gradient") and not exam.after_planted().fine:
+    if planted.has("gradient") and planted.seen.added_to_old and not exam.after_planted().fine:
         return exam.found(
             "order", "zero_grad (not after a skipped step)",
             "After a skipped step the gradients are not cleared, and the next backward pass adds to the Inf in them.",

@@ -48,7 +48,7 @@ def _mathematics(exam: Exam) -> Diagnosis:
     """FP32 does not cure it: the data, or the formula."""
     base, proof = exam.base, "In FP32, without autocast, the same step is not finite either."
     labels = [t for t in tensors_in(exam.subject.batch) if not t.is_floating_point() and t.numel()]
-    if "ignored" in base.notes or any(bool((t == IGNORED).all()) for t in labels):
+    if "ignored" in exam.again.notes or any(bool((t == IGNORED).all()) for t in labels):
         return exam.found(
             "data", "labels of the batch", "All labels of this batch are the one that is ignored, so the mean is over "
             "nothing: 0 / 0.", proof, "Divide by at least one label.\nloss = total / count.clamp(min=1)",
@@ -77,7 +77,7 @@ def _which_samples(exam: Exam) -> str:
 def _broken_by_the_step(exam: Exam) -> Diagnosis:
     base, name = exam.base, exam.base.has("parameter")
     if not base.has("gradient"):
-        eps = base.notes.get("eps")
+        eps = exam.again.notes.get("eps")
         return exam.found(
             "lost eps" if eps else "overflow", f"parameter {name}, in optimizer.step()",
             f"The gradients are finite, and after optimizer.step() the parameter {name} is not"
@@ -126,7 +126,7 @@ def _scale(exam: Exam) -> Diagnosis | None:
 def precision(exam: Exam, more: str = "") -> Diagnosis:
     """FP32 cures it, so the format is to blame: say which operation."""
     base, event = exam.base, exam.base.first
-    eps = base.notes.get("eps")
+    eps = exam.again.notes.get("eps")
     alone = exam.alone_in_fp32()
     error = exam.fp32.error
     proof = "In FP32 the same step is finite." if base.bad else "In FP32 it is not so."

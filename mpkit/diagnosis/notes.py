@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mpkit.diagnosis.path import ModulePath
 from mpkit.diagnosis.wide import LOW
 from mpkit.formats import BF16, E4M3, E5M2, FP16
+from mpkit.tracing.gradients import in_backward
 
 FP8 = {fmt.dtype: fmt.max for fmt in (E4M3, E5M2)}
 NAMES = {fmt.dtype: fmt.name for fmt in (FP16, BF16, E4M3, E5M2)}
@@ -29,12 +30,14 @@ class Note:
 class Notes(TorchDispatchMode):
     """While it is active, every operation comes by here.
 
-    `seen` has the first note of each sort: "eps", "integers", "saturated", "ignored".
+    `seen` has the first note of each sort: "eps", "integers", "saturated", "ignored". `unused` has, by the shape of an
+    embedding, how many of its rows no index asked for; 0 if it was asked for several times.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: dict[str, Note] = {}
+        self.unused: dict[torch.Size, int] = {}
         self._clamped: dict[int, tuple[Tensor, float]] = {}  # by size: what was clamped to the end of an FP8 format
         self._path = ModulePath(model)
 
@@ -80,8 +83,8 @@ class Notes(TorchDispatchMode):
         if result.dtype in FP8:  # what was clamped to its end before the cast counts as well
             source, end = self._clamped.pop(result.numel(), (x, FP8[result.dtype]))
             self._saturates(source if end == FP8[result.dtype] else x, FP8[result.dtype], _short(result.dtype))
-        elif result.dtype in LOW and x.numel() > 1:
-            self._integers(x, result)
+        elif result.dtype in LOW and x.numel() > 1 and not x.requires_grad and not in_backward():
+            self._integers(x, result)  # weights, activations and gradients are no integers, and each look is a wait
 
     def _look_arange(self, result: Tensor, *_: Any, **__: Any) -> None:
         if result.dtype in LOW and (distinct := _distinct(result)) < result.numel():
@@ -98,6 +101,10 @@ class Notes(TorchDispatchMode):
             self._note("ignored", f"all {target.numel():,} labels are {ignored}, which the loss ignores: 0 / 0")
 
     _look_nll_loss2d_forward = _look_nll_loss_forward
+
+    def _look_embedding_dense_backward(self, result: Tensor, grad: Tensor, indices: Tensor, *_: Any, **__: Any) -> None:
+        rows = result.shape[0] - _distinct(indices)
+        self.unused[result.shape] = 0 if result.shape in self.unused else rows
 
     def _saturates(self, x: Tensor, end: float, fmt: str) -> None:
         wide = x.detach().float()

@@ -27,15 +27,17 @@ class Observed:
         params: name → parameter whose gradients are kept.
         factor: what the scaled loss is multiplied by in addition; gradients are not divided by it.
         unscale_first: gradients are unscaled before they are clipped, whether the step does so or not.
-        plant: the first parameter's gradient gets an Inf in every backward pass.
+        plant: a parameter whose gradient holds Inf when the step begins, and gets it again in every backward pass.
+        raw: keep what backward leaves.
     """
 
     def __init__(self, optimizer: Any, scaler: Any, scheduler: Any, params: dict[str, Tensor], factor: float = 1.0,
-                 unscale_first: bool = False, plant: bool = False) -> None:  # fmt: skip
+                 unscale_first: bool = False, plant: Tensor | None = None, raw: bool = False) -> None:  # fmt: skip
         self._optimizer, self._scaler, self._scheduler, self._params = optimizer, scaler, scheduler, params
-        self._factor, self._unscale_first, self._plant = factor, unscale_first, plant
+        self._factor, self._unscale_first, self._plant, self._raw = factor, unscale_first, plant, raw
         self._own = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group["params"]}
         self._final: set[str] = set()  # whose gradients the optimizer has had
+        self._in_backward = False
         self.calls: list[str] = []
         self.scale = 1.0  # that the loss was multiplied with
         self.backward_loss: float | None = None
@@ -44,6 +46,7 @@ class Observed:
         self.max_norm = math.inf
         self.stepped = False
         self.unscaled_other = False  # unscale_ got something else than the optimizer
+        self.added_to_old = False  # when backward began, what was planted before the step was still there
         self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
         self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
 
@@ -60,13 +63,16 @@ class Observed:
                 enter(replaced(self._scheduler, "step", functools.partial(self._named, "scheduler.step")))
             enter(replaced(torch.optim.Optimizer, "zero_grad", functools.partial(self._named, "zero_grad")))
             enter(replaced(nn.Module, "zero_grad", functools.partial(self._named, "zero_grad")))
-            enter(replaced(torch.autograd, "backward", self._going_back))
+            for owner in (torch.Tensor, torch.autograd):  # a mode may answer the former by itself
+                enter(replaced(owner, "backward", self._going_back))
             enter(replaced(clip_grad, "_get_total_norm", self._measuring))
             for module in (clip_grad, nn.utils):
                 enter(replaced(module, "clip_grad_value_", self._clipping_values))
             enter(replaced(clip_grad, "_clip_grads_with_norm_", self._clipping))
             hook = register_optimizer_step_pre_hook(self._stepping)
             stack.callback(hook.remove)
+            if self._plant is not None:
+                self._plant.grad = torch.full_like(self._plant, math.inf)
             yield
 
     def _named(self, name: str, was: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,21 +97,28 @@ class Observed:
         return scale
 
     def _going_back(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(was)
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._in_backward:
+                return was(tensors, *args, **kwargs)
             self.calls.append("backward")
             self.backward_calls += 1
+            if self._plant is not None and self.backward_calls == 1 and (grad := self._plant.grad) is not None:
+                self.added_to_old = not bool(grad.isfinite().all())
             root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
             if isinstance(root, Tensor) and root.numel() == 1:
                 scale = self.scale * self._factor if "scale" in self.calls else 1.0
                 self.backward_loss = float(root.detach()) / scale if scale else math.nan
-            result = was(tensors, *args, **kwargs)
-            if self._plant:
-                held = [p for p in self._params.values() if p.grad is not None]
-                own = [p for p in held if id(p) in self._own] or held
-                if own and (grad := own[0].grad) is not None:
-                    grad.mul_(math.inf)
+            self._in_backward = True
+            try:
+                result = was(tensors, *args, **kwargs)
+            finally:
+                self._in_backward = False
+            if self._plant is not None and self._plant.grad is not None:
+                self._plant.grad.mul_(math.inf)
             kept = self._keep(self.scale if "scale" in self.calls else 1.0)
-            self.raw |= kept
+            if self._raw:
+                self.raw |= kept
             return result
 
         return backward

@@ -6,20 +6,20 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mpkit.diagnosis.notes import Note, Notes
+from mpkit.diagnosis.notes import Notes
 from mpkit.diagnosis.observed import Observed
+from mpkit.diagnosis.outcome import Run as Run
+from mpkit.diagnosis.outcome import number
 from mpkit.diagnosis.path import ModulePath
 from mpkit.diagnosis.snapshot import Snapshot, listed
 from mpkit.diagnosis.wide import LOW, in_fp32
 from mpkit.overflow import found_inf
-from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
 
 # What torch's own optimizers keep for each value of a parameter.
@@ -29,54 +29,6 @@ NOT_GIVEN = (
     "the step uses {}, which diagnose was not given: what it changes is put back, but not examined. Pass all of them: "
     "optimizer=[…], scheduler=[…]."
 )
-
-
-@dataclass
-class Run:
-    """What came of one run of the step.
-
-    Attributes:
-        loss: what the step returned, or what `backward` was called on, without the scale; None: neither is a number.
-        grads: name → gradient as the optimizer got it, float32, divided by the scale.
-        bad: what holds Inf or NaN after the run: "loss", "gradient NAME", "parameter NAME", "buffer NAME", "average
-            NAME", "moment NAME.KEY"; in this order.
-        seen: the calls of the loop, and their numbers.
-        events, harmless, notes: of a run that was watched. moved: of parameters that
-            the optimizers do not hold, the names of those that it changed.
-        outputs: if asked for, of every module that ran, in the order in which they ended: its name, the sum of what it
-            returned.
-        given: if asked for, what the first module that took tensors was given: the sum of each.
-        state: name → tensor after the run, of what should move and is in 16 bits: parameters, averages, moments.
-        error: what the step raised, or None.
-    """
-
-    loss: float | None
-    grads: dict[str, Tensor]
-    bad: list[str]
-    seen: Observed
-    skipped: bool
-    state: dict[str, Tensor]
-    events: list[TraceEvent] = field(default_factory=list)
-    harmless: list[TraceEvent] = field(default_factory=list)
-    notes: dict[str, Note] = field(default_factory=dict)
-    outputs: list[tuple[str, float]] = field(default_factory=list)
-    given: list[float] = field(default_factory=list)
-    moved: set[str] = field(default_factory=set)
-    error: Exception | None = None
-
-    @property
-    def fine(self) -> bool:
-        """Did it raise nothing, and is everything finite?"""
-        return not self.bad and self.error is None
-
-    @property
-    def first(self) -> TraceEvent | None:
-        """The first cause that a watched run found."""
-        return self.events[0] if self.events else None
-
-    def has(self, what: str) -> str | None:
-        """The first bad thing of this sort, such as "gradient", without that word; None: there is none."""
-        return next((one.removeprefix(f"{what} ") for one in self.bad if one.split(" ")[0] == what), None)
 
 
 class Subject:
@@ -105,8 +57,8 @@ class Subject:
             f"gradient {n}" for n in _not_finite({n: p.grad for p, n in self.names.items() if p.grad is not None})
         ]
         self.low = {name for name, t in self.moving() if t.dtype in LOW}
-        held = {p for group in self._all_optimizers().param_groups for p in group["params"]}
-        self._others = {name: p for p, name in self.names.items() if p not in held and p.requires_grad}
+        self.held = {p for group in self._all_optimizers().param_groups for p in group["params"]}
+        self._others = {name: p for p, name in self.names.items() if p not in self.held and p.requires_grad}
         self._start = {name: p.detach().clone() for name, p in self._others.items()}
 
     def restore(self) -> None:
@@ -114,42 +66,38 @@ class Subject:
         self.snapshot.restore()
 
     def run(self, *changes: AbstractContextManager[Any], watch: bool = False, batch: Any = None, fp32: bool = False,
-            afresh: bool = True, outputs: bool = False, **observed: Any) -> Run:  # fmt: skip
-        """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended."""
+            afresh: bool = True, outputs: bool = False, notes: bool = False, keep: bool = False,
+            **observed: Any) -> Run:  # fmt: skip
+        """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended.
+
+        `keep`: its tensors stay, so that they can be compared with those of another run.
+        """
         if afresh:
             self.restore()
         self.runs += 1
-        seen = Observed(self.optimizer, self.scaler, self.scheduler, {n: p for p, n in self.names.items()}, **observed)
-        notes, traced = Notes(self.model), trace(self.model)
-        returned, error = None, None
-        with ExitStack() as stack:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code asks no mode
-            path = stack.enter_context(ModulePath(self.model))
-            stack.enter_context(seen.watching())
-            stack.enter_context(self.snapshot.watching())
-            for change in changes:
-                stack.enter_context(change)
-            if watch:
-                stack.enter_context(traced)
-                stack.enter_context(notes)
-            if fp32:  # innermost, so that a trace sees what runs
-                stack.enter_context(in_fp32(self.modules, self._all_optimizers()))
-            try:
-                returned = self._call(self.batch if batch is None else batch)
-            except Exception as raised:
-                error = raised
+        params: dict[str, Tensor] = {name: p for p, name in self.names.items()}
+        seen = Observed(self.optimizer, self.scaler, self.scheduler, params, raw=watch, **observed)
+        noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
+        left: set[str] = set()
+        inside = [path, seen.watching(), self.snapshot.watching(), *changes]
+        inside += [one for one, asked in ((traced, watch), (noting, notes)) if asked]
+        if fp32:  # innermost, so that a trace sees what runs
+            inside.append(in_fp32(self.modules, self._all_optimizers(), left))
+        returned, error = self._call(self.batch if batch is None else batch, inside)
         if self.runs == 1 and self.snapshot.met:
             warnings.warn(NOT_GIVEN.format(", ".join(self.snapshot.met)), stacklevel=4)
-        loss = _number(returned)
+        loss = number(returned)
         loss = seen.backward_loss if loss is None else loss
         grads = seen.grads
         bad = ["loss"] if loss is not None and not math.isfinite(loss) else []
         bad += [f"gradient {name}" for name in _not_finite(grads)] + self.bad_state()
         skipped = "step" in seen.calls and not seen.stepped
-        state = {name: t.detach().clone() for name, t in self.moving() if name in self.low}
+        state = {name: t.detach().clone() for name, t in self.moving() if name in self.low and keep}
         found = (traced.events, traced.harmless) if watch else ([], [])
         sums = (path.outputs(), path.given()) if outputs else ([], [])
-        run = Run(loss, grads, bad, seen, skipped, state, *found, notes.seen, *sums)
+        if not keep:
+            grads.clear()
+        run = Run(loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums, left=left)
         run.error = error
         if watch:
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}
@@ -162,8 +110,16 @@ class Subject:
             param_groups=groups, state={p: held for one in self.optimizers for p, held in one.state.items()}
         )
 
-    def _call(self, batch: Any) -> Any:
-        return self.step() if batch is None else self.step(batch)
+    def _call(self, batch: Any, inside: list[Any]) -> tuple[Any, Exception | None]:
+        """What the step returned inside of these contexts, and what it raised."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code asks no mode
+            for context in inside:
+                stack.enter_context(context)
+            try:
+                return (self.step() if batch is None else self.step(batch)), None
+            except Exception as raised:
+                return None, raised
 
     def has_remainder(self, parameter: str) -> bool:
         """Does the optimizer keep something for it that no optimizer of torch does, such as what rounding left?"""
@@ -199,20 +155,12 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of those with Inf or NaN; one wait for the device where there are none."""
     real = {n: torch.view_as_real(t.detach()) if t.is_complex() else t for n, t in tensors.items()}
     real = {n: t for n, t in real.items() if t.is_floating_point()}
-    return [name for name, t in real.items() if found_inf([t])] if found_inf(real.values()) else []
+    if not found_inf(real.values()):
+        return []
+    flags = [found_inf([t]) for t in real.values()]  # all of them are queued before the first is read
+    return [name for name, flag in zip(real, flags, strict=True) if flag]
 
 
 def _has_nan(tensor: Tensor) -> bool:
     """Inf alone may be meant: a mask, or the least of nothing."""
     return bool(tensor.isnan().any())
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value.detach())
-    if isinstance(value, dict):
-        value = value.get("loss")
-    value = getattr(value, "loss", value)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value.detach())
-    return float(value) if isinstance(value, int | float) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
@@ -31,7 +32,7 @@ def hidden_overflow(exam: Exam) -> Diagnosis | None:
 
 def noted(exam: Exam) -> Diagnosis | None:
     """What casts did to numbers."""
-    notes = exam.base.notes
+    notes = exam.again.notes
     if "integers" in notes and _matters(exam):
         return exam.found(
             "lost integer", notes["integers"].where, f"{notes['integers'].text}.",
@@ -50,8 +51,10 @@ def noted(exam: Exam) -> Diagnosis | None:
 
 def underflow(exam: Exam) -> Diagnosis | None:
     """Gradients that are 0 here and not in FP32."""
-    held = {p for one in exam.subject.optimizers for group in one.param_groups for p in group["params"]}
+    held = exam.subject.held
     trained = {name for p, name in exam.subject.names.items() if p in held or not held}
+    if not _half_may_be_lost(exam, [grad for name, grad in exam.base.grads.items() if name in trained]):
+        return None  # whatever FP32 would say
     lost = {n: _share((exam.base.grads[n] == 0) & (g != 0), g != 0) for n, g in exam.fp32.grads.items()
             if n in exam.base.grads and n in trained}  # fmt: skip
     worst = max(lost, key=lambda name: lost[name], default=None)
@@ -67,12 +70,19 @@ def underflow(exam: Exam) -> Diagnosis | None:
     )  # fmt: skip
 
 
+def _half_may_be_lost(exam: Exam, grads: list[Tensor]) -> bool:
+    """Is there a gradient with as many zeros as other values, without the rows of an embedding that nothing used?"""
+    if not grads:
+        return False
+    counts = torch.stack([torch.count_nonzero(grad) for grad in grads]).tolist()
+    due = [g.numel() - exam.again.unused.get(g.shape, 0) * g.shape[-1] if g.dim() else 1 for g in grads]
+    return any(count <= (1 - MOST) * whole for count, whole in zip(counts, due, strict=True))
+
+
 def lost_update(exam: Exam) -> Diagnosis | None:
     """What stands still in 16 bits, and moves in FP32."""
     base, subject = exam.base, exam.subject
-    subject.restore()
-    low = [(name, t) for name, t in subject.moving() if t.dtype in LOW]
-    if not low:
+    if not subject.low:
         return None
     if base.seen.backward_calls > 1 and (apart := difference(base.grads, exam.fp32.grads)) > MUCH:
         name = next(iter(base.grads))
@@ -84,8 +94,9 @@ def lost_update(exam: Exam) -> Diagnosis | None:
         )  # fmt: skip
     if exam.fp32.error is not None:
         return None
+    subject.restore()  # after the run in FP32
     stuck: dict[str, tuple[float, float]] = {}  # the share that did not move, and the share that is due
-    for name, start in [(name, t.detach().clone()) for name, t in low]:
+    for name, start in [(name, t.detach().clone()) for name, t in subject.moving() if t.dtype in LOW]:
         if name in base.state and name in exam.fp32.state:
             due = exam.fp32.state[name].float() != start.float()
             shares = _share((base.state[name] == start) & due, due), float(due.float().mean())

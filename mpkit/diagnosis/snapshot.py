@@ -40,17 +40,18 @@ class Snapshot:
         self.met: list[str] = []
         self._scaler, self._known = scaler, set[int]()
         self._undo: list[Undo] = [_modules(modules)]
-        self._keep_tensors(t for m in modules for t in (*m.parameters(), *m.buffers()))
-        for optimizer in listed(optimizers):
-            self._keep_optimizer(optimizer)
-        for one in (*listed(scaler), *listed(schedulers)):
-            self._keep_state_dict(one)
+        with aside():
+            self._keep_tensors(t for m in modules for t in (*m.parameters(), *m.buffers()))
+            for optimizer in listed(optimizers):
+                self._keep_optimizer(optimizer)
+            for one in (*listed(scaler), *listed(schedulers)):
+                self._keep_state_dict(one)
         self._stages = copy.deepcopy(getattr(scaler, "_per_optimizer_states", None))
         self._random = random_state()
 
     def restore(self) -> None:
         """Put everything back. It can be done again and again."""
-        with torch.no_grad():
+        with aside(), torch.no_grad():  # no policy that is active outside may round what is put back
             for undo in self._undo:
                 undo()
         if self._stages is not None:
@@ -196,8 +197,7 @@ def _copied(tensor: Tensor) -> Tensor:
 
 def _family(kind: type) -> set[type]:
     """A class and all that come from it."""
-    children: list[type] = kind.__subclasses__()
-    return {kind}.union(*map(_family, children))
+    return {kind}.union(*map(_family, kind.__subclasses__()))
 
 
 def random_state() -> dict[str, Any]:

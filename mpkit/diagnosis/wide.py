@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from mpkit.diagnosis.patching import replaced
 from mpkit.diagnosis.path import ModulePath
+from mpkit.policy.emulation import CASTS
+from mpkit.policy.nesting import replacing
 from mpkit.policy.policy import Policy
 from mpkit.tracing import names
 from mpkit.trees import map_leaves
@@ -28,9 +30,24 @@ def widened(value: Any) -> Any:
 
 
 class _InFP32(TorchFunctionMode):
-    """Whoever asks for 16 bits gets 32; a tensor that a script kept in 16 bits is read as 32."""
+    """Whoever asks for 16 bits gets 32, what a script kept in 16 bits is read as 32, and casts of mpkit cast nothing.
+
+    `left` gets the dtypes of 8 bits and fewer that torch was asked for: scales and products of FP8 go by that dtype.
+    """
+
+    def __init__(self, left: set[str]) -> None:
+        super().__init__()
+        self._left = left
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in CASTS:
+            return widened(args[0]).clone()
+        result = self._run(func, args, kwargs)
+        if isinstance(result, Tensor) and result.is_floating_point() and result.element_size() == 1:
+            self._left.add(str(result.dtype).removeprefix("torch."))
+        return result
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         name = func.__name__
         if name in ("__get__", "__set__"):
             return func(*args, **(kwargs or {}))
@@ -89,17 +106,18 @@ def without_autocast() -> Iterator[None]:
 
     with ExitStack() as stack:
         for device in DEVICES:
-            stack.enter_context(torch.autocast(device, enabled=False))
+            stack.enter_context(replacing(device))  # those that were entered before
         stack.enter_context(replaced(torch.autocast, "__enter__", entering))
         stack.enter_context(replaced(Policy, "running", lambda _: plainly))
         yield
 
 
 @contextmanager
-def in_fp32(modules: list[nn.Module], optimizer: Any) -> Iterator[None]:
+def in_fp32(modules: list[nn.Module], optimizer: Any, left: set[str]) -> Iterator[None]:
     """The whole step: weights, buffers, moments and averages as float32, and nothing is cast below it.
 
-    It does not turn them back; a `Snapshot` does.
+    But for tensors of 8 bits that torch is asked for: the names of their dtypes are added to `left`. It does not turn
+    anything back; a `Snapshot` does.
     """
     held = [p for group in getattr(optimizer, "param_groups", []) for p in group["params"]]
     for tensor in [t for m in modules for t in (*m.parameters(), *m.buffers())] + held:
@@ -109,5 +127,5 @@ def in_fp32(modules: list[nn.Module], optimizer: Any) -> Iterator[None]:
             tensor.grad = None if grad is None else grad.float()
     for state in getattr(optimizer, "state", {}).values():
         state.update(map_leaves(widened, dict(state)))
-    with without_autocast(), _InFP32():
+    with without_autocast(), _InFP32(left):
         yield

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.course.nets import workloads
-from mpkit.course.nets.workloads import peers_step, sgd
+from mpkit.course.nets.workloads import peers_loop, peers_step, sgd
 
 
 @pytest.fixture
@@ -63,3 +63,20 @@ def test_a_skipped_first_step_leaves_no_nan_in_the_momentum(own: bool) -> None:
 def test_without_a_skipped_step_zeros_change_no_bit() -> None:
     assert trained(5, own=False) == trained(5, own=True)
     assert trained(5, own=False)[0] < 1
+
+
+def test_the_loop_is_the_same_step_and_gives_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workloads, "DEVICE", "cpu")
+    ends = []
+    for whole in (True, False):
+        model = Line()
+        step = peers_step(model, torch.ones(3), torch.zeros(3))
+        if whole:
+            loop = peers_loop(model)
+            losses = [float(loop.step((torch.ones(3), torch.zeros(3)))) for _ in range(3)]
+        else:
+            losses = [step() for _ in range(3)]  # type: ignore[func-returns-value]
+        ends.append((model.weight.tolist(), losses))
+    assert ends[0][0] == ends[1][0]
+    assert ends[0][1] == pytest.approx([12.0, 12 * 0.96, 12 * (1 - 0.04 - 0.04 * 1.9)])
+    assert ends[1][1] == [None] * 3

@@ -80,6 +80,7 @@ def test_everything_is_put_back(name: str) -> None:
     assert [p.dtype for p in case.model.parameters()] == dtypes
     assert torch.optim.Optimizer.zero_grad.__qualname__ == "Optimizer.zero_grad"
     assert torch.autograd.backward.__module__ == "torch.autograd"
+    assert torch.Tensor.backward.__module__ == "torch._tensor"
 
 
 def regression(width: int = 8) -> tuple[nn.Module, torch.optim.Optimizer, tuple[Tensor, Tensor]]:

@@ -176,7 +176,7 @@ class Examination:
             said = f"{event.operation} in {event.module} makes Inf or NaN, which reaches neither loss nor gradient."
         else:
             said = "No operation of the step makes Inf or NaN."
-        noted = "".join(f" {note.text[0].upper()}{note.text[1:]}." for note in base.notes.values())
+        noted = "".join(f" {note.text[0].upper()}{note.text[1:]}." for note in self.exam.again.notes.values())
         calls = [c for k, c in enumerate(base.seen.calls) if k == 0 or c != base.seen.calls[k - 1]]
         shown = " → ".join(f"scaler.{c}" if c in ("scale", "step", "update") else c for c in calls[:9]) or "none"
         return f"{said}{noted} Calls: {shown}."

@@ -1,7 +1,8 @@
 """The models whose whole training steps are timed, and a step of this kit and of its peers for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -71,18 +72,27 @@ def at_rest(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def peers_step(
-    model: nn.Module, inputs: Tensor, targets: Tensor, dtype: torch.dtype | None = torch.float16,
-    compiled: str | None = None, optimizer: torch.optim.Optimizer | None = None,
-) -> Callable[[], None]:  # fmt: skip
-    """The step of PyTorch's own documentation, without this kit.
+class Loop(NamedTuple):
+    """The step of PyTorch's own documentation: `step((inputs, targets))` trains and returns the loss."""
+
+    step: Callable[[Sequence[Tensor]], Tensor]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+def peers_loop(
+    model: nn.Module, dtype: torch.dtype | None = torch.float16, compiled: str | None = None,
+    optimizer: torch.optim.Optimizer | None = None, device: str | None = None,
+) -> Loop:  # fmt: skip
+    """That step, without this kit, and what it trains with.
 
     dtype: of autocast; None trains in FP32 as torch is set. Only FP16 gets a GradScaler. `compiled`: the mode of
     torch.compile for forward pass and loss, such as "default"; None leaves them eager. `optimizer`: None is `sgd`,
-    whose momentum starts as zeros here.
+    whose momentum starts as zeros here. `device`: None is DEVICE.
     """
+    where = device or DEVICE
     chosen = optimizer or at_rest(sgd(model))
-    scaler = torch.amp.GradScaler(DEVICE, enabled=dtype == torch.float16)
+    scaler = torch.amp.GradScaler(where, enabled=dtype == torch.float16)
     loss_fn = getattr(model, "loss", F.cross_entropy)
 
     def forward(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -91,13 +101,27 @@ def peers_step(
 
     loss_of = forward if compiled is None else torch.compile(forward, mode=compiled)
 
-    def step() -> None:
+    def step(batch: Sequence[Tensor]) -> Tensor:
         chosen.zero_grad()
-        with torch.autocast(DEVICE, dtype=dtype or torch.float16, enabled=dtype is not None):
-            loss = loss_of(inputs, targets)
+        with torch.autocast(where, dtype=dtype or torch.float16, enabled=dtype is not None):
+            loss = loss_of(*batch)
         torch.autograd.backward(scaler.scale(loss))
         scaler.step(chosen)
         scaler.update()
+        return loss.detach()
+
+    return Loop(step, chosen, scaler)
+
+
+def peers_step(
+    model: nn.Module, inputs: Tensor, targets: Tensor, dtype: torch.dtype | None = torch.float16,
+    compiled: str | None = None, optimizer: torch.optim.Optimizer | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """The step of `peers_loop` on one batch."""
+    loop = peers_loop(model, dtype, compiled, optimizer)
+
+    def step() -> None:
+        loop.step((inputs, targets))
 
     return step
 
