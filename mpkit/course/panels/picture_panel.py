@@ -67,6 +67,10 @@ class PicturePanel(Panel):
         """The words below the picture."""
         return self.summary()
 
+    def unseen(self) -> str:
+        """What screen readers announce before the words, and nobody sees: what the picture says in itself."""
+        return ""
+
     def png(self) -> bytes:
         """The picture shown now."""
         return bytes(self.picture.value)
@@ -91,7 +95,7 @@ class PicturePanel(Panel):
         """Show what `look` kept."""
         self.picture.value = self.draw().png()
         self.picture.tooltip = self.headline()
-        self.words.value = markup.status(self.said(), aria_live=self.announce)
+        self.words.value = markup.status(self.said(), self.unseen(), aria_live=self.announce)
 
     def choose(self, **settings: Any) -> None:
         """Set several settings and draw once, at the end."""
