@@ -104,8 +104,11 @@ class LiveComparison(Panel):
         if self.margin is None:
             return ": " + "; ".join(f"{name}: {o.mean:.3g} ± {o.spread:.1g}" for name, o in self.results.items())
         base = self.results[self.reference].scores
-        tests = {name: equivalence(o.scores, base, self.margin) for name, o in self.results.items()}
-        rows = (f"{name}: {t.low:+.2g} to {t.high:+.2g}" for name, t in tests.items() if name != self.reference)
+        rows = []
+        for name, outcome in self.results.items():
+            if name != self.reference and all(map(math.isfinite, (*outcome.scores, *base))):
+                test = equivalence(outcome.scores, base, self.margin)
+                rows.append(f"{name}: {test.low:+.2g} to {test.high:+.2g}")
         return f", minus {self.reference}'s, 90 % interval, margin {self.margin:g}: {'; '.join(rows)}"
 
     def _draw(self, title: str) -> None:

@@ -1,5 +1,6 @@
 """How far runs end from a reference: the mean difference, its interval, and the margin that a test allows."""
 
+import math
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
@@ -25,6 +26,9 @@ def differences(
     done = [name for name, outcome in results.items() if outcome.scores and base and name != reference]
     for row, name in enumerate(done):
         color, _, marker = styles[name]
+        if not all(map(math.isfinite, (*results[name].scores, *base))):
+            ax.text(0.9 * reach, row, "not a number", va="center", ha="right", color=INK, fontsize=10.5)
+            continue
         test = equivalence(results[name].scores, base, margin)
         if abs(test.difference) > reach:
             side = 1 if test.difference > 0 else -1
