@@ -50,7 +50,7 @@ class GranularityPanel(PicturePanel):
         doc='How a scale is chosen: "exact", "up", "floor", or "two-level" as NVFP4 keeps it.',
     )  # fmt: skip
     rows, drawn_by = (("presets",), ("values",), ("format",), ("groups",), ("scales",)), GranularityFigure
-    jumps_called = "examples"
+    jumps_called, jumps_room = "examples", 96
     jumps: ClassVar = {
         name: {"values": values, "format": FORMATS[fmt], "groups": groups, "scales": scales}
         for name, values, fmt, groups, scales in (

@@ -26,7 +26,7 @@ class PicturePanel(Panel):
     # Names of settings; "presets" are the buttons of `jumps`. What has a row to itself is not put into a box.
     rows: Sequence[Sequence[str]] = ()
     jumps: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the settings that a button chooses, by the button's name
-    jumps_called = ""  # the name of their row
+    jumps_called, jumps_room = "", 80  # the name of their row, and its pixels
     below_rows: Sequence[widgets.Widget] = ()
     drawn_by: Callable[[], Any] | None = None  # makes `figure`, once for each panel
     words_room = 0  # pixels kept free for the words: what stands below stays where it is
@@ -122,7 +122,8 @@ class PicturePanel(Panel):
             self._held -= 1
 
     def _row(self, names: Sequence[str]) -> widgets.Widget:
-        label = [widgets.Label(self.jumps_called, layout=widgets.Layout(margin="2px 8px"))] if self.jumps_called else []
+        place = widgets.Layout(width=f"{self.jumps_room}px", margin="2px 0")
+        label = [widgets.Label(self.jumps_called, layout=place)] if self.jumps_called else []
         found = [
             [*label, *self.presets.values()] if name == "presets" else _widgets(self.controls[name]) for name in names
         ]
