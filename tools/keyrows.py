@@ -227,8 +227,7 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         slide("spread of q and k", 10),
     ),
     Shown("09", "granularity", "GranularityPanel(", "one scale for", "grid", 2, 506): (
-        push("presets", "rescued: INT8 by column", "E4M3 needs no rescue", "MX: floor or up",
-             "layer-norm gains collapse", "0.2 beside 6.0: nearest or stochastic", "outlier: INT8 by tensor"),
+        push("presets", "MX, floor or up", "layer-norm gains collapse", "nearest or stochastic", "an outlier in INT8"),
         pick("values", "outlier ×30", "outlier ×30,000", "no outlier", "outlier ×1000"),
         pick("format", "INT4", "E4M3", "E2M3", "E2M1", "INT8"),
         pick("one scale for", "a row", "a column", "1×32", "1×16", "16×16", "all"),

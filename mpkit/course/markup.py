@@ -12,16 +12,22 @@ BORDER = "#999999"
 # Colour alone would fail a colour-blind reader: each text also carries its mark or its words.
 ACCENT = {"good": "#2e9d4f", "note": "#1778b8", "bad": "#d9483b", "plain": BORDER}
 
+UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
+
 
 def escape(text: object) -> str:
     """Text made safe for HTML; words in `backticks` become code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
 
 
-def status(text: object, **attributes: str) -> str:
-    """A line that screen readers announce when it changes; `attributes` such as aria_live="off". It is escaped."""
+def status(text: object, unseen: str = "", **attributes: str) -> str:
+    """A line that screen readers announce when it changes; `attributes` such as aria_live="off". It is escaped.
+
+    unseen: announced before it and not shown.
+    """
     more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
-    return f'<div role="status"{more}>{escape(text)}</div>'
+    before = f'<span style="{UNSEEN}">{escape(unseen)}</span> ' if unseen else ""
+    return f'<div role="status"{more}>{before}{escape(text)}</div>'
 
 
 def card(inner: str, accent: str = "plain") -> str:

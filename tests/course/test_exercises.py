@@ -383,7 +383,7 @@ def test_each_option_answers_at_once_and_the_first_try_counts() -> None:
     panel.answer(0, 1)
     assert "✓ b it is" in panel.notes[0].value
     panel.answer(1, 0)
-    assert repr(panel) == "Quiz 00: 2 of 2 answered, 2 right, 1 at the first try"
+    assert repr(panel) == "Quiz 00: 2 of 2 answered: 1 right at the first try, 1 after that"
     assert store.get("quizzes", "00.quiz") == {"first": [2, 0], "now": [1, 0], "right": [1, 0]}
 
 
@@ -392,17 +392,17 @@ def test_a_right_answer_stays_right_whatever_is_looked_at_afterwards() -> None:
     panel.answer(0, 1)
     panel.answer(0, 2)
     assert "✗ c is not it" in panel.notes[0].value
-    assert repr(panel) == "Quiz 00: 1 of 2 answered, 1 right, 1 at the first try"
+    assert repr(panel) == "Quiz 00: 1 of 2 answered: 1 right at the first try"
     assert store.get("quizzes", "00.quiz") == {"first": [1, None], "now": [1, None], "right": [1, 0]}
     assert repr(quiz("00", ITEMS)) == repr(panel), "and when it comes back"
 
 
 def test_a_quiz_comes_back_and_a_probe_leaves_it_alone() -> None:
     quiz("00", ITEMS).answer(0, 2)
-    assert repr(quiz("00", ITEMS)) == "Quiz 00: 1 of 2 answered, 0 right, 0 at the first try"
+    assert repr(quiz("00", ITEMS)) == "Quiz 00: 1 of 2 answered: 0 right at the first try"
     probe = quiz("00", ITEMS, record=False)
     probe.answer(0, 1)
-    assert repr(probe) == "Quiz 00: 1 of 2 answered, 1 right, 1 at the first try"
+    assert repr(probe) == "Quiz 00: 1 of 2 answered: 1 right at the first try"
     assert store.get("quizzes", "00.quiz")["now"] == [2, None]
 
 
@@ -431,7 +431,7 @@ def test_the_still_quiz_opens_what_was_chosen_and_counts() -> None:
     panel.answer(0, 2)
     html = panel.html()
     assert html.count("<details open>") == 1
-    assert html.endswith("Quiz 00: 1 of 2 answered, 0 right, 0 at the first try")
+    assert html.endswith("Quiz 00: 1 of 2 answered: 0 right at the first try")
 
 
 def test_the_quiz_of_a_lesson_is_found() -> None:
@@ -505,7 +505,7 @@ def test_the_score_card_repeats_question_and_unit_and_counts_what_is_done() -> N
     assert card.rows[1:] == (
         ("How <many>?", "40 %", "40.31 %", "✓ close"),
         ("Exercise 00.1", "passed", "", "✓"),
-        ("Quiz", "1 of 2 right, 0 at the first try", "", "○"),
+        ("Quiz", "0 of 2 right at the first try, 1 after that", "", "○"),
     )
     assert "How &lt;many&gt;?" in card._repr_html_()
 

@@ -124,6 +124,12 @@ def test_the_stored_output_is_the_finished_picture(displayed: list[Any]) -> None
     assert metadata["image/png"]["alt"] == "FP16 is worse by 1. test error: FP32: 0.6 ± 0.1; FP16: 1.6 ± 0.1."
 
 
+def test_with_a_margin_the_description_has_the_intervals(displayed: list[Any]) -> None:
+    shown = panel(margin=0.1)
+    shown.follow(training())
+    assert shown.alt().endswith("test error, minus FP32's, 90 % interval, margin 0.1: FP16: +1 to +1.")
+
+
 def test_a_training_that_is_stopped_leaves_the_runs_that_are_over(displayed: list[Any]) -> None:
     def broken() -> Iterator[Results]:
         for number, results in enumerate(training()):

@@ -34,6 +34,8 @@ from mpkit.course.pictures.comparison import RUNS, _smooth, _styles, comparison
 from mpkit.course.pictures.page import HIDE, TELL
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import FAINT, GRADIENT, INK, PRECISION, SHEET, ZONE, ZONE_TEXT, look, percent, power
+from mpkit.course.pictures.words_fit import refuse_cut, refuse_smeared
+from mpkit.course.runs.equivalence import equivalence
 from mpkit.course.runs.experiments import Outcome, Variant
 from mpkit.course.runs.snapshots import LayerGradients, WhatIf
 from mpkit.course.start import STYLE_SHEET
@@ -310,14 +312,34 @@ def outcome(name: str, losses: list[float], scores: tuple[float, ...] = ()) -> O
     return Outcome(Variant(name, Policy()), records, scores)
 
 
-def draw(results: list[Outcome], steps: int = 20) -> Figure:
+def draw(results: list[Outcome], steps: int = 20, margin: float | None = None) -> Figure:
     by_name = {o.variant.name: o for o in results}
-    figure = comparison(by_name, "FP32", "the finding", "test error", steps, "training loss")
+    figure = comparison(by_name, "FP32", "the finding", "test error", steps, "training loss", margin)
     figure.savefig(io.BytesIO(), format="png")
     return figure
 
 
 FALLING = [1 / (k + 1) for k in range(20)]
+
+
+def test_with_a_margin_difference_interval_and_margin_are_in_the_picture() -> None:
+    """Scores of many runs that all read 1.29 could not show which of them is as good as FP32."""
+    base = (1.0, 1.1, 1.2)
+    runs = [outcome("FP32", FALLING, base), outcome("near", FALLING, (1.001, 1.099, 1.2)),
+            outcome("far", FALLING, (2.0, 2.1, 2.2)), outcome("lost", FALLING, (float("nan"),) * 3)]  # fmt: skip
+    figure = draw(runs, margin=0.01)
+    right = figure.axes[1]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["near", "far", "lost"]
+    (interval,) = [line.get_xdata() for line in right.get_lines() if list(line.get_ydata()) == [0, 0]]
+    test = equivalence(runs[1].scores, base, 0.01)
+    assert list(interval) == pytest.approx([test.low, test.high])
+    words = [text.get_text() for text in right.texts]
+    assert words == ["+1", "not a number", "as good as FP32: within ±0.01"]
+    assert right.get_title(loc="left") == "test error, minus FP32's"
+    assert right.get_xlabel() == "mean difference and 90 % interval over 3 seeds"
+    refuse_cut(figure)
+    refuse_smeared(figure)
+    assert draw([], margin=0.01).axes[1].texts[0].get_text().startswith("as good as")
 
 
 def test_unfinished_runs_have_curves_and_no_scores() -> None:

@@ -43,11 +43,11 @@ def picture(page: Page) -> Locator:
 
 
 def test_the_sliders_answer_arrow_keys(lab: Lab, page: Page) -> None:
-    expect(status(page)).to_contain_text("LogMax does well")
+    expect(status(page)).to_contain_text("torch, megatron and LogMax end in the window")
     first = picture(page).get_attribute("src")
     panel(page).locator(".noUi-handle").nth(1).focus()
     page.keyboard.press("ArrowRight")  # grow after every step
-    expect(status(page)).to_contain_text(re.compile(r"megatron loses 6\d\d steps"))
+    expect(status(page)).to_contain_text(re.compile(r"megatron loses most, 6\d\d steps"))
     assert picture(page).get_attribute("src") != first
 
 
@@ -60,9 +60,9 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     expect(button).to_be_visible()
     button.focus()
     page.keyboard.press("Space")
-    expect(status(page)).to_contain_text("popart takes 9 with Inf")
+    expect(status(page)).to_contain_text("popart takes 9 steps with Inf")
     panel(page).get_by_role("button", name="falling loss").click()
-    expect(status(page)).to_contain_text("formula flushes 51%")
+    expect(status(page)).to_contain_text("popart ends in the window, 4 rules below it")
     panel(page).get_by_role("button", name="bad start").click()
     button.click()
     expect(status(page)).to_contain_text("megatron loses")
@@ -85,7 +85,7 @@ def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page:
     expect(status(page)).to_contain_text("Stopped after")
     assert clipped(here) == []
     here.get_by_role("button", name="made up: drifts").click()
-    expect(status(page)).to_contain_text("torch does well")
+    expect(status(page)).to_contain_text("megatron ends in the window")
 
 
 def test_the_sweep_answers(lab: Lab, page: Page) -> None:

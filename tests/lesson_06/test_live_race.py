@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -11,10 +12,13 @@ from statistics import fmean
 
 import pytest
 import torch
+from harness.lesson_cells import LESSONS
 from harness.turns import nothing_goes_on, until
 
 from mpkit import LossScaler, StepRecord, fit
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
+from mpkit.course.lesson_06.precision_race_picture import RaceFigure
+from mpkit.course.lesson_06.precision_race_words import cells, description
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder
 from mpkit.course.panels import runner as background
@@ -93,6 +97,36 @@ def test_a_stopped_race_keeps_what_it_has_and_a_new_one_begins_at_the_start() ->
     again = LiveRace(ALL[:2], TASKS["classifier"], steps=5)
     again.advance()
     assert [o.records for o in again.outcomes.values()] == [o.records for o in race.outcomes.values()]
+
+
+def test_a_race_that_is_stopped_within_a_round_shows_everybody_at_one_step() -> None:
+    race = LiveRace(ALL[:3], TASKS["classifier"], steps=5)
+    for _ in range(2 * 3 + 2):
+        race.take_turn()
+    race.stop()
+    assert [len(o.records) for o in race.outcomes.values()] == [3, 3, 2]
+    assert [len(o.records) for o in race.shown.values()] == [2, 2, 2]
+    losses = [race.outcomes[name].records[1].loss for name in race.shown]
+    assert [cells(race, one)[0] for one in race.shown.values()] == [f"{loss:.3g}" for loss in losses]
+    words = [words for _, words, *_ in RaceFigure().show(race)._words]
+    assert "after step 2" in words
+    assert "Test: comes at the end of a race." in words
+    assert f"FP32: loss {losses[0]:.3g}," in description(race)
+
+
+def test_what_stands_behind_plus_minus_is_said_beside_it() -> None:
+    race = LiveRace(ALL[:2], TASKS["autoencoder"], steps=1)
+    race.advance()
+    words = [words for _, words, *_ in RaceFigure().show(race)._words]
+    assert words.count("±: the standard deviation of the seeds.") == 1
+    assert any(one.startswith("± 0.0") for one in words)
+
+
+def test_the_first_race_is_as_long_as_one_that_a_learner_starts() -> None:
+    stored = json.loads((LESSONS / "06_train_mixed.ipynb").read_text(encoding="utf-8"))
+    text = "".join("".join(cell["source"]) for cell in stored["cells"])
+    assert "race.run_to_end()" in text
+    assert f"a race that is over: {TASKS['tiny loss'].steps} steps" in text
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from harness.pictures import page_pixels, page_size
 from torch import Tensor
 
 from mpkit.course.lesson_09.delayed_race import JUMPS, LENGTHS, MARGINS, DelayedRacePanel
-from mpkit.course.lesson_09.delayed_race_picture import SIZE
+from mpkit.course.lesson_09.delayed_race_picture import IN_ZONE, SIZE
 from mpkit.course.lesson_09.delayed_view import Race, race, trace
 from mpkit.course.lesson_09.delayed_words import describe, headline, table
 from mpkit.course.lesson_09.layer_trace import STEPS, record_layer
 from mpkit.course.pictures.canvas import _fitting
+from mpkit.course.pictures.palette import levels
 from mpkit.course.pictures.style import ZONE_TEXT
 from mpkit.scaled import FP8_TENSOR, report
 
@@ -285,3 +286,14 @@ def test_junk_is_refused_and_changes_nothing(panel: DelayedRacePanel, name: str,
     with pytest.raises(ValueError, match=text):
         setattr(panel, name, value)
     assert (panel.png(), panel.summary()) == before
+
+
+def test_where_the_magnitudes_lie_in_a_zone_they_have_its_colour() -> None:
+    """With much room the band covered both zones, and nobody saw that half of it had fewer bits."""
+    panel, hidden = DelayedRacePanel(), {}
+    for margin in (0, 14):
+        panel.choose(jump=1, margin=margin)
+        pixels = page_pixels(panel.png()).reshape(-1, 3)
+        hidden[margin] = [int((pixels == levels(color)).all(1).sum()) for color in IN_ZONE.values()]
+    assert max(hidden[0]) < 100
+    assert min(hidden[14]) > 5000

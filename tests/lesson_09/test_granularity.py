@@ -25,18 +25,12 @@ from mpkit.scaled import INT8, MXFP4, MXFP8, NVFP4, ScaledFormat, report
 START: dict[str, Any] = {"values": "outlier ×1000", "format": INT8, "groups": "tensor", "scales": "exact"}
 PEER = {"E4M3": ml_dtypes.float8_e4m3fn, "E2M1": ml_dtypes.float4_e2m1fn, "E2M3": ml_dtypes.float6_e2m3fn}
 TITLES = {
-    "outlier: INT8 by tensor": "INT8, one scale for all: beside the outlier weights are off by 100%, all become 0; "
-    "one scale a column: 0.6%",
-    "rescued: INT8 by column": "INT8, one scale a column: beside the outlier weights are off by 0.6%, 0.9% become 0; "
-    "one scale for all: 100%",
-    "E4M3 needs no rescue": "E4M3, one scale for all: beside the outlier weights are off by 2.5%, no less "
-    "one scale a column",
-    "MX: floor or up": "MXFP4 by OCP's floor: in 20% of groups a value is cut off, the largest moves −6.6%; "
+    "an outlier in INT8": "INT8, one scale for all: beside the outlier weights are off by 100%, all become 0",
+    "MX, floor or up": "MXFP4 by OCP's floor: in 20% of groups a value is cut off, the largest moves −6.6%; "
     "rounded up: 0%, −1.4%",
     "layer-norm gains collapse": "MXFP8: 32 gains of 1 ± 0.02 become 1.9 different values; what sets them apart is off "
     "by 92%",
-    "0.2 beside 6.0: nearest or stochastic": "NVFP4: 0.2 beside 6.0 becomes 0.000 by nearest, 0.200 on average by "
-    "stochastic",
+    "nearest or stochastic": "NVFP4: 0.2 beside 6.0 becomes 0.000 by nearest, 0.200 on average by stochastic",
 }
 
 
@@ -151,7 +145,7 @@ def test_stochastic_rounding_keeps_the_mean_and_torch_s_random_numbers(panel: Gr
     before = torch.get_rng_state()
     view_of(SMALL, NVFP4)
     assert torch.equal(torch.get_rng_state(), before)
-    panel.choose(**GranularityPanel.jumps["0.2 beside 6.0: nearest or stochastic"])
+    panel.choose(**GranularityPanel.jumps["nearest or stochastic"])
     rounded = panel.view.rounded
     assert rounded["nearest"].constant == 0
     # A draw is 0.5 with probability 0.4: its spread is 0.245; 64 x 60 values of 64 draws, four standard errors.
@@ -210,7 +204,7 @@ def pane(panel: GranularityPanel, number: int) -> np.ndarray:
 
 
 def test_the_first_picture_makes_the_point(panel: GranularityPanel) -> None:
-    assert panel.headline() == TITLES["outlier: INT8 by tensor"]
+    assert panel.headline() == TITLES["an outlier in INT8"]
     assert page_size(panel.png()) == SIZE
     assert len(np.unique(pane(panel, 0))) > 20
     assert np.mean(pane(panel, 1) == 0) > 0.98, "the picture is gone"
@@ -220,6 +214,27 @@ def test_the_first_picture_makes_the_point(panel: GranularityPanel) -> None:
     panel.format = E4M3
     assert np.abs(pane(panel, 1) - pane(panel, 0)).mean() < 8, "and is there again"
     assert panel.view.matrix.error < 0.03
+
+
+def test_the_title_leaves_the_other_sharings_to_the_learner(panel: GranularityPanel) -> None:
+    """It said "one scale a column: 0.6%" before anybody had tried: the answer to the first question below it."""
+    for groups in ("tensor", "row", "column"):
+        panel.groups = groups
+        assert panel.headline().count("one scale") == 1
+    panel.format = E4M3
+    assert panel.headline() == "E4M3, one scale a column: beside the outlier weights are off by 2.5%"
+
+
+def test_the_example_that_is_shown_looks_pressed(panel: GranularityPanel) -> None:
+    def pressed() -> list[str]:
+        return [name for name, one in panel.presets.items() if "mod-active" in one._dom_classes]
+
+    assert pressed() == ["an outlier in INT8"]
+    panel.presets["layer-norm gains collapse"].click()
+    assert pressed() == ["layer-norm gains collapse"]
+    panel.scales = "floor"
+    assert pressed() == []
+    assert panel.box.children[0].children[0].value == "examples"
 
 
 def test_blocks_keep_the_damage_local(panel: GranularityPanel) -> None:
@@ -261,16 +276,16 @@ def test_it_tells_those_who_cannot_see_it(panel: GranularityPanel) -> None:
     assert panel.alt().startswith(f"{panel.headline()}. Left to right: a picture before and after, and the values of")
     assert "bits a value, scales included 8.01" in panel.alt()
     assert "different values in a group 1 of 4,032" in panel.alt()
-    panel.choose(**GranularityPanel.jumps["0.2 beside 6.0: nearest or stochastic"])
+    panel.choose(**GranularityPanel.jumps["nearest or stochastic"])
     assert "a picture before and after rounding three ways" in panel.alt()
     assert "mean of 64: 0.2 becomes, on average 0.200" in panel.alt()
-    panel.choose(**GranularityPanel.jumps["MX: floor or up"])
+    panel.choose(**GranularityPanel.jumps["MX, floor or up"])
     assert "how the largest weight of each group changes, by floor and rounded up" in panel.alt()
 
 
 def test_floor_and_up_are_shown_side_by_side(panel: GranularityPanel) -> None:
     """A group has one colour, for its largest: by the floor a fifth lies beyond, and shrinks; up they move less."""
-    panel.choose(**GranularityPanel.jumps["MX: floor or up"])
+    panel.choose(**GranularityPanel.jumps["MX, floor or up"])
     floor, up = panel.view.peaks
     assert floor.shape == (64, 64)
     assert torch.equal(floor[:, :1].expand(64, 32), floor[:, :32])

@@ -104,7 +104,7 @@ class Quiz(Panel):
         done = [number for number, radio in enumerate(self.choices) if radio.value is not None]
         at_once = sum(self.first[number] == self.items[number].right for number in done)
         text = f"Quiz {self.key.removesuffix('.quiz')}: {len(done)} of {len(self.items)} answered"
-        return f"{text}, {len(self.solved)} right, {at_once} at the first try" if done else text
+        return f"{text}: {at_once}{at_first_try(at_once, len(self.solved))}" if done else text
 
     def html(self) -> str:
         """Questions with folded feedback and what was chosen, for readers without a live widget."""
@@ -113,6 +113,11 @@ class Quiz(Panel):
             for number, item in enumerate(self.items)
         ]
         return "".join([*cards, self.score.value])
+
+
+def at_first_try(at_once: int, right: int) -> str:
+    """What follows a number of right answers: who clicks every option has none at the first try."""
+    return " right at the first try" + (f", {right - at_once} after that" if right > at_once else "")
 
 
 def _heading(number: int, item: Item) -> str:

@@ -9,6 +9,7 @@ from mpkit.course.exercises import store
 from mpkit.course.exercises.check import exercises, material
 from mpkit.course.exercises.checker import MARK
 from mpkit.course.exercises.predict import CLOSE, Value, asked, in_words
+from mpkit.course.exercises.quiz import at_first_try
 
 KIND_OF_EXERCISE = {"pass": "passed", "not yet": "not yet", "wrong": "not right yet"}
 
@@ -89,7 +90,7 @@ def _quiz_result(number: str) -> tuple[str, str, str] | None:
         return "not taken", "", MARK["not yet"]
     right = state.get("right", ())
     now, first = (sum(map(operator.eq, state.get(name, ()), right)) for name in ("now", "first"))
-    return f"{now} of {total} right, {first} at the first try", "", MARK["pass" if now == total else "not yet"]
+    return f"{first} of {total}{at_first_try(first, now)}", "", MARK["pass" if now == total else "not yet"]
 
 
 def course_map() -> Table:

@@ -8,6 +8,9 @@ from mpkit.course import markup
 # How the article's claim comes off → the accent of the card. What is not decided is plain.
 ARTICLE = {"holds": "good", "holds in part": "note", "does not hold": "bad"}
 
+# Above the controls. They have no mark of their own, as long as they answer as they must.
+CONTROLS = "Here the same tests must say no:"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -29,21 +32,33 @@ class Verdict:
         return bool(self.evidence) and all(self.evidence.values()) and all(self.controls.values())
 
     def __repr__(self) -> str:
-        return "\n  ".join([self._headline(), *self._rows()])
+        controls = [CONTROLS, *(f"  {row}" for row in self._answers())] if self.controls else []
+        return "\n  ".join([self._headline(), *self._rows(), *controls])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<li style='list-style:none'>{markup.escape(row)}</li>" for row in self._rows())
+        rows, answers = (
+            "".join(f"<li style='list-style:none'>{markup.escape(row)}</li>" for row in each)
+            for each in (self._rows(), self._answers())
+        )
         stands = f"the article's claim {self.article}" if self.holds else "open"
         inner = (
             f"<b>{markup.escape(self._headline())}</b> <span style='color:{markup.FAINT}'>({stands})</span>"
             f"<ul style='margin:2px 0;padding-left:8px'>{rows}</ul>"
         )
+        if self.controls:
+            inner += (
+                f"<div style='margin:4px 0 0;padding-left:8px;color:{markup.FAINT}'>{CONTROLS}"
+                f"<ul style='margin:0;padding-left:20px'>{answers}</ul></div>"
+            )
         return markup.card(inner, ARTICLE[self.article] if self.holds else "plain")
 
     def _rows(self) -> list[str]:
-        evidence = [f"{'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
-        said = {True: "✓ control, must fail and does", False: "✗ control, must fail and does not"}
-        return evidence + [f"{said[failed]}: {what}" for what, failed in self.controls.items()]
+        return [f"{'✓' if found else '✗'} {what}" for what, found in self.evidence.items()]
+
+    def _answers(self) -> list[str]:
+        """The controls as questions: a false sentence beside a tick would be read as true."""
+        said = {True: "No.", False: "✗ Yes: so this test shows nothing."}
+        return [f"{what}? {said[failed]}" for what, failed in self.controls.items()]
 
     def _headline(self) -> str:
         return f"{self.claim}: {self.conclusion if self.holds else 'this run does not decide it'}"

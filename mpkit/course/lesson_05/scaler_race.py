@@ -59,7 +59,12 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         RUNS, buttons("gradients of", "100%", 96, button=128), doc="Name of the run whose gradients are shown."
     )
     rules = _Rules(
-        RULES, DEFAULT, tooltip=ABOUT.__getitem__, first=SHOWN, doc="Names of the rules in the race, one to five."
+        RULES,
+        DEFAULT,
+        label="rules",
+        tooltip=ABOUT.__getitem__,
+        first=SHOWN,
+        doc="Names of the rules in the race, one to five.",
     )
     log2_init = OwnSetting(
         INITS, slider("initial scale", 330, 96, OWN_WORDS), text=power,
@@ -129,8 +134,12 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         return live_headline(self.race) if self.race else headline(self.laps)
 
     def said(self) -> str:
-        """The headline, and where the gradients come from."""
-        return f"{self.headline()}.{CLOSED_LOOP + f' {how(self.race.runs)}'.rstrip() if self.race else OPEN_LOOP}"
+        """Where the gradients come from."""
+        return f"{CLOSED_LOOP} {how(self.race.runs)}".rstrip() if self.race else OPEN_LOOP
+
+    def unseen(self) -> str:
+        """The headline: the picture has it already."""
+        return f"{self.headline()}."
 
     def summary(self) -> str:
         """The picture in words."""

@@ -1,59 +1,75 @@
 """What the scaler race says in words: the finding, and one line a rule."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mpkit.course.lesson_05.live_rules import LiveScales
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.pictures.style import percent, power
 
-FEW_STEPS, FEW_LOST = 0.01, 0.05  # of all steps; of the gradients: below both, a rule counts as doing well
+FEW_LOST = 0.05  # of the gradients: where more are flushed, the scale is too small
 LONGEST = 97  # letters of a title that fit above the picture; the last few make all of them a little smaller
-BARELY = 2  # steps beyond the limit: such a rule misses it, and is not called bad for that
+TAIL = 10  # where a rule ends: where it was in most of the last tenth of the steps
 STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends as FP32 does
-OPEN_LOOP = " The gradients come from an FP32 run that took every step: they do not react to what a rule does."
+OPEN_LOOP = "The gradients come from an FP32 run that took every step: they do not react to what a rule does."
 CLOSED_LOOP = (
-    " Live: each rule trains a model of its own in FP16, and a lost step leaves its weights as they were. The window is"
+    "Live: each rule trains a model of its own in FP16, and a lost step leaves its weights as they were. The window is"
     " the FP32 run's. Move any control to return to the recorded gradients."
 )
 
 
 def headline(laps: Mapping[str, Lap]) -> str:
-    """The title: who does well, who just misses it, who skips most, who flushes most."""
+    """The title: who ends in the window and who beside it, as the picture's right edge shows; and who pays most."""
     if not laps:
         return "Choose a rule to race"
+    price = _price(laps)
+    ends: dict[str, list[str]] = {"in": [], "below": [], "above": []}
+    for name, lap in laps.items():
+        ends[end_of(lap)].append(name)
+    titles = [f"{_places(ends, who)}; {'; '.join(price)}" for who in (_listed, _counted)]
+    titles.append(f"{_places(ends, _counted)}; {price[-1]}")
+    return next((title for title in titles if len(title) <= LONGEST), titles[-1])
+
+
+def end_of(lap: Lap) -> str:
+    """Where the rule ends, "in", "below" or "above" the window: where it was in most of the last tenth of the steps."""
+    last = slice(-max(len(lap.scales) // TAIL, 1), None)
+    too_large = lap.overflowed[last]
+    if too_large.mean() > 0.5:
+        return "above"
+    return "below" if (~too_large & (lap.flushed[last] > FEW_LOST)).mean() > 0.5 else "in"
+
+
+def _places(ends: Mapping[str, list[str]], said: Callable[[list[str]], str]) -> str:
+    found = {place: names for place, names in ends.items() if names}
+    (first, names), *others = found.items()
+    who = said(names) if others or len(names) == 1 else "Both" if len(names) == 2 else f"All {len(names)}"
+    parts = [f"{who} end{'s' * (len(names) == 1)} {first} the window"]
+    return ", ".join([*parts, *(f"{said(names)} {place} it" for place, names in others)])
+
+
+def _price(laps: Mapping[str, Lap]) -> list[str]:
+    """Who loses most steps; who takes steps with Inf."""
     steps = len(next(iter(laps.values())).scales)
-    well = [name for name, lap in laps.items() if _does_well(lap)]
-    barely = {name: over for name, lap in laps.items() if (over := _missed_by(lap))}
-    parts = _faults({name: lap for name, lap in laps.items() if name not in barely}, steps)
-    missed = [f"{_called(name)} misses by {'one step' if over == 1 else _steps(over)}" for name, over in barely.items()]
-    missed = missed if len(missed) < 2 else [f"{len(missed)} miss by a step or two"]
-    if not parts and not missed:
-        return "Every rule here loses few steps and flushes little"
-    title = "; ".join([_well(well), *missed, *parts] if well else [*missed, *parts, "nobody does well"])
-    shorten = {" of the gradients": "", " steps with Inf": " with Inf", " steps;": ";"}
-    shorten |= {_well(well): f"{len(well)} rules do well"} if len(well) > 1 else {}
-    shorten |= {"the article's formula": "the formula", " misses by one step": " just misses"}
-    for words, shorter in shorten.items():
-        title = title if len(title) <= LONGEST else title.replace(words, shorter)
-    return _begun(title)
+    most = max(lap.lost_steps for lap in laps.values())
+    payers = [name for name, lap in laps.items() if lap.lost_steps == most]
+    spoiled = [f"{name} takes {_steps(lap.spoiled_steps)} with Inf" for name, lap in laps.items() if lap.spoiled_steps]
+    if not most:
+        return spoiled or ["no step is lost"]
+    if len(laps) == 1:
+        return ["every step is lost" if most == steps else f"{_steps(most)} lost", *spoiled]
+    who = f"{_listed(payers) if len(payers) < 3 else _counted(payers)} lose{'s' * (len(payers) == 1)}"
+    each = " each" if len(payers) > 1 else ""
+    return [f"{who} every step" if most == steps else f"{who} most, {_steps(most)}{each}", *spoiled]
 
 
-def _faults(laps: Mapping[str, Lap], steps: int) -> list[str]:
-    """Who loses most steps and who flushes most, in one sentence if both are the same; who takes Inf."""
-    skips = max(laps, key=lambda name: laps[name].lost_steps, default="")
-    taken = {name: lap for name, lap in laps.items() if lap.lost_steps < steps}
-    flushes = max(taken, key=lambda name: taken[name].mean_flushed, default="")
-    parts = {}
-    if skips and laps[skips].lost_steps > FEW_STEPS * steps:
-        lost = laps[skips].lost_steps
-        parts[skips] = f"{_called(skips)} loses {'every step' if lost == steps else _steps(lost)}"
-    if flushes and laps[flushes].mean_flushed > FEW_LOST:
-        both = f"{parts[flushes]} and" if flushes in parts else _called(flushes)
-        parts[flushes] = f"{both} flushes {percent(laps[flushes].mean_flushed)} of the gradients"
-    spoiled = [f"{_called(name)} takes {_steps(lap.spoiled_steps)} with Inf" for name, lap in laps.items()
-               if lap.spoiled_steps]  # fmt: skip
-    return [*parts.values(), *spoiled]
+def _listed(names: list[str]) -> str:
+    names = [name.replace(", ", " with ") for name in names]
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def _counted(names: list[str]) -> str:
+    return _listed(names) if len(names) == 1 else f"{len(names)} rules"
 
 
 def _begun(title: str) -> str:
@@ -61,26 +77,8 @@ def _begun(title: str) -> str:
     return title[:1].upper() + title[1:] if title.startswith("the ") else title
 
 
-def _missed_by(lap: Lap) -> int:
-    """How many lost steps too many keep a rule from doing well; 0: it does well, or misses by more, or otherwise."""
-    over = lap.lost_steps - int(FEW_STEPS * len(lap.scales))
-    return over if 0 < over <= BARELY and lap.mean_flushed <= FEW_LOST and not lap.spoiled_steps else 0
-
-
-def _does_well(lap: Lap) -> bool:
-    few = lap.lost_steps <= FEW_STEPS * len(lap.scales) and lap.mean_flushed <= FEW_LOST
-    return few and not lap.spoiled_steps
-
-
 def _steps(count: int) -> str:
     return f"{count} step" if count == 1 else f"{count} steps"
-
-
-def _well(names: list[str]) -> str:
-    if len(names) == 1:
-        return f"{_called(names[0])} does well"
-    names = list(map(_called, names))
-    return f"{' and '.join(names) if len(names) == 2 else f'{len(names)} rules'} do well"
 
 
 def _called(name: str) -> str:

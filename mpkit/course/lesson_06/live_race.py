@@ -97,7 +97,7 @@ class RaceTask:
 TASKS: dict[str, RaceTask] = {
     task.name: task
     for task in (
-        RaceTask("tiny loss", "digit classifier, Adam, loss weight 10⁻⁶", 1e-3, 300, weight=1e-6),
+        RaceTask("tiny loss", "digit classifier, Adam, loss weight 10⁻⁶", 1e-3, 150, weight=1e-6),
         RaceTask("classifier", "digit classifier, SGD, loss as it is", 0.1, 300, adam=False),
         RaceTask(
             "autoencoder",
@@ -146,6 +146,14 @@ class LiveRace(SideBySide):
             raise ValueError(f"A race of {length} steps has no end to look at; use 1 or more.")
         super().__init__({variant.name: self._run(variant, length, device) for variant in competitors})
         self.outcomes = {variant.name: Outcome(variant, self.records[variant.name]) for variant in competitors}
+
+    @property
+    def shown(self) -> dict[str, Outcome]:
+        """`outcomes` up to the last step that all have taken: a race may be stopped in the middle of a round."""
+        return {
+            name: Outcome(outcome.variant, outcome.records[: self.step], outcome.scores)
+            for name, outcome in self.outcomes.items()
+        }
 
     def _train(self, name: str) -> None:
         super()._train(name)

@@ -4,8 +4,8 @@ from typing import Any
 
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, WHAT, LiveRace
 from mpkit.course.lesson_06.paled_picture import Paled
-from mpkit.course.lesson_06.precision_race_picture import RaceFigure, description
-from mpkit.course.lesson_06.precision_race_words import headline, line
+from mpkit.course.lesson_06.precision_race_picture import RaceFigure
+from mpkit.course.lesson_06.precision_race_words import description, headline, line
 from mpkit.course.panels import runner as background
 from mpkit.course.panels.controls import buttons, field
 from mpkit.course.panels.live_panel import LivePanel

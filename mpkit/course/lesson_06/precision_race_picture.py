@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, WHAT, LiveRace
-from mpkit.course.lesson_06.precision_race_words import called, detail, headline
+from mpkit.course.lesson_06.precision_race_words import called, cells, detail, headline, legend, spread
 from mpkit.course.pictures.canvas import Canvas, Dash, Frame, counts
 from mpkit.course.pictures.comparison import RUNS
 from mpkit.course.pictures.style import FAINT, INK, look, power
@@ -52,11 +52,12 @@ class RaceFigure:
         frame.text((12, 10), headline(race) if title is None else title, size=19, bold=True)
         frame.text((12, 40), detail(race), color="#444444", size=14)
         if race is not None:
-            for place, (name, outcome) in reversed(list(enumerate(race.outcomes.items()))):  # the reference on top
-                first = self._every * (2 * place + 1) // (2 * len(race.outcomes))  # markers side by side, not stacked
+            shown = race.shown
+            for place, (name, outcome) in reversed(list(enumerate(shown.items()))):  # the reference on top
+                first = self._every * (2 * place + 1) // (2 * len(shown))  # markers side by side, not stacked
                 self._curves(frame, name, outcome, race.task.weight, first)
             self._names_at_the_end(frame, race)
-            self._table(frame, race)
+            self._table(frame, race, shown)
         return frame
 
     def _names_at_the_end(self, frame: Frame, race: LiveRace) -> None:
@@ -110,13 +111,13 @@ class RaceFigure:
         for step in (r.step for r in records if r.skipped):
             frame.line(self.scale, [(step, low), (step, low + 0.16 * (high - low))], color, width=2)
 
-    def _table(self, frame: Frame, race: LiveRace) -> None:
+    def _table(self, frame: Frame, race: LiveRace, shown: Mapping[str, Outcome]) -> None:
         top = 118
-        frame.text((646, top - 26), "who", size=13, color="#444444", anchor="lm")
+        frame.text((646, top - 26), f"after step {race.step}", size=13, color="#444444", anchor="lm")
         for title, x in COLUMNS:
             words = ("error" if race.task.autoencoder else "test") if title == "score" else title
             frame.text((x, top - 26), words, size=13, color="#444444", anchor="rm")
-        for row, (name, outcome) in enumerate(race.outcomes.items()):
+        for row, (name, outcome) in enumerate(shown.items()):
             y = top + 4 + 44 * row
             color, _, marker = LOOK.get(name, RUNS[-1])
             frame.marks(self.page, [(636, y)], marker, color, size=9)
@@ -126,6 +127,8 @@ class RaceFigure:
             frame.text((648, y + 16), WHAT.get(name, ""), size=12, color=FAINT, anchor="lm")
             if outcome.scores:
                 frame.text((COLUMNS[-1][1], y + 17), spread(race, outcome), size=12, color="#444444", anchor="rm")
+        for number, words in enumerate(legend(race)):
+            frame.text((646, top + 6 + 44 * len(shown) + 16 * number), words, size=12, color=FAINT, anchor="lm")
 
 
 def _marks(low: float, high: float, every: int = 1, most: int = 8) -> range:
@@ -158,33 +161,6 @@ def _loss_ticks(low: float, high: float) -> dict[float, str]:
     if high - low < 0.9:
         values = list(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(10**low, 10**high))
     return {math.log10(v): f"{v:.3g}" for v in values if v > 0 and low < math.log10(v) < high}
-
-
-def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:
-    """A row of the table: loss now (unweighted), skipped steps, share flushed so far, mean score."""
-    if not outcome.records:
-        return "", "", "", ""
-    loss = f"{outcome.records[-1].loss / race.task.weight:.3g}"
-    flushed = "–" if outcome.flushed is None else f"{100 * outcome.flushed:.0f} %"
-    score = "…" if not outcome.scores else f"{outcome.mean:.4f}" if race.task.autoencoder else f"{outcome.mean:.1%}"
-    return loss, str(outcome.skipped), flushed, score.replace("%", " %")
-
-
-def spread(race: LiveRace, outcome: Outcome) -> str:
-    """The standard deviation over the seeds, in the score's unit."""
-    return f"± {outcome.spread:.4f}" if race.task.autoencoder else f"± {100 * outcome.spread:.1f} %"
-
-
-def description(race: LiveRace | None) -> str:
-    """The table as one line of text."""
-    rows: Mapping[str, Outcome] = {} if race is None else race.outcomes
-    names = ("loss", "skipped steps", "flushed", "score")
-    said = [
-        f"{name}: " + ", ".join(f"{what} {words}" for what, words in zip(names, cells(race, o), strict=True))
-        for name, o in rows.items()
-        if race is not None and o.records
-    ]
-    return ". ".join([headline(race), detail(race).rstrip("."), *said]) + "."
 
 
 def _few(points: np.ndarray, first: int, every: int) -> np.ndarray:

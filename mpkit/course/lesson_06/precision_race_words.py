@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, has_yardstick, standings
 from mpkit.course.pictures.style import percent
+from mpkit.course.runs.experiments import Outcome
 
 INVITATION = "Nobody has started yet: press Start"
 NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try another learning rate"
@@ -14,17 +15,18 @@ _ORDER = ("level", "ahead", "behind", "stuck")
 
 def headline(race: LiveRace | None) -> str:
     """The headline of a race that is over, or where it stands."""
-    if race is None or not any(o.records for o in race.outcomes.values()):
+    if race is None or not race.step:
         return INVITATION
     if race.over and not has_yardstick(race):
         return NO_YARDSTICK
     if race.over:
         return _verdict(race, standings(race))
     where = f"{'Stopped after' if race.stopped else 'Step'} {race.step} of {race.steps}"
-    lost = [name for name, o in race.outcomes.items() if o.records and not math.isfinite(o.records[-1].loss)]
+    shown = race.shown
+    lost = [name for name, o in shown.items() if not math.isfinite(o.records[-1].loss)]
     if lost:
         return f"{where}: the loss of {_list(lost)} is no longer a number"
-    seen = {name: o.flushed for name, o in race.outcomes.items() if o.flushed is not None}
+    seen = {name: o.flushed for name, o in shown.items() if o.flushed is not None}
     if not seen:
         return where
     worst = max(seen, key=lambda name: seen[name])
@@ -94,3 +96,45 @@ def called(name: str) -> str:
 
 def _list(names: list[str]) -> str:
     return " and ".join(map(called, names)) if len(names) < 3 else f"{len(names)} competitors"
+
+
+def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:
+    """A row of the table: loss now (unweighted), skipped steps, share flushed so far, mean score."""
+    if not outcome.records:
+        return "", "", "", ""
+    loss = f"{outcome.records[-1].loss / race.task.weight:.3g}"
+    flushed = "–" if outcome.flushed is None else f"{100 * outcome.flushed:.0f} %"
+    score = (
+        ("–" if race.stopped else "…")
+        if not outcome.scores
+        else f"{outcome.mean:.4f}"
+        if race.task.autoencoder
+        else f"{outcome.mean:.1%}"
+    )
+    return loss, str(outcome.skipped), flushed, score.replace("%", " %")
+
+
+def spread(race: LiveRace, outcome: Outcome) -> str:
+    """The standard deviation over the seeds, in the score's unit."""
+    return f"± {outcome.spread:.4f}" if race.task.autoencoder else f"± {100 * outcome.spread:.1f} %"
+
+
+def legend(race: LiveRace) -> tuple[str, ...]:
+    """What stands in the table, line by line."""
+    score, seeds = "Error" if race.task.autoencoder else "Test", len(race.task.model().seeds)
+    columns = f"Loss: at {'the last' if race.over else 'that'} step. Flushed: mean of all steps."
+    if not race.over:
+        return columns, f"{score}: comes at the end of a race."
+    return columns, f"{score}: on images kept for it, mean of {seeds} seeds;", "±: the standard deviation of the seeds."
+
+
+def description(race: LiveRace | None) -> str:
+    """The table as one line of text."""
+    rows: Mapping[str, Outcome] = {} if race is None else race.shown
+    names = ("loss", "skipped steps", "flushed", "score")
+    said = [
+        f"{name}: " + ", ".join(f"{what} {words}" for what, words in zip(names, cells(race, o), strict=True))
+        for name, o in rows.items()
+        if race is not None and o.records
+    ]
+    return ". ".join([headline(race), detail(race).rstrip("."), *said]) + "."

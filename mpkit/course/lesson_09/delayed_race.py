@@ -46,6 +46,7 @@ class DelayedRacePanel(PicturePanel):
         doc="Exponent of the room above the history's largest magnitude.",
     )  # fmt: skip
     rows, drawn_by = (("presets",), ("tensor", "jump"), ("length", "margin")), DelayedRaceFigure
+    jumps_called = "examples"
     jumps: ClassVar = {
         "one step is clipped": {"jump": 16, "length": 16, "margin": 0},
         "a margin takes the jump": {"jump": 16, "length": 16, "margin": 4},

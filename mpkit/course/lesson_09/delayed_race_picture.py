@@ -16,6 +16,7 @@ DASH = (0, (5, 2))
 LEFT, COLUMNS = 690, (255, 335)  # left edge of the table; right edges of its numbers, from there
 NORMAL = math.log2(E4M3.max / E4M3.smallest_normal)  # octaves from the largest value down to the last of full precision
 ZERO = math.log2(E4M3.max / E4M3.flush_at)  # and down to what becomes 0
+IN_ZONE = {"subnormal": "#C7A54A", "flushed": "#C4714A"}  # the magnitudes' colour there: a zone shows through them
 ERRORS = (0.01, 1.6)  # the axis of errors
 
 
@@ -33,6 +34,7 @@ class DelayedRaceFigure:
                 CURRENT,
                 readable(DELAYED),
                 readable(CURRENT),
+                *IN_ZONE.values(),
                 *ZONE.values(),
                 *ZONE_TEXT.values(),
             ]
@@ -98,7 +100,10 @@ class DelayedRaceFigure:
         self.frame.polygon(self.window, np.vstack([top, least[::-1]]), GRADIENT)
         cut = np.column_stack([edge[:, 0], np.maximum(top[:, 1], edge[:, 1])])
         self.frame.polygon(self.window, np.vstack([cut, edge[::-1]]), ZONE_TEXT["overflow"])
-        for below, zone in ((NORMAL, "subnormal"), (ZERO, "flushed")):  # above the band, which may reach below them
+        for below, zone in ((NORMAL, "subnormal"), (ZERO, "flushed")):  # the part of the band that lies in a zone
+            upper = np.clip(edge[:, 1] - below, least[:, 1], top[:, 1])
+            part = np.column_stack([edge[:, 0], upper])
+            self.frame.polygon(self.window, np.vstack([part, least[::-1]]), IN_ZONE[zone])
             self.frame.line(self.window, edge - (0, below), ZONE_TEXT[zone], 1.6)
         self.frame.text((len(steps) - 2, edge[-1, 1] - NORMAL - 0.3), "fewer bits", INK, 13, True,
                         "ra", self.window)  # fmt: skip
@@ -136,9 +141,9 @@ class DelayedRaceFigure:
                 frame.text((LEFT + x, y), words, size=14, anchor="rm")
         for row, (marker, color, words) in enumerate((
             ("o", INK, "the largest magnitude of the step"),
-            ("s", GRADIENT, "band: down to the smallest 1%"),
-            ("s", DELAYED, "dashes: the limit of the delayed scale"),
-            ("v", ZONE_TEXT["overflow"], "what it clips; ▾ on top: a step with any"),
+            ("s", GRADIENT, "band: magnitudes, down to the smallest 1%"),
+            ("s", DELAYED, "dashes: the limit, which the history sets"),
+            ("v", ZONE_TEXT["overflow"], "above it: clipped; ▾ on top: a step with any"),
         )):  # fmt: skip
             y = 366 + 22 * row
             frame.marks(self.page, [(LEFT + 6, y)], marker, color, 8)

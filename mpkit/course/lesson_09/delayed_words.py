@@ -55,7 +55,7 @@ def table(shown: Race) -> Rows:
         (f"step {up}: error", error(shown.error[up]), error(shown.current[up])),
         (f"step {up + 1}: clipped", percent(float(clipped[up + 1])), "0%"),
     )  # fmt: skip
-    down: Rows = (("steps, limit too high", str(shown.late), "0"),)
+    down: Rows = (("steps, limit > 2× the largest", str(shown.late), "0"),)
     return (
         *(jump if shown.factor > 1 else ()),
         (f"steps with {MUCH:.0%} clipped", str(int((clipped >= MUCH).sum())), "0"),

@@ -50,15 +50,14 @@ class GranularityPanel(PicturePanel):
         doc='How a scale is chosen: "exact", "up", "floor", or "two-level" as NVFP4 keeps it.',
     )  # fmt: skip
     rows, drawn_by = (("presets",), ("values",), ("format",), ("groups",), ("scales",)), GranularityFigure
+    jumps_called, jumps_room = "examples", 96
     jumps: ClassVar = {
         name: {"values": values, "format": FORMATS[fmt], "groups": groups, "scales": scales}
         for name, values, fmt, groups, scales in (
-            ("outlier: INT8 by tensor", "outlier ×1000", "INT8", "tensor", "exact"),
-            ("rescued: INT8 by column", "outlier ×1000", "INT8", "column", "exact"),
-            ("E4M3 needs no rescue", "outlier ×1000", "E4M3", "tensor", "exact"),
-            ("MX: floor or up", "no outlier", "E2M1", "1×32", "floor"),
+            ("an outlier in INT8", "outlier ×1000", "INT8", "tensor", "exact"),
+            ("MX, floor or up", "no outlier", "E2M1", "1×32", "floor"),
             ("layer-norm gains collapse", GAINS, "E4M3", "1×32", "up"),
-            ("0.2 beside 6.0: nearest or stochastic", SMALL, "E2M1", "1×16", "two-level"),
+            ("nearest or stochastic", SMALL, "E2M1", "1×16", "two-level"),
         )
     }
 

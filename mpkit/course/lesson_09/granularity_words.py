@@ -50,10 +50,14 @@ def headline(view: View) -> str:
         return f"{name}: in {cut} of groups a value is cut off, {moves}; rounded up: {up}, {_signed(other.peak)}"
     beside = "" if view.values == "no outlier" else "beside the outlier "
     gone = f", {'all' if found.flushed == 1 else percent(found.flushed)} become 0" if found.flushed >= 0.005 else ""
-    lead, share = f"{name}: {beside}weights are off by {off(found.error)}{gone}", where(view.reference_format)
-    share = "rounded up" if view.fmt.rule == "floor" else share
-    same = off(other.error) == off(found.error)
-    return f"{lead}, no less {share}" if same else f"{lead}; {share}: {off(other.error)}"
+    lead = f"{name}: {beside}weights are off by {off(found.error)}{gone}"
+    if view.fmt.rule != "floor":  # what another sharing would do, the learner is to find out
+        return lead
+    return (
+        f"{lead}, no less rounded up"
+        if off(other.error) == off(found.error)
+        else f"{lead}; rounded up: {off(other.error)}"
+    )
 
 
 def off(error: float) -> str:

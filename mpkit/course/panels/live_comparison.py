@@ -12,6 +12,7 @@ from IPython.display import display
 from mpkit.course.panels.panel import Panel, Picture
 from mpkit.course.pictures.comparison import comparison
 from mpkit.course.pictures.still import to_png
+from mpkit.course.runs.equivalence import equivalence
 from mpkit.course.runs.experiments import Outcome
 
 BETWEEN_MOVES = 0.2  # seconds, of the bar
@@ -38,15 +39,16 @@ class LiveComparison(Panel):
         reference: name of the run that the others are compared with.
         steps: steps of each run. `runs`: how many runs there are.
         loss_label, score_label: axis labels with units.
+        margin: of a test of equivalence with the reference; None: every seed's score is shown instead.
     """
 
     def __init__(
         self, title: str, headline: Callable[[Results], str], reference: str, steps: int, runs: int,
-        loss_label: str, score_label: str,
+        loss_label: str, score_label: str, margin: float | None = None,
     ) -> None:  # fmt: skip
         self.title, self.headline, self.reference, self.steps, self.runs = title, headline, reference, steps, runs
         self.labels = {"loss_label": loss_label, "score_label": score_label}
-        self.results: Results = {}
+        self.margin, self.results = margin, Results()
         self.progress = widgets.IntProgress(0, 0, steps * runs, layout=widgets.Layout(width="420px"))
         self.state = widgets.HTML()
         self.picture = Picture()
@@ -96,11 +98,21 @@ class LiveComparison(Panel):
         """The finding and every run's mean score with its spread."""
         if not all(outcome.scores for outcome in self.results.values()) or len(self.results) < self.runs:
             return self.title
-        rows = "; ".join(f"{name}: {o.mean:.3g} ± {o.spread:.1g}" for name, o in self.results.items())
-        return f"{self.headline(self.results)}. {self.labels['score_label']}: {rows}."
+        return f"{self.headline(self.results)}. {self.labels['score_label']}{self._numbers()}."
+
+    def _numbers(self) -> str:
+        if self.margin is None:
+            return ": " + "; ".join(f"{name}: {o.mean:.3g} ± {o.spread:.1g}" for name, o in self.results.items())
+        base = self.results[self.reference].scores
+        rows = []
+        for name, outcome in self.results.items():
+            if name != self.reference and all(map(math.isfinite, (*outcome.scores, *base))):
+                test = equivalence(outcome.scores, base, self.margin)
+                rows.append(f"{name}: {test.low:+.2g} to {test.high:+.2g}")
+        return f", minus {self.reference}'s, 90 % interval, margin {self.margin:g}: {'; '.join(rows)}"
 
     def _draw(self, title: str) -> None:
-        figure = comparison(self.results, self.reference, title, steps=self.steps, **self.labels)
+        figure = comparison(self.results, self.reference, title, steps=self.steps, margin=self.margin, **self.labels)
         self.picture.value = to_png(figure)
         self.picture.tooltip = title
 

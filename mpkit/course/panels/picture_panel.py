@@ -26,6 +26,7 @@ class PicturePanel(Panel):
     # Names of settings; "presets" are the buttons of `jumps`. What has a row to itself is not put into a box.
     rows: Sequence[Sequence[str]] = ()
     jumps: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the settings that a button chooses, by the button's name
+    jumps_called, jumps_room = "", 80  # the name of their row, and its pixels
     below_rows: Sequence[widgets.Widget] = ()
     drawn_by: Callable[[], Any] | None = None  # makes `figure`, once for each panel
     words_room = 0  # pixels kept free for the words: what stands below stays where it is
@@ -67,6 +68,10 @@ class PicturePanel(Panel):
         """The words below the picture."""
         return self.summary()
 
+    def unseen(self) -> str:
+        """What screen readers announce before the words, and nobody sees: what the picture says in itself."""
+        return ""
+
     def png(self) -> bytes:
         """The picture shown now."""
         return bytes(self.picture.value)
@@ -91,7 +96,14 @@ class PicturePanel(Panel):
         """Show what `look` kept."""
         self.picture.value = self.draw().png()
         self.picture.tooltip = self.headline()
-        self.words.value = markup.status(self.said(), aria_live=self.announce)
+        self._mark_presets()
+        self.words.value = markup.status(self.said(), self.unseen(), aria_live=self.announce)
+
+    def _mark_presets(self) -> None:
+        """The button whose settings are shown looks pressed; after any of them was moved, none does."""
+        for name, to in self.jumps.items():
+            shown = all(getattr(self, setting) == value for setting, value in to.items())
+            (self.presets[name].add_class if shown else self.presets[name].remove_class)("mod-active")
 
     def choose(self, **settings: Any) -> None:
         """Set several settings and draw once, at the end."""
@@ -110,7 +122,11 @@ class PicturePanel(Panel):
             self._held -= 1
 
     def _row(self, names: Sequence[str]) -> widgets.Widget:
-        found = [self.presets.values() if name == "presets" else _widgets(self.controls[name]) for name in names]
+        place = widgets.Layout(width=f"{self.jumps_room}px", margin="2px 0")
+        label = [widgets.Label(self.jumps_called, layout=place)] if self.jumps_called else []
+        found = [
+            [*label, *self.presets.values()] if name == "presets" else _widgets(self.controls[name]) for name in names
+        ]
         made = [one for several in found for one in several]
         return made[0] if len(made) == 1 else widgets.HBox(made, layout=widgets.Layout(flex_flow="row wrap"))
 

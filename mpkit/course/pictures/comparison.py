@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mpkit.course.pictures.canvas import font
+from mpkit.course.pictures.differences import differences
 from mpkit.course.pictures.style import INK, look
 from mpkit.course.runs.experiments import Outcome
 
@@ -25,9 +26,12 @@ RUNS = (
 
 
 def comparison(
-    results: Mapping[str, Outcome], reference: str, title: str, score_label: str, steps: int, loss_label: str
-) -> Figure:
+    results: Mapping[str, Outcome], reference: str, title: str, score_label: str, steps: int, loss_label: str,
+    margin: float | None = None,
+) -> Figure:  # fmt: skip
     """Left: training loss (mean over seeds) of every run. Right: final score of every seed, one column a run.
+
+    With a margin, right: how far each run's score lies from the reference's, with its interval, and the margin.
 
     Args:
         results: by name, in drawing order; runs that are not over have no scores yet.
@@ -35,14 +39,18 @@ def comparison(
         title: the finding.
         score_label, loss_label: axis labels with units.
         steps: length of the left axis.
+        margin: of a test of equivalence, in the score's unit.
     """
     with look():
         figure = Figure(figsize=(10.4, 4.4), dpi=100)
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        figure.subplots_adjust(left=0.075, right=0.985, top=0.84, bottom=0.14, wspace=0.22)
+        figure.subplots_adjust(left=0.075, right=0.985, top=0.84, bottom=0.14, wspace=0.22 if margin is None else 0.3)
         styles = _styles(list(results), reference)
         _losses(left, results, styles, steps, loss_label)
-        _scores(right, results, styles, reference, score_label)
+        if margin is None:
+            _scores(right, results, styles, reference, score_label)
+        else:
+            differences(right, results, styles, reference, score_label, margin)
         figure.suptitle(title, x=0.012, y=0.975, ha="left", fontsize=15, weight="bold")
     return figure
 
