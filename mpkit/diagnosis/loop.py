@@ -3,51 +3,77 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio, size
+from mpkit.diagnosis.turn import Turn
 from mpkit.diagnosis.words import told
 
 
 def order(exam: Exam) -> Diagnosis | None:
-    """Calls in the wrong place, as the gradients show that reach the optimizer."""
+    """Calls in the wrong place, as the gradients show that reach an optimizer."""
     seen = exam.base.seen
-    calls, scale = seen.calls, seen.scale
-    if scale == 1.0 or "scale" not in calls:
+    if seen.scale == 1.0 or "scale" not in seen.calls:
         return None
-    verb = next((call for call in calls if call.startswith("clip_grad_")), None)
-    clip = None if verb is None else calls.index(verb)
-    if clip is not None and "unscale_" not in calls[:clip]:
-        apart = difference(exam.base.grads, exam.unscaled_first.grads)
-        if apart > MUCH:
-            times = 1 / ratio(exam.base.grads, exam.unscaled_first.grads)
-            norm = seen.clip_norm
-            return exam.found(
-                "order", f"{verb} (before unscale_)",
-                f"The gradients were clipped while they carried the loss scale of {told(scale)}"
-                + ("." if norm is None else f": clipping saw a norm of {told(norm)}, not {told(norm / scale)}."),
-                f"Unscaled before clipping, the update is {told(times)} times as large.",
-                "Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(parameters, 5.0); scaler.step(optimizer)",
-            )  # fmt: skip
-    if not seen.stepped or verb == "clip_grad_value_":
+    found = (rule(exam, turn) for rule in (_clipped_scaled, _scale_left) for turn in seen.turns)
+    return next((one for one in found if one is not None), None)
+
+
+def _clipped_scaled(exam: Exam, turn: Turn) -> Diagnosis | None:
+    """Gradients were clipped before they were unscaled, and it made a difference."""
+    if turn.clip is None or not turn.clip_scaled:
         return None
-    times = ratio(exam.base.grads, seen.raw)
-    if clip is not None:  # which makes them smaller, as it should
-        times /= min(1.0, seen.max_norm / (size(seen.raw) + 1e-6))
+    scale, norm = exam.base.seen.scale, turn.clip_norm
+    here, there = exam.base.grads, _own(exam, turn, exam.unscaled_first.grads)
+    if difference(here, there) <= MUCH:
+        return None
+    return exam.found(
+        "order", f"{turn.clip} (before unscale_){_which(exam, turn)}",
+        f"The gradients were clipped while they carried the loss scale of {told(scale)}"
+        + ("." if norm is None else f": clipping saw a norm of {told(norm)}, not {told(norm / scale)}."),
+        f"Unscaled before clipping, the update is {told(1 / ratio(here, there))} times as large.",
+        "Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(parameters, 5.0); scaler.step(optimizer)",
+    )  # fmt: skip
+
+
+def _scale_left(exam: Exam, turn: Turn) -> Diagnosis | None:
+    """Gradients reached the optimizer with the scale, or divided by it twice."""
+    if not turn.stepped or turn.clip == "clip_grad_value_":
+        return None
+    scale, raw = exam.base.seen.scale, _own(exam, turn, exam.base.seen.raw)
+    times = ratio(exam.base.grads, raw)
+    if turn.clip is not None:  # which makes them smaller, as it should
+        times /= min(1.0, turn.max_norm / (size(raw) + 1e-6))
     ways = ((scale, "scaler.step (missing)", "still carry the loss scale"),
             (1 / scale, "unscale_ (made twice)", "were divided twice by the loss scale"))  # fmt: skip
     for factor, call, what in ways:
         if 0.7 < times / factor < 1.4:
             return exam.found(
-                "order", call,
+                "order", f"{call}{_which(exam, turn)}",
                 f"The gradients that reached the optimizer {what}, {told(scale)}"
-                f"{'; unscale_ was given another object than the optimizer' if seen.unscaled_other else ''}.",
+                f"{'; unscale_ was given another object than the optimizer' if turn.unscaled_other else ''}.",
                 f"They are {told(times)} times those that backward left, without the scale"
-                f"{' and clipped' if clip is not None else ''}.",
+                f"{' and clipped' if turn.clip is not None else ''}.",
                 "One object for unscale_ and step, and step through the scaler.\n"
                 "scaler.unscale_(optimizer); ...; scaler.step(optimizer); scaler.update()",
             )  # fmt: skip
     return None
+
+
+def _own(exam: Exam, turn: Turn, grads: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of one optimizer; all where there is only one, which may hold copies of a model's parameters."""
+    if len(exam.base.seen.turns) == 1:
+        return grads
+    return {name: grads[name] for p, name in exam.subject.names.items() if id(p) in turn.own and name in grads}
+
+
+def _which(exam: Exam, turn: Turn) -> str:
+    """Which of several optimizers it is: by a parameter."""
+    if len(exam.base.seen.turns) == 1:
+        return ""
+    first = next((name for p, name in exam.subject.names.items() if id(p) in turn.own), "other parameters")
+    return f", of the optimizer of {first}"
 
 
 def not_trained(exam: Exam) -> Diagnosis | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.patching import replaced
+from mpkit.diagnosis.turn import Turn
 from mpkit.trees import map_leaves
 
 SCALER = ("unscale_", "step", "update")
@@ -23,7 +24,8 @@ class Observed:
     """While `watching()` is active: the calls of the loop by name in `calls`, and what they were given.
 
     Args:
-        optimizer, scaler, scheduler: those of the step, or None.
+        optimizers: all of the step that are known; its first one is meant where there is one answer for all.
+        scaler, scheduler: those of the step, or None.
         params: name → parameter whose gradients are kept.
         factor: what the scaled loss is multiplied by in addition; gradients are not divided by it.
         unscale_first: gradients are unscaled before they are clipped, whether the step does so or not.
@@ -31,11 +33,12 @@ class Observed:
         raw: keep what backward leaves.
     """
 
-    def __init__(self, optimizer: Any, scaler: Any, scheduler: Any, params: dict[str, Tensor], factor: float = 1.0,
-                 unscale_first: bool = False, plant: Tensor | None = None, raw: bool = False) -> None:  # fmt: skip
-        self._optimizer, self._scaler, self._scheduler, self._params = optimizer, scaler, scheduler, params
+    def __init__(self, optimizers: list[Any], scaler: Any, scheduler: Any, params: dict[str, Tensor],
+                 factor: float = 1.0, unscale_first: bool = False, plant: Tensor | None = None,
+                 raw: bool = False) -> None:  # fmt: skip
+        self.turns = [Turn(one) for one in optimizers]
+        self._scaler, self._scheduler, self._params = scaler, scheduler, params
         self._factor, self._unscale_first, self._plant, self._raw = factor, unscale_first, plant, raw
-        self._own = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group["params"]}
         self._final: set[str] = set()  # whose gradients the optimizer has had
         self._in_backward = False
         self.calls: list[str] = []
@@ -43,9 +46,7 @@ class Observed:
         self.backward_loss: float | None = None
         self.backward_calls = 0
         self.clip_norm: float | None = None
-        self.max_norm = math.inf
         self.stepped = False
-        self.unscaled_other = False  # unscale_ got something else than the optimizer
         self.added_to_old = False  # when backward began, what was planted before the step was still there
         self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
         self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
@@ -79,8 +80,11 @@ class Observed:
         @functools.wraps(was)
         def call(*args: Any, **kwargs: Any) -> Any:
             self.calls.append(name)
-            if name == "unscale_" and args and args[0] is not self._optimizer:
-                self.unscaled_other = True
+            for turn in self.turns if args else ():
+                if name == "unscale_":
+                    turn.gets(args[0])
+                elif name == "step":
+                    turn.ended |= turn.takes(args[0])
             return was(*args, **kwargs)
 
         return call
@@ -124,47 +128,68 @@ class Observed:
         return backward
 
     def _measuring(self, was: Callable[..., Any]) -> Callable[..., Any]:
-        def norm(*args: Any, **kwargs: Any) -> Any:
-            self._unscale_if_asked()
-            return was(*args, **kwargs)
+        def norm(grads: Any, *args: Any, **kwargs: Any) -> Any:
+            of = {id(grad) for grad in grads}
+            self._unscale_if_asked([p for p in self._params.values() if id(p.grad) in of])
+            return was(grads, *args, **kwargs)
 
         return norm
 
-    def _unscale_if_asked(self) -> None:
-        if self._unscale_first and self._scaler is not None and "unscale_" not in self.calls:
-            self._scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
+    def _clipped(self, parameters: Any) -> list[Turn]:
+        """Whose gradients are clipped with those of these parameters."""
+        given = [parameters] if isinstance(parameters, Tensor) else parameters
+        waiting = [turn for turn in self.turns if not turn.ended]
+        return [turn for turn in waiting if turn.concerns(given)] or waiting[:1]  # masters are no parameters of a model
+
+    def _unscale_if_asked(self, parameters: list[Tensor]) -> None:
+        for turn in self._clipped(parameters) if self._unscale_first and self._scaler is not None else ():
+            if not (turn.unscaled or turn.unscaled_other):
+                self._scaler.unscale_(getattr(turn.optimizer, "optimizer", turn.optimizer))
 
     def _clipping(self, was: Callable[..., Any]) -> Callable[..., Any]:
         def clip(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.calls.append("clip_grad_norm_")
-            self.clip_norm, self.max_norm = float(total_norm), float(max_norm)
+            self.clip_norm = float(total_norm)
+            for turn in self._clipped(parameters):
+                turn.clipped("clip_grad_norm_", self.clip_norm, float(max_norm))
             return was(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip
 
     def _clipping_values(self, was: Callable[..., Any]) -> Callable[..., Any]:
-        def clip(*args: Any, **kwargs: Any) -> Any:
+        def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
             self.calls.append("clip_grad_value_")
-            self._unscale_if_asked()
-            return was(*args, **kwargs)
+            given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+            self._unscale_if_asked(given)
+            for turn in self._clipped(given):
+                turn.clipped("clip_grad_value_")
+            return was(given, *args, **kwargs)
 
         return clip
 
     def _stepping(self, optimizer: Any, *_: Any) -> None:
-        if self._optimizer is not None and optimizer.param_groups is not self._optimizer.param_groups:
-            return  # of another; a wrapper has the groups of what it wraps
+        turn = next((turn for turn in self.turns if turn.takes(optimizer)), None)
+        if turn is None and self.turns:
+            return  # of one that is not known
         self.calls.append("optimizer.step")
         inside = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it itself
-        if (bad := getattr(optimizer, "found_inf", None)) is None or not bool(bad):
-            self.stepped = True
-        self._keep(1.0 if inside is None else float(inside))
-        self._final |= {name for name, p in self._params.items() if id(p) in self._own}
+        taken = (bad := getattr(optimizer, "found_inf", None)) is None or not bool(bad)
+        self.stepped |= taken and turn in (None, *self.turns[:1])
+        own = set[str]()
+        if turn is not None:
+            turn.ended, turn.stepped = True, turn.stepped or taken
+            own = {name for name, p in self._params.items() if id(p) in turn.own}
+        self._keep(1.0 if inside is None else float(inside), own)
+        self._final |= own
 
-    def _keep(self, scale: float) -> dict[str, Tensor]:
-        """Gradients as float32, divided by the scale that they still carry; not those that an optimizer has had."""
+    def _keep(self, scale: float, names: Collection[str] = ()) -> dict[str, Tensor]:
+        """Gradients as float32, divided by the scale that they still carry; not those that an optimizer has had.
+
+        Of these names; without any, of all.
+        """
         kept: dict[str, Tensor] = {}
         for name, parameter in self._params.items():
-            if name not in self._final and (grad := parameter.grad) is not None:
+            if (not names or name in names) and name not in self._final and (grad := parameter.grad) is not None:
                 dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
                 dense = torch.view_as_real(dense) if dense.is_complex() else dense
                 kept[name] = dense.float() / scale if scale else dense.float()

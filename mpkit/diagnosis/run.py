@@ -76,7 +76,7 @@ class Subject:
             self.restore()
         self.runs += 1
         params: dict[str, Tensor] = {name: p for p, name in self.names.items()}
-        seen = Observed(self.optimizer, self.scaler, self.scheduler, params, raw=watch, **observed)
+        seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=watch, **observed)
         noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
         left: set[str] = set()
         inside = [path, seen.watching(), self.snapshot.watching(), *changes]

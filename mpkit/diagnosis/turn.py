@@ -1,0 +1,59 @@
+"""What a step does with the gradients of one optimizer, from backward to its step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Turn:
+    """One optimizer, and which calls concerned it.
+
+    Attributes:
+        optimizer: as it was given. own: the ids of its parameters.
+        unscaled: unscale_ was called with it. unscaled_other: unscale_ got another object that holds its parameters.
+        clip: the call that clipped its gradients first, or None. clip_scaled: they carried the scale then.
+        clip_norm, max_norm: what clipping measured, and what it allowed.
+        ended: it was about to step, or to skip. stepped: its step was taken.
+    """
+
+    optimizer: Any
+    own: set[int] = field(init=False)
+    unscaled: bool = False
+    unscaled_other: bool = False
+    clip: str | None = None
+    clip_scaled: bool = False
+    clip_norm: float | None = None
+    max_norm: float = math.inf
+    ended: bool = False
+    stepped: bool = False
+
+    def __post_init__(self) -> None:
+        self.own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+
+    def takes(self, optimizer: Any) -> bool:
+        """Is it this optimizer? A wrapper has the groups of what it wraps."""
+        return optimizer is self.optimizer or optimizer.param_groups is self.optimizer.param_groups
+
+    def gets(self, optimizer: Any) -> None:
+        """unscale_ was called with `optimizer`."""
+        self.unscaled |= optimizer is self.optimizer
+        groups = getattr(optimizer, "param_groups", [])
+        self.unscaled_other |= optimizer is not self.optimizer and any(
+            id(p) in self.own for group in groups for p in group["params"]
+        )
+
+    def concerns(self, parameters: Iterable[Tensor]) -> bool:
+        """Is one of these parameters its own?"""
+        return any(id(p) in self.own for p in parameters)
+
+    def clipped(self, call: str, norm: float | None = None, largest: float = math.inf) -> None:
+        """Its gradients are clipped by this call."""
+        if self.clip is None:
+            self.clip, self.clip_scaled = call, not (self.unscaled or self.unscaled_other)
+        self.clip_norm, self.max_norm = norm, largest
