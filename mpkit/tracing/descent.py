@@ -71,8 +71,12 @@ def sharing(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> list[Tensor]
 
 def fresh(results: list[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Results in memory of their own: not an input, and no view of one. A view of something new is new."""
-    new = [t for t in results if all(t is not i for i in inputs)]
-    if not any(t._is_view() for t in new):
+    given = set(map(id, inputs))
+    new = [t for t in results if id(t) not in given]
+    for t in new:
+        if t._is_view():
+            break
+    else:
         return new
     places = {memory(tensor) for tensor in inputs}
     return [t for t in new if not (t._is_view() and memory(t) in places)]

@@ -76,10 +76,11 @@ class Gradients:
                 torch.autograd.Variable._execution_engine.queue_callback(self._ledger.read)
             new: list[Tensor] = []
             new_ways, passed = [], []
+            same = set(map(id, given))
             for gradient, way in zip(results, ways, strict=True):
                 if gradient is None:
                     continue
-                if any(gradient is one for one in given):
+                if id(gradient) in same:
                     passed.append(way)
                 elif read := floating([gradient]):
                     new += read
@@ -95,8 +96,8 @@ def in_backward() -> bool:
 
 def elsewhere(home: int) -> bool:
     """True where no mode is asked: while autograd runs a part again, and, with a warning, in threads but `home`."""
-    if in_backward() or threading.get_ident() == home:
-        return in_backward()
+    if (backward := in_backward()) or threading.get_ident() == home:
+        return backward
     text = "the traced model runs in another thread, where trace sees nothing; enter the trace in that thread."
     warnings.warn(text, UserWarning, stacklevel=2)
     return True

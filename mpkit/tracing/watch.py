@@ -21,9 +21,9 @@ from mpkit.tracing import names
 from mpkit.tracing.descent import fresh
 from mpkit.tracing.event import TraceEvent, Where
 from mpkit.tracing.glance import all_tensors, everything_in, floating, floating_tensors
-from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
+from mpkit.tracing.gradients import Gradients, elsewhere
 from mpkit.tracing.ledger import Ledger
-from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start, look_before
+from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start, look_before, modules_of
 from mpkit.tracing.mode import Mode
 from mpkit.tracing.rest import Rest
 from mpkit.unwatched import aside
@@ -108,7 +108,7 @@ class Trace:
             raise RuntimeError("this trace is active already; leave its with-block first, or make a second trace.")
         self._used = True
         self._start()
-        for name, module in self._model.named_modules():
+        for name, module in modules_of(self._model):
             # prepend: what other hooks compute before a module belongs to it; not before the model, where its
             # parameters may have to be gathered first
             enter, leave = Hook(partial(self._enter_module, name)), Hook(self._leave_module)
@@ -187,7 +187,7 @@ class Trace:
         if operation is None:
             operation = self._operations[func] = names.operation(func)
         name, look = operation.name, None
-        if self._paused or not name or in_backward():
+        if self._paused or not name or torch._C._current_graph_task_id() != -1:  # in a backward pass
             return func(*args, **kwargs)
         reads = self._fmt is not None or name not in names.NEVER_WORSE
         if operation.in_place and args and isinstance(args[0], Tensor) and args[0].dtype in WHOLE:

@@ -20,6 +20,7 @@ from mpkit.formats import E4M3, FP16
 from mpkit.policy.policy import Policy
 from mpkit.tracing import glance as reading
 from mpkit.tracing import ledger as trace_ledger
+from mpkit.tracing.look import modules_of
 from mpkit.tracing.watch import Trace, trace
 
 INF, BIG = math.inf, 1e30
@@ -512,3 +513,11 @@ def test_what_is_followed_is_the_same_in_batches(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(trace_ledger, "PATIENCE", patience)
         assert run() == at_once
     assert at_once[0]
+
+
+def test_modules_are_those_of_torch_in_its_order() -> None:
+    shared = nn.Linear(1, 1)
+    model = nn.Sequential(nn.Sequential(shared, nn.ReLU()), shared, nn.ModuleDict({"a": shared, "b": nn.Tanh()}))
+    model.register_module("none", None)
+    for prefix in ("", "net"):
+        assert modules_of(model, prefix) == list(model.named_modules(prefix=prefix))
