@@ -6,7 +6,7 @@ import math
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam, same
-from mpkit.diagnosis.words import source
+from mpkit.diagnosis.words import begun, held, source
 
 
 def scale_of_zero(exam: Exam) -> Diagnosis | None:
@@ -29,7 +29,7 @@ def bad_at_start(exam: Exam) -> Diagnosis | None:
     if grads and added and exam.base.has("gradient") and not exam.cleared.has("gradient"):
         return exam.found(
             "order", "zero_grad (missing before backward)",
-            f"The {grads[0]} held Inf or NaN before this step began, and backward adds to what is there.",
+            f"{begun(held(grads[0]))} held Inf or NaN before this step began, and backward adds to what is there.",
             "With the old gradients cleared, the same step is finite.",
             "Clear the gradients before every backward pass, also after a skipped step.\noptimizer.zero_grad()",
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.words import told
 
+COMPARED = ("names, values and states compared",)
 SCALED = ({"scale", "growth_factor"}, {"scale", "rule"}, {"scale", "growth_tracker"})  # a scaler's state has these
 
 
@@ -41,10 +43,10 @@ def diagnose_checkpoint(
                          "checkpoint.")  # fmt: skip
     for look in (_too_narrow(saved, own), _bad(saved), _not_loaded(saved, own), _forgotten(state, optimizer, scaler)):
         for found in look:
-            return found
+            return replace(found, tests=COMPARED)
     return Diagnosis(
         "healthy",
-        tests=("names, values and states compared",),
+        tests=COMPARED,
         proof=f"{len(saved)} tensors of the checkpoint are those of the model.",
     )
 

@@ -57,5 +57,6 @@ class Diagnosis:
             if first:
                 lines += textwrap.wrap(first, 100, initial_indent=f"  {name + ':':7}", subsequent_indent=" " * 9)
             lines += [" " * 9 + line for line in code]
-        lines.append(f"  tried: {'; '.join(self.tests) or 'nothing'} ({self.steps} runs of the step)")
+        tried = f"{'; '.join(self.tests) or 'nothing'} ({self.steps} run{'s' * (self.steps != 1)} of the step)"
+        lines += textwrap.wrap(tried, 100, initial_indent="  tried: ", subsequent_indent=" " * 9)
         return "\n".join(lines)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.diagnosis.wide import one_in_fp32
+from mpkit.diagnosis.words import held
 from mpkit.trees import map_tensors, tensors_in
 
 SMALL = 2.0**-8
@@ -37,7 +38,11 @@ class Exam:
 
     def _note(self, test: str, run: Run) -> Run:
         said = (
-            f"raised {type(run.error).__name__}" if run.error else run.bad[0] + " not finite" if run.bad else "finite"
+            f"raised {type(run.error).__name__}"
+            if run.error
+            else f"Inf or NaN in {held(run.bad[0])}"
+            if run.bad
+            else "finite"
         )
         self.tests.append(f"{test}: {said}{', skipped' if run.skipped else ''}")
         return run

@@ -53,8 +53,8 @@ def _scale_left(exam: Exam, turn: Turn) -> Diagnosis | None:
                 "order", f"{call}{_which(exam, turn)}",
                 f"The gradients that reached the optimizer {what}, {told(scale)}"
                 f"{'; unscale_ was given another object than the optimizer' if turn.unscaled_other else ''}.",
-                f"They are {told(times)} times those that backward left, without the scale"
-                f"{' and clipped' if turn.clip is not None else ''}.",
+                f"They are {told(times)} times as large as backward left them, the scale divided out once"
+                f"{' and clipping counted in' if turn.clip is not None else ''}.",
                 "One object for unscale_ and step, and step through the scaler.\n"
                 "scaler.unscale_(optimizer); ...; scaler.step(optimizer); scaler.update()",
             )  # fmt: skip

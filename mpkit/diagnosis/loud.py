@@ -6,7 +6,7 @@ import math
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import MUCH, Exam, difference
-from mpkit.diagnosis.words import short, source, told
+from mpkit.diagnosis.words import begun, short, source, told
 from mpkit.trees import tensors_in
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -138,7 +138,7 @@ def precision(exam: Exam, more: str = "") -> Diagnosis:
     elif cured and event is not None:
         proof = f"With {event.operation} in {event.module} alone in FP32 the same step is finite."
     if eps and event is not None and event.kind == "invalid":
-        return exam.found("lost eps", source(event), f"{eps.text}; {short(event)}{more}.", proof,
+        return exam.found("lost eps", source(event), f"{begun(eps.text)}; {short(event)}{more}.", proof,
                           "An eps that the format can hold, or FP32 for this computation.\neps = 1e-5")  # fmt: skip
     return exam.found("overflow", source(event) or base.bad[0], f"{short(event)}{more}.", proof,
                       "Compute this in FP32, or make the numbers smaller before it.\n"

@@ -111,8 +111,8 @@ class Notes(TorchDispatchMode):
         beyond = int((wide.abs() > end * (1 + ROUND)).sum())
         if beyond > 0.01 * wide.numel():
             largest = float(wide.abs().nan_to_num(posinf=0).max())
-            self._note("saturated", f"{beyond:,} of {wide.numel():,} values are cut on the way to {fmt}; the largest "
-                                    f"is {largest:.3g}")  # fmt: skip
+            self._note("saturated", f"{beyond:,} of {wide.numel():,} values are cut on the way to {fmt}, which ends at "
+                                    f"{end:g}; the largest is {largest:,.0f}")  # fmt: skip
 
     def _integers(self, x: Tensor, result: Tensor) -> None:
         """Integers, as such or as floats, that were different and are not any more."""

@@ -107,8 +107,8 @@ def lost_update(exam: Exam) -> Diagnosis | None:
     (name, (lost, due_share)), names = next(iter(stuck.items())), list(stuck)
     return exam.found(
         "lost update", ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
-        f"{told(100 * lost)} % of {name} did not move in this step: what is added is below half of the spacing of its "
-        "16-bit format there.",
+        f"{told(100 * lost)} % of the {name.removeprefix('ema: ')} did not move in this step: what is added is below "
+        "half of the spacing of its 16-bit format there.",
         f"Held in FP32, {told(100 * due_share)} % of it moves in the same step.",
         _WIDER.format(what=f"{name.removeprefix('ema: ').split(' ')[0]}s"),
     )  # fmt: skip

@@ -4,13 +4,14 @@ import math
 
 from mpkit.formats import FP16
 from mpkit.tracing.event import TraceEvent
+from mpkit.tracing.names import OUTSIDE
 
 
 def source(event: TraceEvent | None) -> str:
     """Where an event is: operation, module and line."""
     if event is None:
         return ""
-    what = f"{event.operation} in {event.module} ({event.line})"
+    what = f"{event.operation} {_inside(event)} ({event.line})"
     return f"gradient of {what}" if event.phase == "backward" else what
 
 
@@ -24,7 +25,27 @@ def short(event: TraceEvent | None) -> str:
     if event.dtype == "float16" and FP16.max < event.input_amax < math.inf:
         return f"{told(event.input_amax)} goes into {what}, and FP16 ends at 65,504"
     found = " and ".join(f"{n:,} {name}" for n, name in ((event.inf_count, "Inf"), (event.nan_count, "NaN")) if n)
-    return f"{what} makes {found or 'values too large'} in {event.dtype} of inputs up to {told(event.input_amax)}"
+    found = found or "values too large"
+    return f"{what} makes {found} in {event.dtype}{_end(event)} from inputs up to {told(event.input_amax)}"
+
+
+def _inside(event: TraceEvent) -> str:
+    return "outside of the model" if event.module == OUTSIDE else f"in {event.module}"
+
+
+def _end(event: TraceEvent) -> str:
+    return ", which ends at 65,504," if event.dtype == "float16" and event.inf_count else ""
+
+
+def held(what: str) -> str:
+    """One of `Run.bad`, in a sentence."""
+    kind, _, name = what.partition(" ")
+    return f"the gradient of {name}" if kind == "gradient" else f"the {what}"
+
+
+def begun(text: str) -> str:
+    """The beginning of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def told(value: float) -> str:

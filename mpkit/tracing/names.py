@@ -14,7 +14,9 @@ from mpkit.casting import cast, fake_cast
 from mpkit.policy.operations import is_in_place
 from mpkit.tracing.event import Where
 
-NOT_THE_USERS = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parents[1]) + os.sep)
+HERE = Path(__file__).parents[1]
+NOT_THE_USERS = (str(Path(torch.__file__).parent) + os.sep, str(HERE) + os.sep)
+USERS_ALL_THE_SAME = str(HERE / "course" / "clinic") + os.sep  # scripts of users, kept among our files
 
 # Fine in, fine out: these neither make values larger nor invent NaN, so without a format they need no look.
 NEVER_WORSE = frozenset(
@@ -87,19 +89,20 @@ def operation(func: Callable[..., Any]) -> Operation:
     return Operation(name, readable, phase, phase == "write" or is_in_place(name, {}))
 
 
+@lru_cache(maxsize=4096)
+def is_the_users(path: str) -> bool:
+    """Is it neither torch's nor mpkit's?"""
+    return not path.startswith(NOT_THE_USERS) or path.startswith(USERS_ALL_THE_SAME)
+
+
 def locate() -> Place:
     """The line of the user's code that is at work: the innermost that is neither torch's, nor mpkit's, nor a mode's."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
-        _is_ours(frame.f_code.co_filename) or frame.f_code.co_name == "__torch_function__"
+        not is_the_users(frame.f_code.co_filename) or frame.f_code.co_name == "__torch_function__"
     ):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
-
-
-@lru_cache(maxsize=4096)
-def _is_ours(file: str) -> bool:
-    return file.startswith(NOT_THE_USERS)
 
 
 @lru_cache(maxsize=4096)
@@ -148,6 +151,6 @@ def _function(node: Any, method: str, where: Where, module: str) -> Where | None
     if users is None or users.__module__.startswith("mpkit."):  # ours stands for the operation that asked for it
         return None
     code: Any = getattr(getattr(users, method), "__code__", None)
-    if code is None or code.co_filename.startswith(NOT_THE_USERS):  # torch has such functions, too
+    if code is None or not is_the_users(code.co_filename):  # torch has such functions, too
         return Where(module, users.__name__, where.line)
     return Where(module, users.__name__, readable_line((code.co_filename, code.co_firstlineno)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,13 +189,34 @@ def test_bad_arguments_are_refused(call: Any, text: str) -> None:
 def test_a_diagnosis_reads_well() -> None:
     said = str(diagnosed("eps-in-norm", True, 0))
     assert said.startswith("lost eps: div in norm (")
-    assert "  cause: an eps of 1e-12 is added to FP16, where it is 0; div makes" in said
+    assert "  cause: An eps of 1e-12 is added to FP16, where it is 0; div makes" in said
     assert "  proof: In FP32 the same step is finite." in said
     assert "  cure:  An eps that the format can hold" in said
     assert "eps = 1e-5" in said
     assert said.endswith("runs of the step)")
     healthy = str(Diagnosis("healthy"))
+    said = str(diagnosed("own-softmax", True, 0))
+    assert "exp makes 50 Inf in float16, which ends at 65,504, from inputs up to 21." in said
+    assert "tried: as it is: Inf or NaN in the loss; again: Inf or NaN in the loss; in FP32: finite; exp in\n" in said
+    assert max(map(len, said.splitlines())) <= 100
+    said = str(diagnosed("zero-grad-after-skip", True, 0))
+    assert "cause: The gradient of weight held Inf or NaN before this step began" in said
+    assert "100 % of the average weight did not move" in str(diagnosed("ema-in-bf16", True, 0))
+    assert "tried: names, values and states compared (0 runs of the step)" in str(diagnosed("bf16-checkpoint", True, 0))
     assert healthy == f"healthy: {KINDS['healthy']}\n  tried: nothing (0 runs of the step)"
+
+
+@pytest.mark.parametrize("name", ["eps-in-norm", "own-softmax", "where-sqrt", "attention-scores"])
+def test_the_line_is_one_of_the_patients_script(name: str) -> None:
+    """Not of whoever runs it."""
+    found = diagnosed(name, True, 0)
+    file, line = re.search(r"\((\w+\.py):(\d+)\)", found.where).groups()  # type: ignore[union-attr]
+    path = Path(inspect.getfile(PATIENTS[name].build))
+    operation = found.where.removeprefix("gradient of ").split(" ")[0]
+    assert file == path.name
+    assert {"div": "/", "matmul": "@"}.get(operation, operation) in path.read_text(encoding="utf8").splitlines()[
+        int(line) - 1
+    ]
 
 
 def test_every_patients_kind_is_one_of_ours() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -257,29 +259,40 @@ def test_a_bad_first_step_has_the_scale_that_it_ran_with() -> None:
     assert (scales, scaler.get_scale()) == ([1024.0, 1024.0], 512.0)
 
 
-def _one_bad_rank(rank: int, path: str) -> None:
-    """The second of two processes has a bad batch."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=2)
-    model, optimizer, _ = small()
+def _one_bad_rank(rank: int, path: str, scaled: bool, fused: bool) -> None:
+    """The second of two processes has a bad batch. One that waits for the other longer than a minute raises."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=2,
+                                         timeout=timedelta(seconds=60))  # fmt: skip
+    model, _, scaler = small(scaled)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=fused)
     whole = nn.parallel.DistributedDataParallel(model)
 
     def step(x: Tensor) -> None:
         optimizer.zero_grad()
-        loss_of(whole, x).backward()
-        optimizer.step()
+        scaler.scale(loss_of(whole, x)).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
-    guarded = guard(step, model, optimizer)
+    guarded = guard(step, model, optimizer, scaler)
     for batch in (0, BAD if rank else 0, 0):
         guarded(data()[batch])
-    with open(f"{path}/{rank}", "w", encoding="utf8") as file:
-        file.write("\n".join(map(str, guarded.events)))
+    ends = {"weights": [p.tolist() for p in model.parameters()], "scale": scaler.get_scale(),
+            "finite": all(bool(t.isfinite().all()) for t in model.state_dict().values())}  # fmt: skip
+    Path(path, str(rank)).write_text("\n".join(map(str, guarded.events)), "utf8")
+    Path(path, f"{rank}.json").write_text(json.dumps(ends), "utf8")
     torch.distributed.destroy_process_group()
 
 
-def test_a_clean_rank_says_that_another_one_was_bad(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_one_bad_rank, (str(tmp_path),), 2)
+@pytest.mark.parametrize(("scaled", "fused"), [(False, False), (True, False), (True, True)])
+def test_a_clean_rank_says_that_another_one_was_bad(tmp_path: Path, scaled: bool, fused: bool) -> None:
+    """Both withhold it, both run it again, and none waits for the other without end."""
+    torch.multiprocessing.spawn(_one_bad_rank, (str(tmp_path), scaled, fused), 2)
     clean, bad = ((tmp_path / name).read_text("utf8") for name in ("0", "1"))
-    assert clean == "step 1 withheld at scale 1: run again, it was finite here: the cause is on another rank, whose " \
-                    "guard names it"  # fmt: skip
-    assert bad.startswith("step 1 withheld at scale 1: ")
+    withheld = f"step 1 withheld at scale {1024 if scaled else 1}: "
+    assert clean == f"{withheld}run again, it was finite here: the cause is on another rank, whose guard names it"
+    assert bad.startswith(withheld)
     assert "run again" not in bad
+    ends = [json.loads((tmp_path / f"{rank}.json").read_text("utf8")) for rank in (0, 1)]
+    assert ends[0] == ends[1]
+    assert ends[0]["finite"]
+    assert ends[0]["scale"] == (512.0 if scaled else 1.0)
