@@ -162,7 +162,7 @@ QUIZ = (
         ),
     ),
     Item(
-        question="The same rule on 8 ranks, then on 10,000. A lower scale overflows less. What changes in the long run?",
+        question="The same rule on 8 ranks, then on 10,000. A lower scale overflows less. In the long run:",
         options=("a thousand times as many skips", "the scale is lower", "nothing"),
         right=1,
         feedback=(

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from mpkit.course.lesson_11.simulated_ranks import (
     AFTER_SUM,
     AUTO,
+    CLIPPING,
     DATA,
     GRAD_SCALER,
     IN_DATA,
     MAX,
     NOBODY,
-    OWN_NORM,
     SHARDED_FIRST,
     STEPS,
     Run,
@@ -35,9 +35,9 @@ _SHARDED = {
     GRAD_SCALER: "GradScaler goes by the first gradient. It is a replica, so it asks nobody.",
 }
 _BORN = {
-    IN_DATA: "Inf is born in an input of rank 1.",
+    IN_DATA: "Inf is born in the data: one input of rank 1.",
     AFTER_SUM: "Inf is born in a hook of rank 1, after the sum.",
-    OWN_NORM: "Each rank multiplies the mean by a limit ÷ its own gradient's norm. Rank 1's batch is empty: norm 0.",
+    CLIPPING: "Each rank multiplies the mean by a limit ÷ its own loss, at most 1. Rank 1's batch is empty: 0/0.",
 }
 _SHARD = "Half of the weights are sharded. Inf is born in the part of the sum that rank 1 alone holds."
 _FIRST_SHARD = "GradScaler goes by the first gradient. It is sharded, so it asks all ranks."
@@ -56,7 +56,7 @@ def _finding(run: Run) -> str:
     if run.spoiled.any():
         lost = run.spoiled.any(0).nonzero().flatten().tolist()
         who = "all ranks step" if len(lost) == ranks else f"{_named(lost)} step{'s' * (len(lost) == 1)}"
-        return f"{who} with Inf in the gradients, and the weights are lost"
+        return f"{who} with Inf or NaN in the gradients, and the weights are lost"
     drift = f"weights drift {share(apart)} apart"
     if len(run.torn):
         alone = run.skipped[run.torn].any(0).nonzero().flatten().tolist()

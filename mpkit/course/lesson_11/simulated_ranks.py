@@ -4,6 +4,7 @@ Linear regression, 64 weights. Each rank has a batch, a copy of the weights and 
 summed in a format that is chosen. Nothing is faked: who skips, and how far weights are apart, comes out of the sums.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ from mpkit.scaling import ScaleState
 
 STEPS, FEATURES, ROWS, MOST = 24, 64, 16, 8  # rows: of a rank's batch; most: ranks
 BORN_AT, BORN_ON = (5, 14), 1  # steps, counted from 0, and the rank
-LEARNING_RATE, LIMIT = 0.1, 0.5
+LEARNING_RATE, LIMIT = 0.1, 100.0
 SPAN = 42  # the smallest input is 2^-SPAN of the largest: gradients lie as far apart in a deep network
 
 AGREEMENTS = ("nobody", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag")
@@ -28,7 +29,7 @@ BIRTHS = (
 )
 DIVISIONS = ("before", "√N", "after")
 NOBODY, DATA, GRAD_SCALER, AUTO, MAX = AGREEMENTS
-IN_DATA, AFTER_SUM, OWN_NORM, SHARDED_FIRST, REPLICA_FIRST = BIRTHS
+IN_DATA, AFTER_SUM, CLIPPING, SHARDED_FIRST, REPLICA_FIRST = BIRTHS
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,10 @@ def _gradients(setup: Setup, weights: Tensor, scales: Tensor, number: int, seed:
     born = number in BORN_AT
     if born and setup.born == IN_DATA:
         x[BORN_ON, 0, 0] = torch.inf
-    if born and setup.born == OWN_NORM:  # a batch of padding
+    if born and setup.born == CLIPPING:  # a batch without a single example
         x[BORN_ON], y[BORN_ON] = 0, 0
-    own = scales * torch.einsum("rbf,rb->rf", x, torch.einsum("rbf,rf->rb", x, weights) - y) / ROWS
+    off = torch.einsum("rbf,rf->rb", x, weights) - y
+    own = scales * torch.einsum("rbf,rb->rf", x, off) / ROWS
     if born and setup.sharded:
         own[BORN_ON, int((_owners(setup) == BORN_ON).nonzero()[0])] = torch.inf
     alone = ~own.isfinite().all(1)
@@ -139,15 +141,16 @@ def _gradients(setup: Setup, weights: Tensor, scales: Tensor, number: int, seed:
     got = mean.repeat(setup.ranks, 1)
     if born and setup.born == AFTER_SUM:
         got[BORN_ON, 0] = torch.inf
-    if setup.born == OWN_NORM:
-        got = got * (LIMIT * scales / own.norm(dim=1, keepdim=True))
+    if setup.born == CLIPPING:
+        loss = off.square().sum(1, keepdim=True) / (y != 0).sum(1, keepdim=True)  # without an example it is 0/0
+        got = got * (LIMIT / loss).clamp(max=1)
     return _Step(sent, alone, mean, sent.double().mean(0), got)
 
 
 def mean_of_ranks(sent: Tensor, divide: str, fmt: FloatFormat) -> Tensor:
     """The mean over ranks (ranks, weights), one after the other in the format, divided where `divide` says."""
     ranks = len(sent)
-    first = {"before": ranks, "√N": ranks**0.5, "after": 1}[divide]
+    first = {"before": ranks, "√N": math.sqrt(ranks), "after": 1}[divide]
     parts = cast(sent / first, fmt)
     total = parts[0]
     for part in parts[1:]:

@@ -1,0 +1,148 @@
+"""Start a script in several processes, as `torchrun` does, and get one answer from each, or one sentence.
+
+From a notebook this has to be a command of its own: processes that are forked or spawned from a kernel break there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mpkit.course.lesson_11.failures import first_failure
+
+ROOT = Path(__file__).parents[3]  # the folder that holds the package mpkit
+FOLDER, WAITS = "MPKIT_RANKS_FOLDER", "MPKIT_RANKS_WAIT"  # what `rank.answer` reads from the environment
+GRACE = 5.0  # seconds for the launcher to end its processes; then they are killed
+STILL = "after {:g} s {} of {} ranks had not answered, and all were ended. Does one wait for another?"
+TAIL = """
+import torch
+import torch.distributed as dist
+
+import mpkit
+from mpkit.course.lesson_11.rank import answer
+
+"""
+
+
+class RankFailed(RuntimeError):
+    """What happened first, in one sentence. `rank`: whose failure it is; None: nobody's, time was up."""
+
+    def __init__(self, sentence: str, rank: int | None = None) -> None:
+        super().__init__(sentence)
+        self.rank = rank
+
+
+def launch(
+    script: str | Path | Callable[..., Any],
+    *arguments: object,
+    ranks: int = 2,
+    patience: float = 90.0,
+    waits: float = 20.0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Run `script` in `ranks` processes of this machine; returns what each handed to `rank.answer`, in their order.
+
+    The command is `python -m torch.distributed.run --standalone --nproc-per-node RANKS …`; it takes about five seconds.
+    When this returns or raises, also after an interrupt, none of its processes is left.
+
+    Args:
+        script: a module ("mpkit.course.lesson_11.ranks.agreement"), a file (a `Path`), or a function `f(rank)` whose
+            source stands alone: it may use `torch`, `dist` and `mpkit`, takes a `mpkit.course.lesson_11.rank.Rank`,
+            and returns a dict of numbers, strings and lists.
+        arguments: the script's own, as text.
+        ranks: processes; they share this machine's cores, one thread each.
+        patience: seconds after which all are ended.
+        waits: seconds after which a rank that waits for another one gives up; less than `patience`.
+        device: "cpu", with gloo; "cuda", with NCCL and one GPU for each rank.
+
+    Raises:
+        RankFailed: a rank raised, was killed, or did not answer in time. It tells the first failure: the ranks that
+            waited for that one fail too, and say only that a connection was closed.
+    """
+    with TemporaryDirectory(prefix="mpkit-ranks-") as name:
+        folder = Path(name)
+        target = _target(script, folder)
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+            "--log-dir", str(folder / "logs"), *target, *map(str, arguments),
+        ]  # fmt: skip
+        status, said = _run(command, _environment(folder, waits, device), folder, patience)
+        answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
+        if status is None:
+            raise RankFailed(STILL.format(patience, ranks - len(answers), ranks))
+        if status:
+            raise RankFailed(*first_failure(said, folder / "logs"))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in answers.values()]
+
+
+def _target(script: str | Path | Callable[..., Any], folder: Path) -> list[str]:
+    if isinstance(script, str):
+        return ["-m", script]
+    if callable(script):
+        source = textwrap.dedent(inspect.getsource(script))  # first, so that an error names the function's own lines
+        text = f"{source}{TAIL}answer({script.__name__})\n"
+        script = folder / f"{script.__name__}.py"
+        script.write_text(text, encoding="utf-8")
+    return [str(script)]
+
+
+def _environment(folder: Path, waits: float, device: str) -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    around = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1",
+        FOLDER: str(folder), WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2",
+    }  # fmt: skip
+    return around if device == "cuda" else {**around, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _run(command: list[str], around: dict[str, str], folder: Path, patience: float) -> tuple[int | None, str]:
+    """Status, None if time was up, and what was said. A file and no pipe: whoever is left over could hold that open."""
+    path = folder / "said.txt"
+    with path.open("wb") as said:
+        process = subprocess.Popen(command, env=around, stdout=said, stderr=said, start_new_session=True)
+        try:
+            status: int | None = process.wait(patience)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            _end(process)
+    return status, path.read_text(encoding="utf-8", errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the launcher and its ranks, each of which leads a session of its own, so that no signal reaches them all."""
+    family = _family(process.pid)
+    if process.poll() is None:
+        process.terminate()  # it passes this on to its ranks
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            family += _family(process.pid)
+            process.kill()
+            process.wait()
+    for pid in family[1:]:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # it has ended, or leads no group of its own
+            continue
+
+
+def _family(pid: int) -> list[int]:
+    """The process and all that came from it, where /proc tells (Linux)."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text(encoding="utf-8").split())
+            except OSError:  # it ended just now
+                continue
+    return found

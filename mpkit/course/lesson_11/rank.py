@@ -1,0 +1,57 @@
+"""What one rank of a launch is: it joins the others, works, answers, and leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from mpkit.course.lesson_11.launch import FOLDER, WAITS
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of `size` processes. `mesh` has all of them in one row."""
+
+    number: int
+    size: int
+    device: torch.device
+    mesh: DeviceMesh
+
+    @classmethod
+    def join(cls) -> Rank:
+        """Meet the others: over NCCL where torch sees GPUs, over gloo elsewhere."""
+        torch.set_num_threads(1)
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+        if kind == "cuda":
+            torch.cuda.set_device(device)
+        patience = timedelta(seconds=float(os.environ.get(WAITS, "20")))
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=patience)
+        return cls(dist.get_rank(), dist.get_world_size(), device, init_device_mesh(kind, (dist.get_world_size(),)))
+
+
+def answer(work: Callable[[Rank], dict[str, Any]]) -> None:
+    """Call `work` with this process's rank, and leave what it returns where `launch` finds it.
+
+    If it raises, the error is noted (torch's `record`) and the process ends at once: to wait for the others here would
+    only hide it.
+    """
+    record(_work)(work)
+
+
+def _work(work: Callable[[Rank], dict[str, Any]]) -> None:
+    rank = Rank.join()
+    text = json.dumps(work(rank))
+    Path(os.environ[FOLDER], f"rank{rank.number}.json").write_text(text, encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
