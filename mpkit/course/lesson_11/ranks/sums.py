@@ -72,7 +72,12 @@ def _accumulated(rank: Rank, name: str, last_only: bool) -> dict[str, Any]:
     sums: list[int] = []
     if name == "DDP":
         model = DistributedDataParallel(model)
-        model.register_comm_hook(None, lambda state, bucket: (sums.append(1), allreduce_hook(state, bucket))[1])
+
+        def counting(state: Any, bucket: Any) -> Any:
+            sums.append(1)
+            return allreduce_hook(state, bucket)
+
+        model.register_comm_hook(None, counting)
     else:
         fully_shard(model, mesh=rank.mesh, reshard_after_forward=False)
     for number in range(MICRO):
@@ -80,8 +85,8 @@ def _accumulated(rank: Rank, name: str, last_only: bool) -> dict[str, Any]:
         quiet = last_only and number < MICRO - 1
         if name == "FSDP2":
             model.set_requires_gradient_sync(not quiet)
-        with model.no_sync() if quiet and name == "DDP" else nullcontext(), CommDebugMode() as seen:
-            (F.cross_entropy(model(x), y) / MICRO).backward()
+        with model.no_sync() if quiet and name == "DDP" else nullcontext(), CommDebugMode() as seen:  # type: ignore[no-untyped-call]
+            (F.cross_entropy(model(x), y) / MICRO).backward()  # type: ignore[no-untyped-call]
         if name == "FSDP2":
             sums += [1] * sum(n for op, n in seen.get_comm_counts().items() if "reduce_scatter" in str(op))
     return {"sums": len(sums), "gradients": gradients(model)}
@@ -169,7 +174,7 @@ def format_of_the_sum(rank: Rank) -> dict[str, float]:
     """Relative error of FSDP2's mean of BF16 gradients, summed in FP32 and in BF16; judged by the mean in FP64."""
     x, y = batch(rank, 0, torch.bfloat16)
     alone = net(rank, torch.bfloat16)
-    F.cross_entropy(alone(x), y).backward()
+    F.cross_entropy(alone(x), y).backward()  # type: ignore[no-untyped-call]
     exact = gradients(alone).double().cpu()
     if rank.device.type == "cuda":
         exact = exact.to(rank.device)
@@ -179,7 +184,7 @@ def format_of_the_sum(rank: Rank) -> dict[str, float]:
     for name, dtype in (("FP32", torch.float32), ("BF16", torch.bfloat16)):
         model: Any = net(rank)
         fully_shard(model, mesh=rank.mesh, mp_policy=MixedPrecisionPolicy(torch.bfloat16, dtype))
-        F.cross_entropy(model(x), y).backward()
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
         found[name] = ((gradients(model).double() - exact).norm() / exact.norm()).item()
     return found
 
