@@ -21,9 +21,9 @@ SPAN = 42  # the smallest input is 2^-SPAN of the largest: gradients lie as far 
 
 AGREEMENTS = ("nobody", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag")
 BIRTHS = (
-    "in rank 1's data",
+    "in the data",
     "after the sum",
-    "by its own norm",
+    "in local clipping",
     "in a shard, sharded first",
     "in a shard, replica first",
 )
