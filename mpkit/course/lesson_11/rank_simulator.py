@@ -5,7 +5,15 @@ from typing import Any
 from mpkit import BF16, FP16, FP32
 from mpkit.course import markup
 from mpkit.course.lesson_11.rank_simulator_picture import RankSimulatorFigure
-from mpkit.course.lesson_11.rank_simulator_words import UNSEEN, about, by_rank, describe, headline, numbers
+from mpkit.course.lesson_11.rank_simulator_words import (
+    UNSEEN,
+    about,
+    by_rank,
+    describe,
+    headline,
+    how_the_mean_is_made,
+    numbers,
+)
 from mpkit.course.lesson_11.simulated_ranks import AGREEMENTS, BIRTHS, DIVISIONS, MOST, Run, Setup, simulate
 from mpkit.course.panels.controls import buttons, whole_slider
 from mpkit.course.panels.picture_panel import PicturePanel
@@ -51,7 +59,7 @@ class RankSimulatorPanel(PicturePanel):
 
     def draw(self) -> Any:
         """Ranks by steps, the distance, and the numbers."""
-        words = by_rank(self.run), numbers(self.run)
+        words = by_rank(self.run), how_the_mean_is_made(self.run.setup), numbers(self.run)
         return self.figure.show(self.run, self.headline(), about(self.run.setup), *words)
 
     def show(self) -> None:

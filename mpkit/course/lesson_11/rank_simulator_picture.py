@@ -37,7 +37,7 @@ class RankSimulatorFigure:
 
     def show(
         self, run: Run, title: str, about: Sequence[str], by_rank: Sequence[tuple[str, str]],
-        numbers: Sequence[tuple[str, str]],
+        mean: str, numbers: Sequence[tuple[str, str]],
     ) -> Frame:  # fmt: skip
         """The picture of that run, with these words and numbers."""
         self.frame = frame = self.canvas.frame()
@@ -46,7 +46,7 @@ class RankSimulatorFigure:
             frame.text((12, 38 + 19 * line), words, color=FAINT, size=14)
         self._rows(run)
         self._distance(run)
-        self._table(by_rank, numbers)
+        self._table(by_rank, mean, numbers)
         return frame
 
     def _axes(self, top: float, high: float) -> Axes:
@@ -108,7 +108,7 @@ class RankSimulatorFigure:
         step = next(size * part for part in (0.1, 0.2, 0.5, 1, 2, 5) if top / (size * part) < 4)
         return [float(value) for value in np.arange(0, top, step)]
 
-    def _table(self, by_rank: Sequence[tuple[str, str]], numbers: Sequence[tuple[str, str]]) -> None:
+    def _table(self, by_rank: Sequence[tuple[str, str]], mean: str, numbers: Sequence[tuple[str, str]]) -> None:
         frame, row = self.frame, HIGH / len(by_rank)
         for head, x in zip(("skipped", "loss scale"), COLUMNS, strict=True):
             frame.text((TABLE + x, TOP - 8), head, FAINT, 13, anchor="rs")
@@ -117,9 +117,10 @@ class RankSimulatorFigure:
             frame.text((TABLE, y), f"rank {rank}", size=14, bold=rank == BORN_ON, anchor="lm")
             for x, words in zip(COLUMNS, cells, strict=True):
                 frame.text((TABLE + x, y), words, size=14, anchor="rm")
+        frame.text((TABLE, 294), mean, size=13, bold=True, anchor="lm")
         for line, (what, value) in enumerate(numbers):
-            y = 300 + 20 * line
+            y = 314 + 18 * line
             frame.text((TABLE, y), what, FAINT, 13, anchor="lm")
             frame.text((END, y), value, size=13, anchor="rm")
         for line, words in enumerate(LEGEND):
-            frame.text((TABLE, 402 + 16 * line), words, FAINT, 12, anchor="lm")
+            frame.text((TABLE, 408 + 15 * line), words, FAINT, 12, anchor="lm")

@@ -41,7 +41,7 @@ _BORN = {
 }
 _SHARD = "Half of the weights are sharded. Inf is born in the part of the sum that rank 1 alone holds."
 _FIRST_SHARD = "GradScaler goes by the first gradient. It is sharded, so it asks all ranks."
-_DIVIDED = {"before": "before the sum", "√N": "by √N before and after the sum", "after": "after the sum"}
+_DIVIDED = {"before": "before the sum", "√N": "by √N before and after", "after": "after the sum"}
 _LABELS = {NOBODY: "Nobody asks", DATA: "Through the data", GRAD_SCALER: "GradScaler", AUTO: "LossScaler, auto",
            MAX: "MAX of the flag"}  # fmt: skip
 
@@ -80,6 +80,11 @@ def about(setup: Setup) -> tuple[str, str]:
     else:
         decides = _SHARDED[setup.agreement]
     return decides, _BORN.get(setup.born, _SHARD)
+
+
+def how_the_mean_is_made(setup: Setup) -> str:
+    """Above the table: when it is divided, and the format of the sum."""
+    return f"mean: divided {_DIVIDED[setup.divide]}, {setup.reduce}"
 
 
 def numbers(run: Run) -> Sequence[tuple[str, str]]:
