@@ -94,7 +94,7 @@ def numbers(run: Run) -> Sequence[tuple[str, str]]:
         ("weights apart at the end", share(float(run.distance[-1]))),
         ("the sum itself overflows at", _steps(int(run.overflowed.sum()))),
         ("flushed to 0 in the mean", percent(run.flushed)),
-        ("error of the mean", percent(run.error)),
+        ("error of the mean", _off(run.error)),
     )
 
 
@@ -111,6 +111,10 @@ def share(distance: float) -> str:
     if not math.isfinite(distance):
         return "infinitely far"
     return percent(distance) if distance < 0.995 else f"{distance:.0%}"
+
+
+def _off(error: float) -> str:
+    return f"{100 * error:.2g}%" if error >= 1e-5 else "<0.001%"
 
 
 def describe(run: Run) -> str:
