@@ -41,6 +41,11 @@ def record_transformer(argv: Sequence[str]) -> int:
     return int(importlib.import_module("mpkit.course.record.transformer").main(list(argv)))
 
 
+def record_ranks(argv: Sequence[str]) -> int:
+    """Record lesson 11's examples on several GPUs; mpkit.course.record.ranks knows its own options."""
+    return int(importlib.import_module("mpkit.course.record.ranks").main(list(argv)))
+
+
 def robustness(argv: Sequence[str]) -> int:
     """Turn the knobs of a lesson; mpkit.course.robustness.command knows its own options."""
     return int(importlib.import_module("mpkit.course.robustness.command").main(list(argv)))
@@ -61,7 +66,7 @@ def clinic(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor, "bench": bench, "record": record, "record-speed": record_speed,
-    "record-transformer": record_transformer, "robustness": robustness, "clinic": clinic,
+    "record-transformer": record_transformer, "record-ranks": record_ranks, "robustness": robustness, "clinic": clinic,
 }  # fmt: skip
 SUMMARY = {
     "doctor": "what this machine can do, and what is missing",
@@ -69,6 +74,7 @@ SUMMARY = {
     "record": "record the gradients of real runs for the scaler race",
     "record-speed": "record the speed, memory and energy of training on this GPU",
     "record-transformer": "record transformers on this GPU: speed, memory, energy, final losses",
+    "record-ranks": "record two trainings on one GPU and on all of this machine: images a second, skips, resume",
     "robustness": "turn a lesson's knobs three times up and down, and see what its verdicts do",
     "clinic": "the patients of the clinic: training scripts with a fault to find",
 }

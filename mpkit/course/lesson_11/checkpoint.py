@@ -50,7 +50,7 @@ def resume(others: tuple[int, ...] = (1,), saved_by: int = 2, device: str = "cpu
     same = {saved_by: first[str(BATCH)], **{n: runs[str(BATCH)] for n, runs in rest.items()}}
 
     def distance(run: dict[str, Any]) -> float:
-        return max(abs(float(a) - b) for a, b in zip(straight["weights"], run["weights"], strict=True))
+        return float(max(abs(a - b) for a, b in zip(straight["weights"], run["weights"], strict=True)))
 
     return Resumed(
         bit_equal=straight["weights"] == same[saved_by]["weights"],

@@ -76,12 +76,12 @@ def launch(
             "--log-dir", str(folder / "logs"), *target, *map(str, arguments),
         ]  # fmt: skip
         status, said = _run(command, _environment(folder, waits, device), folder, patience)
-        answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
-        if status is None:
-            raise RankFailed(STILL.format(patience, ranks - len(answers), ranks))
-        if status:
+        paths = [path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()]
+        if len(paths) < ranks and status is None:
+            raise RankFailed(STILL.format(patience, ranks - len(paths), ranks))
+        if len(paths) < ranks and status:
             raise RankFailed(*first_failure(said, folder / "logs"))
-        return [json.loads(path.read_text(encoding="utf-8")) for path in answers.values()]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]  # how they leave is nobody's concern
 
 
 def _target(script: str | Path | Callable[..., Any], folder: Path) -> list[str]:
