@@ -128,7 +128,7 @@ def test_ours_and_the_peer_are_pressed_in_turn(lab: FakeLab, tmp_path: Path) -> 
     assert lab.done[:3] == ["close", "open 11", "run"]
     cells = json.loads((next(tmp_path.glob("11_*"))).read_text())["cells"]
     places = [place for place, cell in enumerate(cells) if "naive" in str(cell)]
-    assert len(places) == 1, "lesson 10 has one panel"
+    assert len(places) == 1, "lesson 11 has one panel"
     assert places[-1] == len(cells) - 1, "the rest is left out"
 
 
