@@ -91,6 +91,13 @@ def batches(chosen, device, start):
         yield part_x, part_y, chosen.inf_gradient == [step, rank]
 
 
+def save(state, path):
+    """Under its name only when it is whole: a run may die while it writes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
 @record  # so that torchrun can tell which rank failed first, and how
 def main():
     """What every rank does."""
@@ -121,13 +128,13 @@ def main():
     tell = lambda event: print(f"rank {rank}: {event}", flush=True)  # noqa: E731
     guarded = step if chosen.no_guard else mpkit.guard(step, model, optimizer, scaler, tell=tell)
 
-    start, file = 0, chosen.checkpoint and chosen.checkpoint / "training.pt"
+    start = 0
     if chosen.resume:  # every rank reads the same file
-        saved = torch.load(file, map_location=device)
+        saved = torch.load(max(chosen.checkpoint.glob("*.pt")), map_location=device)
         net.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
-        start = saved["step"]
+        start = saved["done"]
 
     warm, began = min(WARM, (chosen.steps - start) // 2), time.perf_counter()
     for number, batch in enumerate(batches(chosen, device, start), start):
@@ -137,11 +144,9 @@ def main():
         if not guarded(*batch).stepped:
             skipped.append(number)
         done = number + 1
-        if file and (done % chosen.every == 0 or done == chosen.steps) and rank == 0:  # all ranks have the same to save
-            file.parent.mkdir(parents=True, exist_ok=True)
+        if chosen.checkpoint and (done % chosen.every == 0 or done == chosen.steps) and rank == 0:  # all have the same
             state = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            torch.save({**state, "step": done}, file.with_suffix(".new"))
-            file.with_suffix(".new").replace(file)  # a run that dies while it writes leaves the old one
+            save({**state, "done": done}, chosen.checkpoint / f"{done:08}.pt")
     wait(device)
     seconds = time.perf_counter() - began
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -23,19 +24,19 @@ ENDED = "rank {} ended with status {}: {}"
 SILENT = "it noted no error; decorate its main function with torch.distributed's @record"
 
 
-def first_failure(said: str, logs: Path) -> tuple[str, int | None]:
-    """The sentence, and the rank.
+def first_failure(said: str, logs: Path, answered: Collection[int] = ()) -> tuple[str, int | None]:
+    """The sentence, and the rank. `answered`: ranks that were done; those only waited for the others.
 
     A rank killed by a signal comes first: what the others say then is a consequence. (SIGTERM does not count: with it
     the launcher ends those that are left.) Else the error that was written first: torch keeps whole seconds, in which
     the others have failed too, but a file's own time is finer.
     """
-    status = {int(rank): int(code) for rank, code in BLOCK.findall(said)}
+    status = {int(rank): int(code) for rank, code in BLOCK.findall(said) if int(rank) not in answered}
     for rank, code in status.items():
         if code < 0 and -code != signal.SIGTERM:
             return KILLED.format(rank, signal.Signals(-code).name), rank
     errors = sorted(logs.glob("*/attempt_*/*/error.json"), key=lambda path: path.stat().st_mtime_ns)
-    if errors:
+    if errors := [path for path in errors if int(path.parent.name) not in answered]:
         rank = int(errors[0].parent.name)
         return RAISED.format(rank, *_told(errors[0])), rank
     for rank, code in status.items():

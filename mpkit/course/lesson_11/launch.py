@@ -23,13 +23,20 @@ ROOT = Path(__file__).parents[3]  # the folder that holds the package mpkit
 FOLDER, WAITS = "MPKIT_RANKS_FOLDER", "MPKIT_RANKS_WAIT"  # what `rank.answer` reads from the environment
 GRACE = 5.0  # seconds for the launcher to end its processes; then they are killed
 STILL = "after {:g} s {} of {} ranks had not answered, and all were ended. Does one wait for another?"
-TAIL = """
+START = """
+import __future__
+from pathlib import Path
+
 import torch
 import torch.distributed as dist
 
 import mpkit
 from mpkit.course.lesson_11.rank import answer
 
+path, name = {path!r}, {name!r}
+flags = __future__.annotations.compiler_flag
+exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec", flags))
+answer(globals()[name])
 """
 
 
@@ -45,8 +52,8 @@ def launch(
     script: str | Path | Callable[..., Any],
     *arguments: object,
     ranks: int = 2,
-    patience: float = 90.0,
-    waits: float = 20.0,
+    patience: float = 120.0,
+    waits: float = 60.0,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Run `script` in `ranks` processes of this machine; returns what each handed to `rank.answer`, in their order.
@@ -76,22 +83,22 @@ def launch(
             "--log-dir", str(folder / "logs"), *target, *map(str, arguments),
         ]  # fmt: skip
         status, said = _run(command, _environment(folder, waits, device), folder, patience)
-        paths = [path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()]
-        if len(paths) < ranks and status is None:
-            raise RankFailed(STILL.format(patience, ranks - len(paths), ranks))
-        if len(paths) < ranks and status:
-            raise RankFailed(*first_failure(said, folder / "logs"))
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]  # how they leave is nobody's concern
+        answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
+        if len(answers) < ranks and status is None:
+            raise RankFailed(STILL.format(patience, ranks - len(answers), ranks))
+        if len(answers) < ranks and status:
+            raise RankFailed(*first_failure(said, folder / "logs", answers))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in answers.values()]  # however they left then
 
 
 def _target(script: str | Path | Callable[..., Any], folder: Path) -> list[str]:
     if isinstance(script, str):
         return ["-m", script]
-    if callable(script):
-        source = textwrap.dedent(inspect.getsource(script))  # first, so that an error names the function's own lines
-        text = f"{source}{TAIL}answer({script.__name__})\n"
-        script = folder / f"{script.__name__}.py"
-        script.write_text(text, encoding="utf-8")
+    if callable(script):  # a file of its own, so that an error names the function's own lines
+        name, source = script.__name__, textwrap.dedent(inspect.getsource(script))
+        path, script = folder / f"{name}.py", folder / "start.py"
+        path.write_text(source, encoding="utf-8")
+        script.write_text(START.format(path=str(path), name=name), encoding="utf-8")
     return [str(script)]
 
 

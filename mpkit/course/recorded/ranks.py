@@ -16,8 +16,8 @@ class RanksRecord(MachineRecord):
         images[example][ranks]: images a second of all ranks together.
         planted: {"data": [step, rank], "gradient": [step, rank]}: where an Inf was put in, before and after the sum.
         skipped[example], scale[example]: steps that each rank skipped, and its scale at the end.
-        checksum[example][run]: of each rank's weights, in a "straight" run without a break, the same "again", and one that
-            was saved half way and "resumed" by fresh processes.
+        checksum[example][run]: of each rank's weights: a "straight" run, the same "again", and one "resumed" by fresh
+            processes from what the straight one had saved half way.
     """
 
     KIND: ClassVar[str] = "ranks"
@@ -39,10 +39,11 @@ class RanksRecord(MachineRecord):
         return super().figures({**data, "images": images})
 
     def agree(self, example: str) -> bool:
-        """Whether all ranks skipped just the planted steps, and ended at the same scale with the same weights."""
-        planted = sorted(step for step, _ in self.planted.values())
+        """Whether all ranks skipped the same steps, the planted ones among them, and ended with one scale and model."""
+        planted = {step for step, _ in self.planted.values()}
+        skipped = [set(steps) for steps in self.skipped[example]]
         same = len(set(self.scale[example])) == len(set(self.checksum[example]["straight"])) == 1
-        return same and all(skipped == planted for skipped in self.skipped[example])
+        return same and all(planted <= one == skipped[0] for one in skipped)
 
     def bit_equal(self, example: str) -> bool | None:
         """Whether the resumed run ended as the straight one; None if not even the same run did so twice."""

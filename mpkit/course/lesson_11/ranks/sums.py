@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
 
 import torch
@@ -69,15 +70,10 @@ def accumulation(rank: Rank) -> dict[str, Any]:
 
 def _accumulated(rank: Rank, name: str, last_only: bool) -> dict[str, Any]:
     model: Any = net(rank)
-    sums: list[int] = []
+    sums, counter = 0, count()
     if name == "DDP":
         model = DistributedDataParallel(model)
-
-        def counting(state, bucket):  # type: ignore[no-untyped-def]  # torch refuses any annotation but its own
-            sums.append(1)
-            return allreduce_hook(state, bucket)
-
-        model.register_comm_hook(None, counting)
+        model.register_comm_hook(None, lambda state, bucket: (next(counter), allreduce_hook(state, bucket))[1])
     else:
         fully_shard(model, mesh=rank.mesh, reshard_after_forward=False)
     for number in range(MICRO):
@@ -85,11 +81,11 @@ def _accumulated(rank: Rank, name: str, last_only: bool) -> dict[str, Any]:
         quiet = last_only and number < MICRO - 1
         if name == "FSDP2":
             model.set_requires_gradient_sync(not quiet)
-        with model.no_sync() if quiet and name == "DDP" else nullcontext(), CommDebugMode() as seen:  # type: ignore[no-untyped-call]
+        seen: Any = CommDebugMode()  # type: ignore[no-untyped-call]
+        with model.no_sync() if quiet and name == "DDP" else nullcontext(), seen:
             (F.cross_entropy(model(x), y) / MICRO).backward()  # type: ignore[no-untyped-call]
-        if name == "FSDP2":
-            sums += [1] * sum(n for op, n in seen.get_comm_counts().items() if "reduce_scatter" in str(op))
-    return {"sums": len(sums), "gradients": gradients(model)}
+        sums += sum(n for op, n in seen.get_comm_counts().items() if "reduce_scatter" in str(op))
+    return {"sums": sums if name == "FSDP2" else next(counter), "gradients": gradients(model)}
 
 
 def _seen_late(rank: Rank) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""A launch answers, or says in one sentence what happened first, and leaves nothing running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.turns import until
+
+from mpkit.course.lesson_11 import RankFailed, launch
+from mpkit.course.lesson_11.failures import first_failure
+
+LAUNCH = sys.modules[launch.__module__]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+
+
+def all_gone(folder: Path) -> None:
+    """Both were there, and each ends, however long a busy machine takes to end what was killed."""
+    assert len(pids(folder)) == 2
+    asyncio.run(until(lambda: not any(map(alive, pids(folder)))))
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.read_text(encoding="utf-8")) for path in folder.glob("*.pid")]
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the ranks below leave their process ids."""
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    return tmp_path
+
+
+# ---- what the ranks do ----
+
+
+def raises(rank: Any) -> dict[str, Any]:
+    import os
+    from pathlib import Path
+
+    Path(os.environ["NOTES"], f"{rank.number}.pid").write_text(str(os.getpid()))
+    total = torch.ones(1) * rank.number  # type: ignore[name-defined]  # noqa: F821
+    dist.all_reduce(total)  # type: ignore[name-defined]  # noqa: F821
+    if rank.number == 1:
+        raise ValueError(f"rank 1 has no labels\nthe sum is {total.item():g}")
+    dist.all_reduce(total)  # type: ignore[name-defined]  # noqa: F821
+    return {}
+
+
+def is_killed(rank: Any) -> dict[str, Any]:
+    import os
+    import signal
+    from pathlib import Path
+
+    Path(os.environ["NOTES"], f"{rank.number}.pid").write_text(str(os.getpid()))
+    dist.barrier()  # type: ignore[name-defined]  # noqa: F821
+    if rank.number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()  # type: ignore[name-defined]  # noqa: F821
+    return {}
+
+
+def goes_on(rank: Any) -> dict[str, Any]:
+    if rank.number == 1:
+        return {}
+    dist.all_reduce(torch.ones(1))  # type: ignore[name-defined]  # noqa: F821
+    return {}
+
+
+# A rank leads a session of its own, and may be deaf to a polite signal.
+DEAF = """
+import os, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(os.environ["NOTES"], f"{len(sys.argv)}.pid").write_text(str(os.getpid()))
+if len(sys.argv) == 1:
+    subprocess.Popen([sys.executable, sys.argv[0], "child"], start_new_session=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (raises, "rank 1 failed first: ValueError: rank 1 has no labels (raises.py, line 9)"),
+        (is_killed, "rank 1 was killed by SIGKILL; a rank that is killed says nothing itself"),
+    ],
+)
+def test_the_first_failure_is_told_and_nothing_is_left(script: Any, sentence: str, notes: Path) -> None:
+    """Nobody waits for a limit: those are ten minutes here."""
+    with pytest.raises(RankFailed) as caught:
+        launch(script, patience=600, waits=600)
+    assert (str(caught.value), caught.value.rank) == (sentence, 1)
+    all_gone(notes)
+
+
+def test_a_rank_that_waits_for_another_gives_up() -> None:
+    with pytest.raises(RankFailed, match=r"^rank 0 failed first: RuntimeError: .*Timed out waiting 3000ms.*line 4\)$"):
+        launch(goes_on, waits=3)
+
+
+@pytest.fixture
+def deaf(notes: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command whose processes do not end by themselves; it is waited for until all of them are there."""
+    script, wait = notes / "deaf.py", subprocess.Popen.wait
+    script.write_text(DEAF, encoding="utf-8")
+
+    def patient(process: Any, timeout: float | None = None) -> int:
+        while len(pids(notes)) < 2:
+            os.sched_yield()
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", patient)
+    monkeypatch.setattr(LAUNCH, "GRACE", 0.1)
+    return [sys.executable, str(script)]
+
+
+def test_when_time_is_up_all_are_ended(deaf: list[str], notes: Path) -> None:
+    status, _ = LAUNCH._run(deaf, dict(os.environ), notes, 0.1)
+    assert status is None
+    all_gone(notes)
+
+
+def test_an_interrupt_ends_all_too(deaf: list[str], notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, calls = subprocess.Popen.wait, []
+
+    def interrupted(process: Any, timeout: float | None = None) -> int:
+        calls.append(timeout)
+        if len(calls) > 1:
+            return wait(process, timeout)
+        with pytest.raises(subprocess.TimeoutExpired):
+            wait(process, 0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LAUNCH._run(deaf, dict(os.environ), notes, 600)
+    all_gone(notes)
+
+
+def test_time_is_up_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LAUNCH, "_run", lambda *_: (None, ""))
+    with pytest.raises(RankFailed, match=r"^after 120 s 2 of 2 ranks had not answered, and all were ended\. Does one "):
+        launch("no_module")
+
+
+# ---- the sentence, out of what is left behind ----
+
+BLOCK = "rank      : {} (local_rank: {})\n  exitcode  : {} (pid: 7)"
+
+
+def error(logs: Path, rank: int, text: str, at: int) -> None:
+    path = logs / "none_x" / "attempt_0" / str(rank) / "error.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"message": {"message": text, "extraInfo": {"py_callstack": "", "timestamp": "1"}}}))
+    os.utime(path, ns=(at, at))
+
+
+def test_torchs_seconds_are_too_coarse_to_tell_who_was_first(tmp_path: Path) -> None:
+    """Both failed within a second; rank 0 stands first, and says only that rank 1 has gone."""
+    error(tmp_path, 0, "RuntimeError: [/gloo/pair.cc:5] Connection closed by peer", 2_000_000)
+    error(tmp_path, 1, "ValueError: no labels", 1_000_000)
+    said = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(1, 1, 1)}"
+    assert first_failure(said, tmp_path) == ("rank 1 failed first: ValueError: no labels", 1)
+
+
+def test_a_signal_explains_the_closed_connection_of_others(tmp_path: Path) -> None:
+    error(tmp_path, 0, "RuntimeError: [/gloo/pair.cc:5] Connection closed by peer", 1)
+    said = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(2, 2, -15)}\n{BLOCK.format(1, 1, -11)}"
+    assert first_failure(said, tmp_path)[0].startswith("rank 1 was killed by SIGSEGV;")
+    ended = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(1, 1, -15)}"
+    assert first_failure(ended, tmp_path)[0] == "rank 0 failed first: RuntimeError: Connection closed by peer"
+
+
+def test_a_rank_that_was_done_only_waited(tmp_path: Path) -> None:
+    error(tmp_path, 0, "RuntimeError: Timed out", 2)
+    error(tmp_path, 1, "RuntimeError: Timed out", 1)
+    said = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(1, 1, 1)}"
+    assert first_failure(said, tmp_path, {1}) == ("rank 0 failed first: RuntimeError: Timed out", 0)
+
+
+def test_a_rank_that_noted_nothing(tmp_path: Path) -> None:
+    said = f"[rank1]: Traceback\n[rank1]: KeyError: 'labels'\n=====\n{BLOCK.format(1, 1, 1)}"
+    assert first_failure(said, tmp_path) == ("rank 1 ended with status 1: KeyError: 'labels'", 1)
+    silent, rank = first_failure(BLOCK.format(1, 1, 3), tmp_path)
+    assert (silent, rank) == (
+        "rank 1 ended with status 3: it noted no error; decorate its main function with torch.distributed's @record", 1,
+    )  # fmt: skip
+    assert first_failure("usage: …\nrun.py: error: no such option\n", tmp_path) == (
+        "the launcher itself failed: run.py: error: no such option", None,
+    )  # fmt: skip
