@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mpkit import FP32, DynamicScale, FloatFormat, cast
-from mpkit.scaling import ScaleState
+from mpkit.scaling import ScaleRule, ScaleState
 
 STEPS, FEATURES, ROWS, MOST = 24, 64, 16, 8  # rows: of a rank's batch; most: ranks
 BORN_AT, BORN_ON = (5, 14), 1  # steps, counted from 0, and the rank
@@ -89,9 +89,12 @@ class _Step:
     got: Tensor
 
 
-def simulate(setup: Setup, seed: int = 0) -> Run:
-    """Train for STEPS steps. The same seed gives the first ranks the same batches, however many ranks there are."""
-    rule, owner = DynamicScale(), _owners(setup)
+def simulate(setup: Setup, seed: int = 0, rule: ScaleRule = DynamicScale()) -> Run:  # noqa: B008
+    """Train for STEPS steps; `rule` is each rank's own, for its loss scale.
+
+    The same seed gives the first ranks the same batches, however many ranks there are.
+    """
+    owner = _owners(setup)
     weights, states = torch.zeros(setup.ranks, FEATURES), [rule.init()] * setup.ranks
     rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     sums: list[_Step] = []
