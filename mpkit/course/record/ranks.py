@@ -101,21 +101,22 @@ def main(argv: Sequence[str]) -> int:
     add("--steps", type=int, default=60, help="of each timed run; default 60")
     add("--processes", type=int, default=3, help="timed runs for each figure; default 3")
     add("--ranks", type=int, help="the larger number of ranks; default: one for each GPU")
+    add("--examples", nargs="+", choices=EXAMPLES, default=list(EXAMPLES), help="default: both")
     add("--cpu", action="store_true", help="over gloo on this machine's cores, to try it out")
     add_place(parser, "file, otherwise named after the GPU")
     chosen = parser.parse_args(argv)
     ranks = chosen.ranks or (2 if chosen.cpu else torch.cuda.device_count())
     if not chosen.cpu and not 2 <= ranks <= torch.cuda.device_count():
         parser.error(f"this needs two GPUs or more, and torch sees {torch.cuda.device_count()}; --cpu tries it out.")
-    agreed = {example: agreement(example, ranks, chosen) for example in EXAMPLES}
-    times = {example: {n: speed(example, n, chosen) for n in (1, ranks)} for example in EXAMPLES}
+    agreed = {example: agreement(example, ranks, chosen) for example in chosen.examples}
+    times = {example: {n: speed(example, n, chosen) for n in (1, ranks)} for example in chosen.examples}
     record = {
         **header("ranks", _here(chosen.cpu), shown(argv), chosen.processes, ranks),
         "model": chosen.model, "batch": chosen.batch, "steps": chosen.steps,
         "images": {name: {n: statistics.median(some) for n, some in row.items()} for name, row in times.items()},
         "range": {"images": {name: {n: [min(s), max(s)] for n, s in row.items()} for name, row in times.items()}},
-        "planted": agreed[EXAMPLES[0]]["planted"],
-        **{what: {name: agreed[name][what] for name in EXAMPLES} for what in ("skipped", "scale", "checksum")},
+        "planted": agreed[chosen.examples[0]]["planted"],
+        **{what: {name: agreed[name][what] for name in chosen.examples} for what in ("skipped", "scale", "checksum")},
     }  # fmt: skip
     path = write("ranks", record, chosen.out, folder(chosen, FOLDER))
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")  # noqa: T201
