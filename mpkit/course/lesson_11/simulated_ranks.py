@@ -169,6 +169,7 @@ def _stepped(weights: Tensor, gradients: Tensor, skips: Tensor, owner: Tensor) -
     return new
 
 
+@lru_cache(maxsize=64)
 def _owners(setup: Setup) -> Tensor:
     """For each weight the rank that holds it, or -1: all do."""
     owner = torch.full((FEATURES,), -1)
