@@ -248,6 +248,14 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         first(push("diagnoses", *DIAGNOSES), "begin again"),
         first(push("cures", "cure A", "cure B", "cure C"), "begin again", "poisoned state"),
     ),
+    Shown("11", "rank simulator", "RankSimulatorPanel(", "who agrees", "grid", 2, 448): (
+        pick("who agrees", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag", "nobody"),
+        pick("Inf is born", "after the sum", "in local clipping", "in a shard, sharded first",
+             "in a shard, replica first", "in the data"),
+        slide("ranks", 6),
+        pick("divide", "√N", "after", "before"),
+        pick("sum in", "FP16", "BF16", "FP32"),
+    ),
 }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def cases(device: str) -> list[PanelCase]:
         "lesson 09, granularity": lambda: lazily("09", "GranularityPanel"),
         "lesson 09, delayed race": lambda: lazily("09", "DelayedRacePanel"),
         "lesson 10, clinic": lambda: lazily("10", "ClinicPanel"),
+        "lesson 11, rank simulator": lambda: lazily("11", "RankSimulatorPanel"),
     }
     live: dict[str, Callable[[], Any]] = {
         "lesson 05, scaler race, training": lambda: lazily("05", "ScalerRacePanel", "bad start"),

@@ -45,7 +45,7 @@ LESSONS = (
     Entry("08", "Train a transformer", "What changes for attention and long accumulation?", 65),
     Entry("09", "Go below 16 bits", "How do FP8 and integers fit on top?", 40),
     Entry("10", "Debug the NaN", "Something is NaN. What now?", 45),
-    Entry("11", "Scale out", "With many GPUs, who decides to skip a step?", 35),
+    Entry("11", "Scale out", "With many GPUs, who decides to skip a step?", 45),
     Entry("12", "Judge the article", "Was the article right?", 45),
 )
 

@@ -368,8 +368,8 @@ def test_feedback_is_escaped_html() -> None:
 def test_an_unknown_exercise_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"there is no exercise '00.9'; this lesson has 00.1"):
         check_function("00.9", 1)
-    with pytest.raises(ValueError, match=r"there is no exercise '11.1'; this lesson has none yet"):
-        check("11.1", 1)
+    with pytest.raises(ValueError, match=r"there is no exercise '12.1'; this lesson has none yet"):
+        check("12.1", 1)
 
 
 # --- quiz ------------------------------------------------------------------------------------------------------------
@@ -437,9 +437,9 @@ def test_the_still_quiz_opens_what_was_chosen_and_counts() -> None:
 def test_the_quiz_of_a_lesson_is_found() -> None:
     assert len(quiz("00").items) == 2
     with pytest.raises(
-        ValueError, match=r"quiz '11' has no questions; pass items=\[...\] or define QUIZ in lesson_11/exercises.py"
+        ValueError, match=r"quiz '12' has no questions; pass items=\[...\] or define QUIZ in lesson_12/exercises.py"
     ):
-        quiz("11")
+        quiz("12")
     with pytest.raises(ValueError, match="there is no lesson '99'"):
         quiz("99")
 

@@ -125,10 +125,10 @@ def test_ours_and_the_peer_are_pressed_in_turn(lab: FakeLab, tmp_path: Path) -> 
     assert lab.done == ["open 00", "run", ours, "Home", *(step for pair in pairs[:5] for step in pair)]
     lab.done.clear()
     measure(last, 1)
-    assert lab.done[:3] == ["close", "open 10", "run"]
-    cells = json.loads((next(tmp_path.glob("10_*"))).read_text())["cells"]
+    assert lab.done[:3] == ["close", "open 11", "run"]
+    cells = json.loads((next(tmp_path.glob("11_*"))).read_text())["cells"]
     places = [place for place, cell in enumerate(cells) if "naive" in str(cell)]
-    assert len(places) == 1, "lesson 10 has one panel"
+    assert len(places) == 1, "lesson 11 has one panel"
     assert places[-1] == len(cells) - 1, "the rest is left out"
 
 
@@ -191,7 +191,7 @@ def test_every_lesson_has_its_panels() -> None:
         if cell["cell_type"] == "code"
     }
     assert shown == panels
-    assert {one.lesson for one in keyrows.ROWS} == {f"{number:02d}" for number in range(11)}
+    assert {one.lesson for one in keyrows.ROWS} == {f"{number:02d}" for number in range(12)}
 
 
 MAKERS = {case.name: case.make for case in panelbench.cases("cpu")} | {"lesson 00, doctor": doctor_panel}

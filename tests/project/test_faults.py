@@ -1,7 +1,8 @@
 """A lesson is worth running only if it notices a broken library: each fault must change what some cell shows.
 
 The cells run in this process, with a fault injected, up to the first one that differs from its stored output. Left out
-are the cells that train for half a minute, and those that build on them. `pytest -rP` shows which cell caught what.
+are the cells that train for half a minute or start other processes, and those that build on them. `pytest -rP` shows
+which cell caught what.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ MODULES = {
     path.parent.name[-2:]: importlib.import_module(f"{path.parent.name}.faults")
     for path in sorted(Path(__file__).parents[1].glob("lesson_*/faults.py"))
 }
-TRAINERS = ("train_each", "train_seeds", "compare")
+# Those that train, and those that start other processes, which no fault of this one reaches.
+TRAINERS = ("train_each", "train_seeds", "compare", "agreement", "launch", "sums", "resume")
 
 
 class NoFrame:
