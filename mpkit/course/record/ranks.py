@@ -75,8 +75,12 @@ def agreement(example: str, ranks: int, chosen: argparse.Namespace) -> dict[str,
         "planted": plants,
         "skipped": [one["skipped"] for one in straight["ranks"]],
         "scale": [one["scale"] for one in straight["ranks"]],
-        "checksum": {name: [one["checksum"] for one in found["ranks"]] for name, found in runs.items()},
+        "checksum": {name: [_end(one) for one in found["ranks"]] for name, found in runs.items()},
     }
+
+
+def _end(rank: dict[str, Any]) -> str:
+    return f"{rank['checksum']} at scale {rank['scale']:g}"
 
 
 def _model(chosen: argparse.Namespace) -> list[object]:

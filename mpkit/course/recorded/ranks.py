@@ -16,8 +16,8 @@ class RanksRecord(MachineRecord):
         images[example][ranks]: images a second of all ranks together.
         planted: {"data": [step, rank], "gradient": [step, rank]}: where an Inf was put in, before and after the sum.
         skipped[example], scale[example]: steps that each rank skipped, and its scale at the end.
-        checksum[example][run]: of each rank's weights: a "straight" run, the same "again", and one "resumed" by fresh
-            processes from what the straight one had saved half way.
+        checksum[example][run]: of each rank's weights, and the scale: a "straight" run, the same "again", and one
+            "resumed" by fresh processes from what the straight one had saved half way.
     """
 
     KIND: ClassVar[str] = "ranks"
