@@ -1,7 +1,10 @@
 """Hooks on a model that are somebody's for a while, and not part of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
+
+from torch import nn
 
 
 class Hook:
@@ -24,3 +27,20 @@ def _copied() -> Callable[..., None]:
 
 def _nothing(*_: Any, **__: Any) -> None:
     """What a copied hook does."""
+
+
+def around_modules(
+    modules: Iterable[tuple[str, nn.Module]], enter: Callable[..., None], leave: Callable[..., None]
+) -> list[Any]:
+    """Have `enter(name, module, args, kwargs)` called before each module, and `leave(module, args, output)` after it.
+
+    Returns the handles. `enter` comes before the module's other hooks, so that what these compute belongs to the
+    module; but not for the model itself, the one without a name, whose parameters may have to be gathered first.
+    `leave` is called also where forward raises.
+    """
+    handles: list[Any] = []
+    for name, module in modules:
+        before = Hook(partial(enter, name))
+        handles.append(module.register_forward_pre_hook(before, prepend=bool(name), with_kwargs=True))
+        handles.append(module.register_forward_hook(Hook(leave), always_call=True))
+    return handles

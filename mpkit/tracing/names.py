@@ -52,6 +52,8 @@ QUESTIONS = frozenset(
     "get_device data_ptr is_contiguous is_floating_point is_complex is_same_size is_set_to untyped_storage".split()
 )
 
+WHOLE = (torch.int64, torch.int32, torch.bool)  # in these is no Inf and no NaN
+
 OUTSIDE = "(outside the model)"
 
 Place = tuple[str, int]

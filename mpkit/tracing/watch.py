@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mpkit.formats import FloatFormat, require_format
-from mpkit.hook import Hook
+from mpkit.hook import around_modules
 from mpkit.policy.operations import UNINITIALISED, is_in_place
 from mpkit.tracing import names
 from mpkit.tracing.descent import fresh
@@ -27,8 +27,6 @@ from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start,
 from mpkit.tracing.mode import Mode
 from mpkit.tracing.rest import Rest
 from mpkit.unwatched import aside
-
-WHOLE = (torch.int64, torch.int32, torch.bool)  # in these is no Inf and no NaN
 
 
 class Trace:
@@ -108,14 +106,7 @@ class Trace:
             raise RuntimeError("this trace is active already; leave its with-block first, or make a second trace.")
         self._used = True
         self._start()
-        for name, module in modules_of(self._model):
-            # prepend: what other hooks compute before a module belongs to it; not before the model, where its
-            # parameters may have to be gathered first
-            enter, leave = Hook(partial(self._enter_module, name)), Hook(self._leave_module)
-            before = module.register_forward_pre_hook(enter, prepend=bool(name), with_kwargs=True)
-            # always_call: also when forward raises, so that the path stays right for someone who catches it
-            after = module.register_forward_hook(leave, always_call=True)
-            self._handles += [before, after]
+        self._handles = around_modules(modules_of(self._model), self._enter_module, self._leave_module)
         self._handles.append(register_optimizer_step_pre_hook(partial(self._pause, True)))
         self._handles.append(register_optimizer_step_post_hook(partial(self._pause, False)))
         self._mode = Mode(self._observe)
@@ -126,9 +117,8 @@ class Trace:
         if self._mode is not None:
             self._mode.__exit__(*error)  # type: ignore[no-untyped-call]
             self._mode = None
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        while self._handles:
+            self._handles.pop().remove()
         self._gradients.stop()
         self._rest.end()
         self._ledger.settle()
@@ -190,7 +180,7 @@ class Trace:
         if self._paused or not name or torch._C._current_graph_task_id() != -1:  # in a backward pass
             return func(*args, **kwargs)
         reads = self._fmt is not None or name not in names.NEVER_WORSE
-        if operation.in_place and args and isinstance(args[0], Tensor) and args[0].dtype in WHOLE:
+        if operation.in_place and args and isinstance(args[0], Tensor) and args[0].dtype in names.WHOLE:
             return func(*args, **kwargs)  # a counter, as batch norm has
         if operation.in_place or (kwargs and is_in_place(name, kwargs)):
             with aside():
