@@ -32,7 +32,8 @@ def all_gone(folder: Path) -> None:
 
 
 def pids(folder: Path) -> list[int]:
-    return [int(path.read_text(encoding="utf-8")) for path in folder.glob("*.pid")]
+    """Those that have been written to their end."""
+    return [int(text) for path in folder.glob("*.pid") if (text := path.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture

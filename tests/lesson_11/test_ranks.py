@@ -9,8 +9,8 @@ import pytest
 from mpkit.course.lesson_11 import agreement, resume, sums
 from mpkit.course.lesson_11.agreement import Agreement, Trained
 from mpkit.course.lesson_11.checkpoint import Resumed
-from mpkit.course.lesson_11.ranks.agreement import BAD, CASES, STEPS
 from mpkit.course.lesson_11.sums import Sums
+from mpkit.course.ranks.agreement import BAD, CASES, STEPS
 
 NOT_SEEN = "clipping after unscale_"  # nobody looks at the gradients after that
 SKIP = [step != BAD for step in range(STEPS)]

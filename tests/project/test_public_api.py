@@ -35,8 +35,8 @@ LIBRARY = frozenset(
     "scaled scaling policy optim tracing training diagnosis processes".split()
 )
 SHARED = frozenset(
-    "start device gpu table markup read_number arithmetic nets runs recorded robustness doctor clinic pictures panels "
-    "exercises".split()
+    "start device gpu table markup read_number arithmetic nets runs ranks recorded robustness doctor clinic pictures "
+    "panels exercises".split()
 )
 HEAVY = ("matplotlib", "ipywidgets", "IPython", "sklearn", "PIL")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mpkit.course.lesson_11.launch import launch
 
-SCRIPT = "mpkit.course.lesson_11.ranks.agreement"
+SCRIPT = "mpkit.course.ranks.agreement"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mpkit.course.lesson_11.launch import launch
 
-SCRIPT = "mpkit.course.lesson_11.ranks.checkpoint"
+SCRIPT = "mpkit.course.ranks.checkpoint"
 BATCH = 48  # the global batch: images that all ranks together see in a step
 
 

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mpkit.course.lesson_11.failures import first_failure
+from mpkit.course.ranks.rank import FOLDER, WAITS
 
 ROOT = Path(__file__).parents[3]  # the folder that holds the package mpkit
-FOLDER, WAITS = "MPKIT_RANKS_FOLDER", "MPKIT_RANKS_WAIT"  # what `rank.answer` reads from the environment
 GRACE = 5.0  # seconds for the launcher to end its processes; then they are killed
 STILL = "after {:g} s {} of {} ranks had not answered, and all were ended. Does one wait for another?"
 START = """
@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 import mpkit
-from mpkit.course.lesson_11.rank import answer
+from mpkit.course.ranks.rank import answer
 
 path, name = {path!r}, {name!r}
 flags = __future__.annotations.compiler_flag
@@ -62,8 +62,8 @@ def launch(
     When this returns or raises, also after an interrupt, none of its processes is left.
 
     Args:
-        script: a module ("mpkit.course.lesson_11.ranks.agreement"), a file (a `Path`), or a function `f(rank)` whose
-            source stands alone: it may use `torch`, `dist` and `mpkit`, takes a `mpkit.course.lesson_11.rank.Rank`,
+        script: a module ("mpkit.course.ranks.agreement"), a file (a `Path`), or a function `f(rank)` whose
+            source stands alone: it may use `torch`, `dist` and `mpkit`, takes a `mpkit.course.ranks.rank.Rank`,
             and returns a dict of numbers, strings and lists.
         arguments: the script's own, as text.
         ranks: processes; they share this machine's cores, one thread each.

@@ -7,7 +7,7 @@ from typing import Any
 
 from mpkit.course.lesson_11.launch import launch
 
-SCRIPT = "mpkit.course.lesson_11.ranks.sums"
+SCRIPT = "mpkit.course.ranks.sums"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One rank of many: a training that is sharded by FSDP2, saved in the middle, and resumed.
 
-    … -m mpkit.course.lesson_11.ranks.checkpoint FOLDER save        trains 6 steps, saves, trains 6 more
-    … -m mpkit.course.lesson_11.ranks.checkpoint FOLDER resume 48   loads into fresh objects, trains 6 more
+    … -m mpkit.course.ranks.checkpoint FOLDER save        trains 6 steps, saves, trains 6 more
+    … -m mpkit.course.ranks.checkpoint FOLDER resume 48   loads into fresh objects, trains 6 more
 
 The number is the global batch: how many images all ranks together see in a step.
 """
@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import fully_shard
 
 import mpkit
-from mpkit.course.lesson_11.rank import Rank, answer
 from mpkit.course.nets.digits import digits
+from mpkit.course.ranks.rank import Rank, answer
 
 STEPS, GLOBAL_BATCH = 6, 48
 

@@ -1,6 +1,6 @@
 """One rank of many: what happens to gradients on their way into the mean over the ranks.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 -m mpkit.course.lesson_11.ranks.sums
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m mpkit.course.ranks.sums
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
 import mpkit
-from mpkit.course.lesson_11.rank import Rank, answer
+from mpkit.course.ranks.rank import Rank, answer
 
 MICRO, BATCH = 4, 16
 VALUES = {"40000": 40000.0, "2^-24": 2.0**-24}

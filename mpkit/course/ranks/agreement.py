@@ -1,6 +1,6 @@
 """One rank of many: an Inf is born somewhere at step 2. Who skips?
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 -m mpkit.course.lesson_11.ranks.agreement
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m mpkit.course.ranks.agreement
 
 Names of scalers as arguments: only these.
 """
@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import mpkit
-from mpkit.course.lesson_11.rank import Rank, answer
 from mpkit.course.nets.digits import digits
+from mpkit.course.ranks.rank import Rank, answer
 
 STEPS, BAD, BATCH, LIMIT = 5, 2, 16, 100.0
 
