@@ -213,7 +213,10 @@ class Lab:
         """An exception in a widget's callback or a thread reaches no cell; the kernel still says it, so listen."""
         if isinstance(frame, str):
             return
-        header, parent, content = _message(frame)
+        try:
+            header, parent, content = _message(frame)
+        except ValueError:  # cut off, as the page was closed
+            return
         outside_cells = parent.get("msg_type") != "execute_request"
         kind = header["msg_type"]
         if kind == "error" and outside_cells:
