@@ -98,7 +98,7 @@ TELLS = {
         "one more step gives the same loss, in FP32 too, though there are gradients",
     ),
     "checkpoint": ("data", "the checkpoint would differ from the model, or lack something"),
-    "poisoned state": ("fp32", "something that the step keeps would not be finite afterwards"),
+    "poisoned state": ("fp32 tally", "something that the step keeps would not be finite afterwards"),
     "invalid": ("fp32 trace", "FP32 would give NaN or Inf as well, of ordinary numbers"),
     "data": ("data fp32", "the batch would differ from an ordinary one"),
     "not repeatable": ("again", "running it again from the same state would give something else"),
