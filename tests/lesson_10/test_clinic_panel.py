@@ -375,7 +375,7 @@ def test_a_patient_from_beginning_to_end(panel: ClinicPanel) -> None:
     panel.name_it.click()
     assert "Choose a diagnosis from the list first." in panel.message.value
     panel.diagnosis = "healthy"
-    assert panel.said().startswith("If it is “healthy”, then FP32 would differ in nothing that matters")
+    assert panel.said().startswith("If it were “healthy”, FP32 would differ in nothing that matters")
     assert panel.chart.left == 11, "to think costs nothing"
     panel.name_it.click()
     assert panel.said() == "“healthy” does not fit: eval loss is NaN from step 12."
@@ -401,7 +401,7 @@ def test_a_patient_from_beginning_to_end(panel: ClinicPanel) -> None:
 def test_show_me_prints_the_diagnosis_for_no_points(panel: ClinicPanel) -> None:
     panel.test("tally")
     panel.ask.click()
-    assert "poisoned state: norm.running_mean" in panel.words.value
+    assert "<b>poisoned state:</b> norm.running_mean" in panel.words.value
     assert "Of 193 gradients" not in panel.words.value, "there is room for one of the two"
     assert panel.chart.left == 0
     panel.test("tally")

@@ -138,8 +138,8 @@ def judged(examined: Examination, kind: str, made: list[str]) -> tuple[Verdict, 
     facts = Facts(examined)
     if kind == own.kind or kind in ALSO.get(own.name, {}):
         if set(made) & set(SHOWS[own.name].split()):
-            said = ALSO.get(own.name, {}).get(kind) or f"Right: {told(kind)}, {KINDS[kind]}."
-            return "right", said if kind != "healthy" else f"{said} {own.because}"
+            meaning = f", {KINDS[kind]}." if kind != "healthy" else f". {own.because} No cure is needed."
+            return "right", ALSO.get(own.name, {}).get(kind) or f"Right: {told(kind)}{meaning}"
         return "open", _open(kind, made)
     with examined.ready():
         if said := HALF.get(own.name, {}).get(kind) or _kept(kind, facts, made):
@@ -170,7 +170,7 @@ def _open(kind: str, made: list[str]) -> str:
 
 def considered(kind: str) -> str:
     """What would have to be seen if it were this kind."""
-    return f"If it is “{told(kind)}”, then {TELLS[kind][1]}. Is that so? Then press “name it”."
+    return f"If it were “{told(kind)}”, {TELLS[kind][1]}. Is that so? Then press “name it”."
 
 
 def told(kind: str) -> str:

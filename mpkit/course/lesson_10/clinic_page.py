@@ -18,8 +18,9 @@ from mpkit.course.panels.setting import Setting
 from mpkit.diagnosis import KINDS
 
 KIND_ORDER = ("", *(kind for kinds in GROUPS.values() for kind in kinds))
-FOUND = f"color:{markup.TEXT};line-height:1.35"
-CODE = f"margin:0 0 2px 4px;white-space:pre-wrap;font-size:12px;line-height:1.35;color:{markup.TEXT}"
+CLOSE = "line-height:1.35"
+FOUND = f"color:{markup.TEXT};{CLOSE}"
+CODE = f"margin:0 0 2px 4px;white-space:pre-wrap;word-break:normal;font-size:12px;{FOUND}"
 
 
 class ClinicPage(PicturePanel):
@@ -67,7 +68,7 @@ class ClinicPage(PicturePanel):
 
     def wait(self, words: str) -> None:
         """Say what is being done."""
-        self.words.value = markup.status(words)
+        self.words.value = markup.status(words, style=CLOSE)
 
     def consider(self, kind: str) -> None:
         """Let the menu show a kind."""
@@ -103,14 +104,13 @@ class ClinicPage(PicturePanel):
     def tell(self) -> None:
         """The words: what was said last, the points, and what the tests said."""
         score = f'<div style="{FOUND};font-weight:bold;margin-bottom:4px">{markup.escape(self.score())}</div>'
-        self.words.value = markup.status(self.said()) + score + self._answers()
+        self.words.value = markup.status(self.said(), style=CLOSE) + score + self._answers()
 
     def _answers(self) -> str:
         """What the tests said, or what diagnose says: what was asked for last."""
-        if self.chart.reads_diagnosis:
-            return pre(self.examination.diagnosis)
-        found = (f"<div><b>{test}:</b> {markup.escape(said)}</div>" for test, said in self.found())
-        return f'<div style="{FOUND}">{"".join(found)}</div>'
+        said = self.examination.diagnosis.items() if self.chart.reads_diagnosis else self.found()
+        found = "".join(f"<div><b>{name}:</b> {_code_apart(words)}</div>" for name, words in said)
+        return f'<div style="{FOUND}">{found}</div>'
 
     def found(self) -> list[tuple[str, str]]:
         """What the tests of this patient said, each with its name."""
@@ -125,7 +125,8 @@ class ClinicPage(PicturePanel):
         """The answer to the last guess, or what to do next."""
         chart = self.chart
         if chart.said:
-            return chart.said + ("" if chart.cured or chart.kind is None else " Now pick the cure.")
+            after = "Try another." if chart.said.startswith("The curve does not heal") else "Now pick the cure."
+            return chart.said + ("" if chart.cured or chart.kind is None else f" {after}")
         if chart.reads_diagnosis:
             return "This is what mpkit.diagnose says. There are no points, but you may still name it and pick the cure."
         if chart.tests:
@@ -146,6 +147,12 @@ class ClinicPage(PicturePanel):
         here = f"{'diagnosed, ' * (chart.kind is not None)}{chart.left} of {BUDGET} points left"
         here = f"{points(chart.left)} for this one" if chart.cured else here
         return f"{here} · {len(solved)} of {len(NUMBERS)} solved, {points(total)}"
+
+
+def _code_apart(words: str) -> str:
+    """A sentence, and below it the code that comes with it, if any does."""
+    first, _, code = words.partition("\n")
+    return markup.escape(first) + (pre(code) if code else "")
 
 
 def points(count: int) -> str:

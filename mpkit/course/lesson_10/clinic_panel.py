@@ -48,7 +48,7 @@ class ClinicPanel(ClinicPage):
         """The answers stand beside the picture; on a narrow page below it."""
         who, what, tests, *_, message, picture, words, names = self.box.children
         for chosen in (who, what):
-            chosen.layout.flex, chosen.layout.max_width = "1 1 300px", "100%"
+            chosen.layout.flex, chosen.layout.min_width = "1 1 300px", "0"  # else as wide as its longest option
         self.naming.children = (what, self.name_it)
         picture.layout.width, picture.layout.max_width, picture.layout.flex = "auto", f"{SIZE[0]}px", "1 1 420px"
         words.layout.flex, words.layout.min_width = "1 1 340px", "0"

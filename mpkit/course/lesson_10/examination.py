@@ -16,7 +16,7 @@ from mpkit.course.lesson_10.in_words import about, listed, number, weights
 from mpkit.course.lesson_10.in_words import apart as in_digits
 from mpkit.course.lesson_10.waiting_room import Curves, admitted, apart, curves, patient
 from mpkit.course.pictures.style import percent
-from mpkit.diagnosis import Diagnosis, diagnose, diagnose_checkpoint
+from mpkit.diagnosis import KINDS, Diagnosis, diagnose, diagnose_checkpoint
 from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same, size
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.trees import tensors_in
@@ -51,10 +51,12 @@ class Examination:
         return curves(self._which, True, self._device)
 
     @cached_property
-    def diagnosis(self) -> str:
-        """What `mpkit.diagnose` prints of this patient."""
+    def diagnosis(self) -> dict[str, str]:
+        """What `mpkit.diagnose` says of this patient, part by part; code in a line of its own."""
         with self.case.around():
-            return str(diagnosed(self.case))
+            found = diagnosed(self.case)
+        parts = {"cause": found.cause, "proof": found.proof, "cure": found.cure, "tried": "; ".join(found.tests)}
+        return {found.kind: found.where or KINDS[found.kind]} | {name: said for name, said in parts.items() if said}
 
     @cached_property
     def exam(self) -> Exam:
@@ -96,7 +98,7 @@ class Examination:
         base, wide = self.exam.base, self.exam.fp32
         one, after = in_digits(true_loss(base), true_loss(self.second))
         other, then = in_digits(true_loss(wide), true_loss(self.wide_second))
-        said = [f"In FP32 the loss is {other}, a step later {then} (as it is: {one}, then {after})."]
+        said = [f"The loss is {other}, a step later {then} (as it is: {one}, then {after})."]
         if wide.bad or base.bad:
             here, there = (listed(run.bad) for run in (base, wide))
             said.append(f"Not finite as it is: {here}; in FP32: {there}.")
