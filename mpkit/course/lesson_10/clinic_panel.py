@@ -52,6 +52,7 @@ class ClinicPanel(ClinicPage):
         self.naming.children = (what, self.name_it)
         picture.layout.width, picture.layout.max_width, picture.layout.flex = "auto", f"{SIZE[0]}px", "1 1 420px"
         words.layout.flex, words.layout.min_width = "1 1 340px", "0"
+        picture.layout.min_width = "0"  # else as wide as its dots
         words.layout.max_height, words.layout.overflow = f"{SIZE[1]}px", "auto"
         beside = widgets.HBox([picture, words], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
         self.box.children = (_line(who, self.ask, self.again), tests, self.naming, self.curing, message, beside, names)
