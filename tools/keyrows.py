@@ -141,11 +141,10 @@ RUNS = ("classifier", "autoencoder", "bad start", "falling loss", "made up: drif
 RULES = ("no scaling", "static 2¹⁰", "torch", "apex-amp", "deepspeed", "fairseq", "megatron", "keras", "LogMax",
          "popart", "article", "article, scaled norm")  # fmt: skip
 COMPETITORS = ("FP16, no scaling", "FP16, static 2¹⁰", "FP16, dynamic", "BF16", "article", "all in FP16")
-EXAMS = ("run it again · 1", "in FP32 · 2", "scale ÷ 2⁸ · 1", "look at the data · 1", "tally the gradients · 1",
+EXAMS = ("run it again · 1", "in FP32 · 2", "smaller scale · 1", "look at the data · 1", "tally the gradients · 1",
          "trace · 4")  # fmt: skip
-DIAGNOSES = ("overflow", "underflow", "saturated", "lost update", "lost integer", "lost eps", "order", "loss scale",
-             "stale cast", "not trained", "checkpoint", "poisoned state", "mathematics", "data", "not repeatable",
-             "healthy")  # fmt: skip
+DATA = "data: the batch itself is bad"
+WORDS = ".widget-html-content[role='status']"
 PATIENTS = (
     "5 · The loss is the same number at every step, to the last digit. Gradients are there, the optimizer steps.",
     "13 · I run the same batch through the same weights, with all seeds set, and get another loss each time. Is BF16 "
@@ -241,12 +240,13 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         pick("history", "1", "4", "1,024", "16"),
         slide("margin", 9),
     ),
-    Shown("10", "clinic", "ClinicPanel(device=lesson.device)", "patient", "lines", 2, 384): (
+    Shown("10", "clinic", "ClinicPanel(device=lesson.device)", "patient", "lines", 2, 470): (
         menu("patient", *PATIENTS),
-        first(push("tests", *EXAMS, "show me"), "begin again"),
-        first(push("begin again", "begin again"), EXAMS[0]),
-        first(push("diagnoses", *DIAGNOSES), "begin again"),
-        first(push("cures", "cure A", "cure B", "cure C"), "begin again", "poisoned state"),
+        replace(first(push("tests", *EXAMS, "show me"), "begin again"), shown=WORDS),
+        Row("from the first test to the cure", (
+            *push("test", "begin again", "look at the data · 1").turns, *menu("diagnosis", DATA).turns,
+            *push("cures", "name it", "cure A", "cure B", "cure C").turns,
+        ), menu("patient", PATIENTS[-1]).lead, WORDS),
     ),
     Shown("11", "rank simulator", "RankSimulatorPanel(", "who agrees", "grid", 2, 448): (
         pick("who agrees", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag", "nobody"),

@@ -11,7 +11,7 @@ import torch
 from harness.fault import Fault, Patch, collector, swap
 
 from mpkit.course.clinic import PATIENTS
-from mpkit.course.lesson_10 import clinic_panel
+from mpkit.course.lesson_10 import clinic_page
 from mpkit.diagnosis import wide, words
 from mpkit.diagnosis.diagnose import diagnose
 from mpkit.diagnosis.diagnosis import Diagnosis
@@ -24,7 +24,7 @@ from mpkit.tracing.event import judge
 FAULTS: dict[str, Fault] = {}
 fault = collector(FAULTS)
 UNSEEN: set[str] = set()
-UNPAINTED = [(clinic_panel, "ClinicFigure")]
+UNPAINTED = [(clinic_page.ClinicPage, "drawn_by")]
 
 
 @fault

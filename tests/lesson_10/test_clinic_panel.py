@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import pytest
 import torch
 from harness.pictures import page_size
+from torch.nn import functional as F
 
 from mpkit.course.clinic import PATIENTS
-from mpkit.course.lesson_10.answers import ALSO, GROUPS, OTHERS, SPEAKS, cure_judged, cures, judged
+from mpkit.course.lesson_10.against import AGAINST, against
+from mpkit.course.lesson_10.answers import ALSO, GROUPS, HALF, OTHERS, SHOWS, TELLS, cure_judged, cures, judged, told
+from mpkit.course.lesson_10.calls import disorder, made
 from mpkit.course.lesson_10.chart import BUDGET, LEAST, Chart
 from mpkit.course.lesson_10.clinic_panel import ClinicPanel
-from mpkit.course.lesson_10.clinic_picture import SIZE
-from mpkit.course.lesson_10.clinic_words import bad_steps, course, finding, shown
-from mpkit.course.lesson_10.examination import TESTS, Examination
+from mpkit.course.lesson_10.clinic_picture import SIZE, TITLE
+from mpkit.course.lesson_10.clinic_words import about, bad_steps, course, finding, shown
+from mpkit.course.lesson_10.examination import Examination
+from mpkit.course.lesson_10.facts import Facts
 from mpkit.course.lesson_10.in_words import number
-from mpkit.course.lesson_10.look_alikes import Reads, anomaly, reruns
+from mpkit.course.lesson_10.look_alikes import Reads, anomaly, in_fp32_from_the_start, reruns
+from mpkit.course.lesson_10.slow_script import LINES, toy, train
+from mpkit.course.lesson_10.tests import TESTS
 from mpkit.course.lesson_10.waiting_room import NUMBERS, ORDER, admitted, curves, patient
 from mpkit.course.pictures.canvas import _fitting
 from mpkit.diagnosis import KINDS
@@ -57,23 +64,130 @@ def test_all_patients_are_there_once_and_known_by_number_alone(panel: ClinicPane
         assert patient(which).name not in " ".join(label)
 
 
-def test_every_kind_has_a_button_and_a_test_that_speaks_for_it() -> None:
-    assert sorted(kind for kinds in GROUPS.values() for kind in kinds) == sorted(KINDS) == sorted(SPEAKS)
+def test_every_kind_is_in_the_menu_with_its_meaning_and_has_tests_that_tell(panel: ClinicPanel) -> None:
+    assert (
+        sorted(kind for kinds in GROUPS.values() for kind in kinds) == sorted(KINDS) == sorted(TELLS) == sorted(AGAINST)
+    )
+    for text, kind in panel.controls["diagnosis"].options:
+        assert text == (f"{told(kind)}: {KINDS[kind]}" if kind else "what is it?")
+
+
+def test_what_is_accepted_besides_or_half_is_another_kind_of_a_patient() -> None:
+    for table in (ALSO, HALF):
+        assert set(table) <= set(PATIENTS)
+        assert all(kind in KINDS and kind != PATIENTS[name].kind for name, kinds in table.items() for kind in kinds)
+    assert not any(set(ALSO.get(name, {})) & set(kinds) for name, kinds in HALF.items())
 
 
 @everyone
-def test_who_reasons_rightly_is_right_and_others_hear_which_test_would_tell(which: int) -> None:
+def test_the_tests_that_are_recommended_for_the_right_kind_show_it(which: int) -> None:
     own = patient(which)
+    shows = set(SHOWS[own.name].split())
+    assert shows <= set(TESTS)
+    for kind in (own.kind, *ALSO.get(own.name, {})):
+        assert shows & set(TELLS[kind][0].split())
+
+
+# ---- a diagnosis is judged by what was tested ----
+
+
+@pytest.mark.parametrize("which", QUICK)
+def test_every_diagnosis_is_settled_when_all_is_tested_and_none_before(which: int) -> None:
+    own, examined = patient(which), Examination(which)
     for kind in KINDS:
-        right, said = judged(which, kind)
-        assert right == (kind == own.kind or kind in ALSO.get(own.name, {}))
-        assert said.startswith("Right" if right else "Not ")
-        assert right or SPEAKS[kind] in said
+        verdict, said = judged(examined, kind, list(TESTS))
+        assert (verdict == "right") == (kind == own.kind or kind in ALSO.get(own.name, {}))
+        assert verdict != "open", said
+        assert said.startswith({"right": "Right", "half": "True, but", "wrong": "“"}[verdict])
+        assert not [odd for odd in ("  ", "Not not", "..", "? ?") if odd in said]
+        assert judged(examined, kind, [])[0] == "open"
+        for test in TESTS:
+            verdict, said = judged(examined, kind, [test])
+            assert kind != own.kind or verdict in ("right", "open")
+            assert verdict != "open" or "No points are lost" in said
 
 
-def test_what_is_accepted_besides_is_another_kind_of_a_patient() -> None:
-    assert set(ALSO) <= set(PATIENTS)
-    assert all(kind in KINDS and kind != PATIENTS[name].kind for name, kinds in ALSO.items() for kind in kinds)
+def phrases(found: dict[str, str], kept: bool, calls: list[str]) -> dict[str, bool]:
+    """What some words in a reason claim, held against runs that were made apart from it."""
+    return {
+        "in FP32 all is finite": found["in FP32"] == "finite",
+        "is finite in FP32": found["in FP32"] == "finite" and found["as it is"] != "finite",
+        "it is not finite either": found["in FP32"] != "finite",
+        "nothing is Inf or NaN": found["as it is"] == "finite",
+        "here is Inf or NaN": found["as it is"] != "finite",
+        "nothing that stays is Inf or NaN": not kept,
+        "gives the same numbers twice": found["again"] == "the same",
+        "gave two results": found["again"] == "differs",
+        "one more step gives another loss": found["next loss"] in ("another", "NaN"),
+        "gives the same loss as well": found["next, FP32"] == "same",
+        "the same optimizer moves the loss": found["next, FP32"] == "another",
+        "before any weight has moved": found["next loss"] == "NaN" or found["next loss"] == "same",
+        "without a loss scale it is the same": found["without scale"] == "Inf, NaN",
+        "there is no loss scale": "scale" not in calls,
+    }
+
+
+@pytest.mark.parametrize("which", QUICK)
+def test_no_reason_says_what_the_runs_deny(which: int) -> None:
+    """Also those that stand behind another reason, and are only read when that test was not made."""
+    own, examined, found = patient(which), Examination(which), reruns(which)
+    case = admitted(which)
+    with examined.ready():
+        bad, calls = examined.exam.base.bad, examined.exam.base.seen.calls
+    kept = any(name.split(" ")[0] in ("parameter", "buffer", "average", "moment") for name in bad)
+    claims, facts = phrases(found, kept, calls), Facts(examined)
+    for kind in set(KINDS) - {own.kind, *ALSO.get(own.name, {})}:
+        with examined.ready():
+            said = list(against(kind, facts, list(TESTS)))
+        assert said or kind in HALF.get(own.name, {}) or kind == "poisoned state"
+        for one in said:
+            assert all(true for words, true in claims.items() if words in one), (kind, one)
+            assert "no checkpoint" not in one or case.state is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("bf16-checkpoint", "poisoned state", "before the step began. How did it get there?"),
+        ("attention-scores", "poisoned state", "after the step there is Inf or NaN in 2 parameters"),
+        ("scale-to-zero", "loss scale", "no scale was small enough"),
+        ("discarded-log", "overflow", "Does it reach the loss or a gradient?"),
+    ],
+)
+def test_what_is_true_but_a_consequence_costs_nothing(panel: ClinicPanel, name: str, kind: str, words: str) -> None:
+    panel.patient = number_of(name)
+    panel.test("fp32")
+    before = panel.chart.left
+    panel.name(kind)
+    assert words in panel.said()
+    assert (panel.chart.left, panel.chart.kind) == (before, None)
+
+
+def test_a_cause_that_the_tests_do_not_show_yet_is_not_accepted_nor_punished(panel: ClinicPanel) -> None:
+    panel.patient = number_of("no-scaler")
+    panel.name("underflow")
+    assert panel.said().startswith("“underflow” may be. Make a test first")
+    panel.test("again")
+    panel.name("underflow")
+    assert "Try “tally the gradients”." in panel.said()
+    assert panel.chart.left == BUDGET - 1
+    panel.name("overflow")
+    assert "neither shows it nor rules it out" in panel.said(), "FP32 would cure it, so that is no reason against it"
+    panel.test("tally")
+    panel.name("underflow")
+    assert panel.said().startswith("Right: underflow")
+
+
+def test_the_healthy_need_no_cure(panel: ClinicPanel) -> None:
+    for name in ("probing-scaler", "discarded-log"):
+        panel.patient = number_of(name)
+        panel.test("trace")
+        panel.name("healthy")
+        assert "Now pick the cure" not in panel.said()
+        assert panel.said().startswith("Right: healthy")
+        assert panel.headline().startswith(f"Patient {number_of(name)}, healthy: ")
+        assert (panel.naming.layout.display, panel.curing.layout.display) == ("none", "none")
+        assert panel.chart.earned == BUDGET - 4
 
 
 @everyone
@@ -92,14 +206,16 @@ def test_one_of_three_cures_heals(which: int) -> None:
 
 
 def test_the_same_step_twice() -> None:
-    case = admitted(1)
     assert (
         Examination(number_of("left-over-memory"))
         .said("again")
         .startswith("From the same state the loss is 4.84, then")
     )
     assert "9.46 to the last digit" in Examination(number_of("one-autocast")).said("again")
-    assert case.batch is not None
+    said = Examination(number_of("double-unscale")).said("again")
+    assert "the loss is 9.459 both times. One more step on the same data: 9.456." in said
+    assert "the loss is NaN both times. The script logs 0." in Examination(1).said("again")
+    assert "Inf to the last digit" not in Examination(number_of("sum-before-mean")).said("again")
 
 
 def test_what_was_asked_before_changes_no_answer() -> None:
@@ -121,7 +237,6 @@ def test_fp32_says_what_it_cures_and_what_moves() -> None:
 
 def test_the_scale() -> None:
     assert "there is nothing to change" in Examination(number_of("attention-scores")).said("scale")
-    assert "at 256 gradients overflow" in Examination(number_of("scale-to-zero")).said("scale")
     assert "nothing is left to divide" in Examination(number_of("no-scaler")).said("scale")
 
 
@@ -150,7 +265,35 @@ def test_the_trace() -> None:
     assert "513 different numbers" in Examination(number_of("colliding-positions")).said("trace")
     assert "reaches neither loss nor gradient" in Examination(number_of("discarded-log")).said("trace")
     calls = Examination(number_of("clip-before-unscale")).said("trace").split("Calls: ")[1]
-    assert calls.index("clip_grad_norm_") < calls.index("unscale_")
+    assert calls == "zero_grad → scaler.scale → backward → clip_grad_norm_ → scaler.step → scaler.update."
+    healthy = Examination(number_of("probing-scaler")).said("trace").split("Calls: ")[1]
+    assert healthy == "zero_grad → scaler.scale → backward → scaler.step → scaler.update."
+    twice = Examination(number_of("double-unscale")).said("trace")
+    assert "unscale_ → clip_grad_norm_ → scaler.step, which unscales as well → scaler.update." in twice
+
+
+def test_calls_of_a_script() -> None:
+    inside = ["zero_grad", "scale", "backward", "step", "unscale_", "optimizer.step", "update"]
+    assert made(inside) == ["zero_grad", "scale", "backward", "step", "update"]
+    assert disorder(inside) == disorder(["zero_grad", "backward", "optimizer.step"]) == disorder([]) == ""
+    assert disorder(["scale", "backward", "step", "update"]) == "nobody calls zero_grad"
+    own = ["zero_grad", "scale", "backward", "unscale_", "clip_grad_norm_"]
+    assert disorder([*own, "step", "unscale_", "update"]) == "gradients are unscaled twice"
+    assert disorder([*own, "step", "optimizer.step", "update"]) == ""
+    assert disorder([*own, "update", "step"]) == "the scaler is updated before the step"
+    assert "while they carry" in disorder(["zero_grad", "scale", "backward", "clip_grad_norm_", "step", "update"])
+
+
+def test_the_scale_test_tells_a_scale_that_is_too_high_from_an_overflow() -> None:
+    assert Examination(number_of("scaler-not-saved")).said("scale") == (
+        "At 65,536 gradients are not finite; at 256 they are not finite; without a scale they are finite, and the step "
+        "is taken."
+    )
+    assert (
+        Examination(number_of("scale-to-zero"))
+        .said("scale")
+        .endswith("at 256 they are not finite; without a scale they are not finite, and the step is skipped.")
+    )
 
 
 @pytest.mark.parametrize("which", QUICK)
@@ -184,6 +327,24 @@ def test_reads_and_anomalies() -> None:
     assert reads.count == 2
     assert anomaly(admitted(number_of("discarded-log"))) == "nothing"
     assert "SqrtBackward0" in anomaly(admitted(number_of("where-sqrt")))
+    assert "LogSoftmaxBackward0" in anomaly(
+        admitted(4), loss=lambda out, y: F.cross_entropy(out[..., 0], y[..., 0].argmax(-1))
+    )
+    assert "MseLossBackward0" in anomaly(admitted(4))
+
+
+def test_fp32_from_the_first_step() -> None:
+    assert in_fp32_from_the_start(number_of("zero-grad-after-skip"))
+    for name in ("ignored-labels", "where-sqrt", "bf16-checkpoint"):
+        assert not in_fp32_from_the_start(number_of(name))
+
+
+def test_the_silent_script_can_be_copied_and_run() -> None:
+    names: dict[str, Any] = {}
+    exec("\n".join(LINES), names)
+    losses = names["train"](*toy("cpu"))
+    assert losses == train(*toy("cpu"))
+    assert losses[-1] == losses[0]
 
 
 # ---- points ----
@@ -206,14 +367,20 @@ def test_points() -> None:
 
 
 def test_a_patient_from_beginning_to_end(panel: ClinicPanel) -> None:
-    assert panel.score() == "12 of 12 points left · 0 of 29 cured, 0 points"
+    assert panel.score() == "12 of 12 points left · 0 of 29 solved, 0 points"
     panel.tests["data"].click()
     panel.tests["data"].click()
     assert panel.chart.left == 11, "the second look is free"
     assert "The first batch of the run" in panel.words.value
-    panel.kinds["invalid"].click()
-    assert panel.said() == "Not mathematics: then FP32 would give NaN or Inf as well."
-    panel.kinds["data"].click()
+    panel.name_it.click()
+    assert "Choose a diagnosis from the list first." in panel.message.value
+    panel.diagnosis = "healthy"
+    assert panel.said().startswith("If it were “healthy”, FP32 would differ in nothing that matters")
+    assert panel.chart.left == 11, "to think costs nothing"
+    panel.name_it.click()
+    assert panel.said() == "“healthy” does not fit: eval loss is NaN from step 12."
+    panel.diagnosis = "data"
+    panel.name_it.click()
     assert panel.said().startswith("Right, the batch began it.")
     assert (panel.naming.layout.display, panel.curing.layout.display) == ("none", None)
     sick = panel.png()
@@ -225,16 +392,44 @@ def test_a_patient_from_beginning_to_end(panel: ClinicPanel) -> None:
         panel.headline()
         == "Patient 1, cured: the loss falls from 9.16 to 0.355, and eval loss falls from 8.38 to 0.133"
     )
-    assert panel.score() == "8 points for this one · 1 of 29 cured, 8 points"
+    assert panel.score() == "8 points for this one · 1 of 29 solved, 8 points"
     assert panel.png() != sick
     panel.again.click()
-    assert panel.score() == "12 of 12 points left · 0 of 29 cured, 0 points"
+    assert panel.score() == "12 of 12 points left · 0 of 29 solved, 0 points"
 
 
 def test_show_me_prints_the_diagnosis_for_no_points(panel: ClinicPanel) -> None:
+    panel.test("tally")
     panel.ask.click()
-    assert "poisoned state: norm.running_mean" in panel.words.value
+    assert "<b>poisoned state:</b> norm.running_mean" in panel.words.value
+    assert "Of 193 gradients" not in panel.words.value, "there is room for one of the two"
     assert panel.chart.left == 0
+    panel.test("tally")
+    assert "Of 193 gradients" in panel.words.value
+    assert "norm.running_mean" not in panel.words.value
+
+
+def test_another_patient_is_announced_before_the_script_runs(
+    panel: ClinicPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bytes]] = []
+    before, honest = panel.png(), curves
+    panel.diagnosis = "data"
+    monkeypatch.setattr(
+        "mpkit.course.lesson_10.clinic_page.curves",
+        lambda *args: seen.append((panel.words.value, panel.png())) or honest(*args),
+    )
+    panel.patient = 5
+    assert "The script runs" in seen[0][0]
+    assert seen[0][1] not in (before, panel.png())
+    assert panel.diagnosis == ""
+
+
+def test_only_what_is_there_is_in_the_legend(panel: ClinicPanel) -> None:
+    for which, there in ((1, {"as it came", "Inf or NaN", "step skipped"}), (5, {"as it came"})):
+        panel.patient = which
+        words = {text for _, text, *_ in panel.figure.frame._words}
+        assert words & {"as it came", "cured", "Inf or NaN", "step skipped"} == there
 
 
 def test_charts_are_kept_when_another_patient_comes(panel: ClinicPanel) -> None:
@@ -260,7 +455,10 @@ def test_every_title_fits_and_says_what_is_not_finite(which: int) -> None:
     for sick in (True, False):
         found = curves(which, sick)
         said = finding(found)
-        assert _fitting(f"Patient {which}, cured: {said}", 19, True, SIZE[0] - 12) >= 14, said
+        lines = textwrap.wrap(f"Patient {which}, cured: {said}", 72)
+        assert len(lines) <= 2, said
+        assert all(_fitting(line, TITLE, True, SIZE[0] - 8) >= 14 for line in lines), said
+        assert len(textwrap.wrap(about(which), 92)) <= 2
         assert any(map(math.isnan, found["loss"])) == said.startswith("the loss is NaN")
         assert patient(which).name not in said
 
@@ -276,8 +474,8 @@ def test_a_curve_in_words() -> None:
     assert course("it", [2.0, 9.0]) == "it rises from 2 to 9"
     assert course("it", [2.0, 2.5]) == "it goes from 2 to 2.5"
     assert bad_steps([1.0, nan, -inf]) == [1, 2]
-    assert [number(x) for x in (0.0, -3.0, 1024.0, 1.5, 35447.3, 6.2e-9, nan, -inf)] == [
-        "0", "−3", "1,024", "1.5", "35,400", "6.2e-9", "NaN", "−Inf",
+    assert [number(x) for x in (0.0, -3.0, 1024.0, 1.5, 35447.3, 6.2e-9, -1.7e-4, nan, -inf)] == [
+        "0", "−3", "1,024", "1.5", "35,400", "6.2e-9", "−0.00017", "NaN", "−Inf",
     ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
 
 PATIENT = Patient(
     name="attention-scores",
-    complaint="NaN from the first step in FP16. In FP32 the same network trains.",
+    complaint="NaN from the very first step of an attention network. Weights and inputs are finite, I printed them.",
     thread="ultralytics/ultralytics#24990",
     form="pass",
     silent=False,

@@ -35,8 +35,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
 
 PATIENT = Patient(
     name="clip-before-unscale",
-    complaint="Since I clip gradients in FP16, the loss falls a thousand times too slowly. In FP32 the same clipping "
-    "is harmless.",
+    complaint="Since I clip gradients, the loss falls a thousand times too slowly. Others use the same limit.",
     thread="milesial/Pytorch-UNet#468",
     form="iteration",
     silent=True,

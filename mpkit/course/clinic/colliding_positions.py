@@ -55,7 +55,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
 
 PATIENT = Patient(
     name="colliding-positions",
-    complaint="Short texts are perfect. In long ones the model mixes up neighbours, and more training does not help.",
+    complaint="In short texts most is right. In long ones the model mixes up neighbours. More training does not help.",
     thread="huggingface/transformers#29285",
     form="pass",
     silent=True,

@@ -51,8 +51,8 @@ PATIENT = Patient(
     kind="not repeatable",
     where="pool",
     because="The rows are added to a block that nobody has set to zero: what the last call left there is still in it, "
-    "so the second call adds to the result of the first. Rounding in BF16 is the same each time; it cannot make two "
-    "runs of one batch differ.",
+    "so the second call adds to the result of the first. Rounding in BF16 is the same each time if sums are added in "
+    "the same order; in another order, as on a GPU, it moves the last digits, not the second.",
     cure="Set to zero what will be added to.\nrows = torch.zeros_like(block)  # not torch.empty",
     build=build,
 )

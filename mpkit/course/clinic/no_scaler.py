@@ -36,7 +36,7 @@ def build(sick: bool, seed: int, device: str = "cpu") -> Case:
 
 PATIENT = Patient(
     name="no-scaler",
-    complaint="The loss is small from the start, about 7e-9, and flat. In FP32 it falls a thousand times lower.",
+    complaint="The loss is tiny from the start, about 6e-9, and flat. No warning, and no step is skipped.",
     thread="engichang1467/Open-Rig3R#35",
     form="iteration",
     silent=True,

@@ -2,8 +2,14 @@
 
 import random
 from functools import cache
+from typing import Literal
 
 from mpkit.course.clinic import PATIENTS
+from mpkit.course.lesson_10.against import against
+from mpkit.course.lesson_10.examination import Examination
+from mpkit.course.lesson_10.facts import Facts
+from mpkit.course.lesson_10.in_words import listed
+from mpkit.course.lesson_10.tests import TESTS
 from mpkit.course.lesson_10.waiting_room import ORDER, patient
 from mpkit.diagnosis import KINDS
 
@@ -42,24 +48,61 @@ ALSO = {
     },
     "ignored-labels": {"invalid": "Right, 0 / 0 has no value in FP32 either. The batch is the reason."},
 }  # fmt: skip
-# Which test speaks for a kind, or against it.
-SPEAKS = {
-    "overflow": "FP32 would cure it, and the trace would name where finite became Inf",
-    "underflow": "the tally would show zeros, and FP32 none",
-    "saturated": "the trace would show values cut at the end of an 8-bit format",
-    "lost update": "something would move in FP32 and stand still as it is",
-    "lost integer": "the trace would show integers that fall together in a cast",
-    "lost eps": "FP32 would cure it, and the trace would show an eps that is 0",
-    "order": "the calls in the trace would be in the wrong place, too many or too few, or ignore a skip",
-    "loss scale": "the scale curve, or a smaller scale, would make the difference",
-    "stale cast": "one more step would give the same loss to the last digit, and in FP32 another",
-    "not trained": "one more step would give the same loss, in FP32 too, though there are gradients",
-    "checkpoint": "the checkpoint would differ from the model, or lack something",
-    "poisoned state": "something that the step keeps would not be finite afterwards",
-    "invalid": "FP32 would give NaN or Inf as well",
-    "data": "FP32 would give NaN as well, and the batch would differ from an ordinary one",
-    "not repeatable": "running it again from the same state would give something else",
-    "healthy": "no curve would stay bad, and the run would learn",
+# True of a patient, and not its cause. Neither accepted nor punished.
+HALF = {
+    "scheduler-drift": {"overflow": "skipped steps overflowed, for a larger scale was tried. What must not go on then"},
+    "probing-scaler": {
+        "overflow": "skipped steps overflowed, for a larger scale was tried. Does it matter",
+        "loss scale": "now and then the scale is too large. Does it find back",
+    },
+    "scale-to-zero": {"loss scale": "it ends at 0. But no scale was small enough. Why"},
+    "scaler-not-saved": {"overflow": "scaled gradients overflow. What are they multiplied by, and since when"},
+    "zero-norm": {"underflow": "nearly all gradients are 0: something is divided by Inf. What made the Inf"},
+    "zero-grad-after-skip": {
+        "loss scale": "the scale falls and falls. But no scale helps here. What stays from step to step",
+        "overflow": "one overflow began it, as they do now and then. Why is the next step skipped as well",
+    },
+    "double-unscale": {"loss scale": "it has to do with the scale, whose value is fine. How often is it taken out"},
+    "clip-before-unscale": {"loss scale": "it has to do with the scale, whose value is fine. When is it taken out"},
+    "discarded-log": {
+        "overflow": "log(0) is −Inf. Does it reach the loss or a gradient",
+        "invalid": "log(0) has no finite value. Does it reach the loss or a gradient",
+    },
+}
+# Tests of which one has to be made before a right diagnosis counts: the others do not show it.
+SHOWS = {
+    "poisoned-batch-norm": "fp32 data", "eps-in-norm": "fp32 trace", "attention-scores": "fp32 trace",
+    "scheduler-drift": "again fp32 scale data tally trace", "one-autocast": "again fp32", "ignored-labels": "fp32 data",
+    "double-unscale": "tally trace", "discarded-log": "fp32 trace", "no-scaler": "tally fp32 scale",
+    "masked-twice": "fp32 trace", "ema-in-bf16": "fp32", "scale-to-zero": "fp32 scale trace",
+    "left-over-memory": "again", "adam-eps": "fp32 trace", "colliding-positions": "fp32 trace",
+    "scaler-not-saved": "scale data", "own-softmax": "fp32 trace", "other-parameters": "again fp32 tally",
+    "clipped-inf": "fp32 trace tally data", "zero-norm": "fp32 trace", "clip-before-unscale": "tally trace",
+    "where-sqrt": "fp32 trace", "adam-in-bf16": "fp32", "probing-scaler": "again fp32 scale data tally trace",
+    "sum-before-mean": "fp32 trace", "stale-scale": "fp32 tally trace", "zero-grad-after-skip": "tally trace",
+    "bf16-checkpoint": "fp32 data trace", "micro-batches-in-bf16": "fp32 tally",
+}  # fmt: skip
+# Which tests tell a kind from others, the cheapest first, and what they would show.
+TELLS = {
+    "overflow": ("fp32 trace", "FP32 would make a difference, and the trace would name where finite became Inf"),
+    "underflow": ("tally fp32", "the tally would show zeros, and FP32 none"),
+    "saturated": ("fp32 trace", "all is finite, and the trace would show values cut at the end of an 8-bit format"),
+    "lost update": ("fp32", "something would move in FP32 and stand still as it is"),
+    "lost integer": ("fp32 trace", "the trace would show integers that fall together in a cast"),
+    "lost eps": ("fp32 trace", "FP32 would cure it, and the trace would show an eps that is 0"),
+    "order": ("tally trace", "the gradients would be wrong, or the calls in the trace, or a call would ignore a skip"),
+    "loss scale": ("scale", "another loss scale would make the difference"),
+    "stale cast": ("again fp32", "one more step would give the same loss to the last digit, and in FP32 another"),
+    "not trained": (
+        "again tally fp32",
+        "one more step gives the same loss, in FP32 too, though there are gradients",
+    ),
+    "checkpoint": ("data", "the checkpoint would differ from the model, or lack something"),
+    "poisoned state": ("fp32 tally", "something that the step keeps would not be finite afterwards"),
+    "invalid": ("fp32 trace", "FP32 would give NaN or Inf as well, of ordinary numbers"),
+    "data": ("data fp32", "the batch would differ from an ordinary one"),
+    "not repeatable": ("again", "running it again from the same state would give something else"),
+    "healthy": ("fp32 trace", "FP32 would differ in nothing that matters, and nothing bad would reach a gradient"),
 }
 # Two others whose cures are offered as well: plausible, and of no use here.
 OTHERS = {
@@ -81,14 +124,53 @@ OTHERS = {
 }  # fmt: skip
 
 
-def judged(number: int, kind: str) -> tuple[bool, str]:
-    """Whether a kind is right for a patient, and what to say."""
-    chosen = patient(number)
-    if kind == chosen.kind:
-        return True, f"Right: {told(kind)}, {KINDS[kind]}."
-    if said := ALSO.get(chosen.name, {}).get(kind):
-        return True, said
-    return False, f"Not {told(kind)}: then {SPEAKS[kind]}."
+Verdict = Literal["right", "wrong", "half", "open"]
+
+
+def judged(examined: Examination, kind: str, made: list[str]) -> tuple[Verdict, str]:
+    """What is to be said of a diagnosis after these tests. Only "wrong" costs points: something made speaks against it.
+
+    "half": true, but a consequence. "open": what was tested neither shows it nor rules it out.
+    """
+    own, name = examined.patient, f"“{told(kind)}”"
+    if not made:
+        return "open", f"{name} may be. Make a test first: a diagnosis has to be shown. No points are lost."
+    facts = Facts(examined)
+    if kind == own.kind or kind in ALSO.get(own.name, {}):
+        if set(made) & set(SHOWS[own.name].split()):
+            meaning = f", {KINDS[kind]}." if kind != "healthy" else f". {own.because} No cure is needed."
+            return "right", ALSO.get(own.name, {}).get(kind) or f"Right: {told(kind)}{meaning}"
+        return "open", _open(kind, made)
+    with examined.ready():
+        if said := HALF.get(own.name, {}).get(kind) or _kept(kind, facts, made):
+            return "half", f"True, but a consequence: {said}? No points are lost."
+        if said := next(against(kind, facts, made), ""):
+            return "wrong", f"{name} does not fit: {said}."
+    return "open", _open(kind, made)
+
+
+def _kept(kind: str, facts: Facts, made: list[str]) -> str:
+    """Parameters that are NaN and stay so are poisoned, whoever has done it."""
+    if kind != "poisoned state" or not facts.kept or not {"fp32", "trace"} & set(made):
+        return ""
+    here = listed(facts.kept)
+    before = [name for name in facts.bad_at_start if name in facts.kept]
+    return (f"there was Inf or NaN in {here} before the step began. How did it get there" if before else
+            f"after the step there is Inf or NaN in {here}, to stay. Before it was none. What made it")  # fmt: skip
+
+
+def _open(kind: str, made: list[str]) -> str:
+    tests, shows = TELLS[kind]
+    left = [TESTS[test].name for test in tests.split() if test not in made]
+    said = f"“{told(kind)}” may be: what you have tested neither shows it nor rules it out. No points are lost."
+    if left:
+        return f"{said} If it were so, {shows}. Try “{left[0]}”."
+    return f"{said} Which other diagnosis explains more of what you have seen?"
+
+
+def considered(kind: str) -> str:
+    """What would have to be seen if it were this kind."""
+    return f"If it were “{told(kind)}”, {TELLS[kind][1]}. Is that so? Then press “name it”."
 
 
 def told(kind: str) -> str:

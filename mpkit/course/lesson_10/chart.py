@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from mpkit.course.lesson_10.examination import TESTS
+from mpkit.course.lesson_10.tests import TESTS
 
 BUDGET = 12
 WRONG_KIND, WRONG_CURE = 2, 1  # points
@@ -15,10 +15,11 @@ class Chart:
 
     Attributes:
         tests: what was tested, in order, by the names of TESTS.
-        wrong: kinds that were named and are not right. `kind`: the one that is; None: not named yet.
+        wrong: kinds that were named and do not fit what was tested. `kind`: the one that is; None: not named yet.
         wrong_cures: places of cures that do not heal. `cured`: the right one was picked.
         told: `diagnose` was asked, so there are no points.
-        said: the answers to the last guess.
+        reads_diagnosis: what it said is shown, and not what the tests said.
+        said: the answer to the last guess.
     """
 
     tests: list[str] = field(default_factory=list)
@@ -27,6 +28,7 @@ class Chart:
     wrong_cures: list[int] = field(default_factory=list)
     cured: bool = False
     told: bool = False
+    reads_diagnosis: bool = False
     said: str = ""
 
     @property

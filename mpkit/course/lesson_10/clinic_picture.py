@@ -1,4 +1,4 @@
-"""A patient's curves: the loss on the left, other signs on the right; after the cure both runs. It computes nothing."""
+"""A patient's curves: the loss, other signs below it; after the cure both runs. It computes nothing."""
 
 import math
 import textwrap
@@ -12,11 +12,12 @@ from mpkit.course.lesson_10.waiting_room import Curves
 from mpkit.course.pictures.canvas import Canvas, Frame, counts
 from mpkit.course.pictures.style import EDGE, FAINT, INK, SUPERSCRIPT, look, readable
 
-SIZE = (1040, 384)  # pixels
+SIZE = (660, 470)  # pixels
 SICK, CURED = "#D55E00", "#0072B2"  # Okabe and Ito's vermillion and blue
 DASH = (0, (5, 2))
-TOP, BOTTOM = 106, 340  # of the left axes
-LEFT, RIGHT = (70, 520), (610, 1022)
+LEFT, RIGHT, TOP, BOTTOM = 64, 646, 118, 418
+GAP = 34  # pixels between axes: room for a heading
+TITLE, SMALL = 16, 13  # pixels
 MANY = 30  # a ratio from which an axis is logarithmic
 
 
@@ -28,11 +29,13 @@ class ClinicFigure:
             self.canvas = Canvas(SIZE, [INK, FAINT, EDGE, SICK, CURED, readable(SICK), readable(CURED)])
             self.page = self._axes(0, SIZE[0], 0, SIZE[1])
             self.page.set(xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
-            half = (BOTTOM - TOP - 36) / 2
-            self.loss, self.alone = self._axes(*LEFT, TOP, BOTTOM), self._axes(LEFT[0], RIGHT[1], TOP, BOTTOM)
-            self.one = self._axes(*RIGHT, TOP, BOTTOM)
-            self.two = [self._axes(*RIGHT, TOP, TOP + half), self._axes(*RIGHT, BOTTOM - half, BOTTOM)]
+            self.axes = {count: self._stack(count) for count in (1, 2, 3)}
             self.canvas.freeze()
+
+    def _stack(self, count: int) -> list[Any]:
+        high = (BOTTOM - TOP - GAP * (count - 1)) / count
+        tops = [TOP + k * (high + GAP) for k in range(count)]
+        return [self._axes(LEFT, RIGHT, top, top + high) for top in tops]
 
     def _axes(self, left: float, right: float, top: float, bottom: float) -> Any:
         wide, high = SIZE
@@ -42,22 +45,29 @@ class ClinicFigure:
         axes.set_axis_off()
         return axes
 
-    def show(self, sick: Curves, cured: Curves | None, title: str, subtitle: str, points: str) -> Frame:
+    def show(self, sick: Curves, cured: Curves | None, title: str, subtitle: str) -> Frame:
         """The curves of the sick run, and over them those of the cured one, if there is one."""
-        self.frame = frame = self.canvas.frame()
-        frame.text((12, 8), title, size=19, bold=True)
-        for row, line in enumerate(textwrap.wrap(subtitle, 124)[:2]):
-            frame.text((12, 38 + 20 * row), line, color=FAINT, size=14)
-        names = shown(sick)
-        places = [self.one] if len(names) == 1 else self.two
-        first = self.loss if names else self.alone
-        for axes, name in ((first, "loss"), *zip(places, names, strict=False)):
-            self._curve(axes, name, sick[name], cured.get(name) if cured else None)
-        self._skipped(first, sick)
-        self._legend(cured is not None, points)
+        frame = self._page(title, subtitle)
+        names = ["loss", *shown(sick)]
+        places = self.axes[len(names)]
+        for axes, name in zip(places, names, strict=True):
+            self._curve(axes, name, sick[name], cured.get(name) if cured else None, places)
+        self._skipped(places[0], sick)
+        self._legend(sick, names, cured is not None)
         return frame
 
-    def _curve(self, axes: Any, name: str, sick: list[float], cured: list[float] | None) -> None:
+    def waiting(self, title: str, subtitle: str) -> Frame:
+        """The words alone, for as long as there are no curves."""
+        return self._page(title, subtitle)
+
+    def _page(self, title: str, subtitle: str) -> Frame:
+        self.frame = frame = self.canvas.frame()
+        for words, top, size, color, room in ((title, 6, TITLE, INK, 72), (subtitle, 52, SMALL, FAINT, 92)):
+            for row, line in enumerate(textwrap.wrap(words, room)[:2]):
+                frame.text((8, top + (size + 5) * row), line, color, size, bold=size == TITLE)
+        return frame
+
+    def _curve(self, axes: Any, name: str, sick: list[float], cured: list[float] | None, places: list[Any]) -> None:
         both = sick + (cured or [])
         scale = _Scale([value for value in both if math.isfinite(value)])
         axes.set(xlim=(-0.5, len(sick) - 0.5), ylim=(scale.low, scale.high))
@@ -66,9 +76,9 @@ class ClinicFigure:
         if cured and (bad := bad_steps(sick)):
             heading += f" (was {number(sick[bad[0]])} from step {bad[0]})"
         (x, y) = self.frame.place(axes, (-0.5, scale.high))
-        self.frame.text((x, y - 6), heading, INK, 13, True, "ls")
-        self.frame.ticks(axes, "y", scale.ticks(3 if axes in self.two else 5), 12)
-        if axes is not self.two[0]:
+        self.frame.text((x, y - 6), heading, INK, SMALL, True, "ls")
+        self.frame.ticks(axes, "y", scale.ticks((6, 4, 3)[len(places) - 1]), 12)
+        if axes is places[-1]:
             self.frame.ticks(axes, "x", {step: f"{step:.0f}" for step in counts(len(sick) - 1)[:8]}, 12)
         runs = [(sick, SICK, DASH, "s")] + ([(cured, CURED, "-", "o")] if cured else [])
         for values, color, dash, marker in runs:
@@ -98,18 +108,20 @@ class ClinicFigure:
             every = math.ceil(len(gone) / 24)
             self.frame.marks(axes, [(s, low + 0.05 * (high - low)) for s in gone[::every]], "v", FAINT, 7)
 
-    def _legend(self, cured: bool, points: str) -> None:
-        frame, y = self.frame, 371
-        frame.text((LEFT[0], y), "step", FAINT, 12, anchor="lm")
-        x = LEFT[0] + 48
-        for marker, color, words in (
-            ("s", SICK, "as it came"), ("o", CURED, "cured"), ("X", SICK, "Inf or NaN"), ("v", FAINT, "step skipped"),
+    def _legend(self, sick: Curves, names: list[str], cured: bool) -> None:
+        """What is there, and nothing else."""
+        frame, y = self.frame, SIZE[1] - 14
+        frame.text((LEFT, y), "step", FAINT, 12, anchor="lm")
+        x = LEFT + 48
+        for marker, color, words, there in (
+            ("s", SICK, "as it came", True), ("o", CURED, "cured", cured),
+            ("X", SICK, "Inf or NaN", any(bad_steps(sick[name]) for name in names)),
+            ("v", FAINT, "step skipped", bool(skipped(sick))),
         ):  # fmt: skip
-            if words != "cured" or cured:
+            if there:
                 frame.marks(self.page, [(x, y)], marker, color, 8)
                 frame.text((x + 10, y), words, INK, 12, anchor="lm")
-                x += 100
-        frame.text((SIZE[0] - 14, y), points, INK, 13, True, anchor="rm")
+                x += 110
 
 
 class _Scale:

@@ -67,9 +67,9 @@ def finding(curves: Curves) -> str:
     return f"{said}{f', and {second}' if second else ''}"
 
 
-def title(which: int, curves: Curves, cured: bool) -> str:
-    """The picture's title."""
-    return f"Patient {which}{', cured' if cured else ''}: {finding(curves)}"
+def title(which: int, curves: Curves, state: str = "") -> str:
+    """The picture's title. `state`: "cured", "healthy" or ""."""
+    return f"Patient {which}{f', {state}' if state else ''}: {finding(curves)}"
 
 
 def about(which: int) -> str:

@@ -1,7 +1,8 @@
 """Six tests of a patient: each runs its step again with one thing changed, and says in a sentence what came of it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -9,40 +10,23 @@ import torch
 from torch import Tensor
 
 from mpkit import FP16, tally
-from mpkit.course.clinic import Case
+from mpkit.course.clinic import Case, Patient
+from mpkit.course.lesson_10 import calls
 from mpkit.course.lesson_10.in_words import about, listed, number, weights
-from mpkit.course.lesson_10.waiting_room import admitted, apart, patient
+from mpkit.course.lesson_10.in_words import apart as in_digits
+from mpkit.course.lesson_10.waiting_room import Curves, admitted, apart, curves, patient
 from mpkit.course.pictures.style import percent
-from mpkit.diagnosis import Diagnosis, diagnose, diagnose_checkpoint
+from mpkit.diagnosis import KINDS, Diagnosis, diagnose, diagnose_checkpoint
 from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same, size
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.trees import tensors_in
-
-
-@dataclass(frozen=True)
-class Test:
-    """A test: what its button says, what it costs, and what it asks."""
-
-    name: str
-    cost: int
-    asks: str
-
-
-TESTS = {
-    "again": Test("run it again", 1, "the same step from the same state, and one more after it"),
-    "fp32": Test("in FP32", 2, "the same step with every number in FP32, and one more after it"),
-    "scale": Test("scale ÷ 2⁸", 1, "the same step with a loss scale that is 256 times smaller"),
-    "data": Test("look at the data", 1, "what is in the batch, or in the checkpoint"),
-    "tally": Test("tally the gradients", 1, "how many are Inf, NaN or 0 when the optimizer gets them"),
-    "trace": Test("trace", 4, "where the first Inf or NaN is made, what casts lose, which calls are made"),
-}
 
 
 class Examination:
     """The tests of one patient on a device, each made when it is first asked for."""
 
     def __init__(self, which: int, device: str = "cpu") -> None:
-        self.patient = patient(which)
+        self.patient, self._which, self._device = patient(which), which, device
         self._said: dict[str, str] = {}
         with apart():
             self.case = admitted(which, device=device)
@@ -50,16 +34,29 @@ class Examination:
     def said(self, test: str) -> str:
         """What came of a test, one of TESTS."""
         if test not in self._said:
-            with apart(), self.case.around():
+            with self.ready():
                 self._said[test] = getattr(self, f"_{test}")()
-                self.exam.subject.restore()
         return self._said[test]
 
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """A block that may run the step; afterwards all is where it was."""
+        with apart(), self.case.around():
+            yield
+            self.exam.subject.restore()
+
+    @property
+    def curves(self) -> Curves:
+        """What the owner sees."""
+        return curves(self._which, True, self._device)
+
     @cached_property
-    def diagnosis(self) -> str:
-        """What `mpkit.diagnose` prints of this patient."""
+    def diagnosis(self) -> dict[str, str]:
+        """What `mpkit.diagnose` says of this patient, part by part; code in a line of its own."""
         with self.case.around():
-            return str(diagnosed(self.case))
+            found = diagnosed(self.case)
+        parts = {"cause": found.cause, "proof": found.proof, "cure": found.cure, "tried": "; ".join(found.tests)}
+        return {found.kind: found.where or KINDS[found.kind]} | {name: said for name, said in parts.items() if said}
 
     @cached_property
     def exam(self) -> Exam:
@@ -78,36 +75,42 @@ class Examination:
         self.second = exam.subject.run(afresh=False)
         return exam
 
+    @cached_property
+    def wide_second(self) -> Run:
+        """One more step in FP32, after a first one in FP32."""
+        self.exam.subject.run(fp32=True)
+        return self.exam.subject.run(fp32=True, afresh=False)
+
     def _again(self) -> str:
         base, again, second = self.exam.base, self.exam.again, self.second
-        one, other, third = number(base.loss), number(again.loss), number(second.loss)
         if not same(base, again):
-            return f"From the same state the loss is {one}, then {other}. Nothing was changed between the two."
-        still = " to the last digit" if second.loss == base.loss else ""
-        went = base.seen.backward_loss
-        logs = went is not None and not math.isfinite(went) and one not in ("NaN", "Inf")
-        other = f" The script logs that, but backward was called on a loss of {number(went)}." if logs else ""
+            return (f"From the same state the loss is {number(base.loss)}, then {number(again.loss)}. Nothing was "
+                    "changed between the two.")  # fmt: skip
+        loss, after = true_loss(base), true_loss(second)
+        one, third = in_digits(loss, after)
+        still = " to the last digit" if after == loss and math.isfinite(loss or 0) else ""
+        logged = f" The script logs {number(base.loss)}." if number(base.loss) != number(loss) else ""
         return (
-            f"From the same state the loss is {one} both times. One more step on the same data: {third}{still}.{other}"
+            f"From the same state the loss is {one} both times.{logged} One more step on the same data: {third}{still}."
         )
 
     def _fp32(self) -> str:
-        base, wide, subject = self.exam.base, self.exam.fp32, self.exam.subject
-        subject.run(fp32=True)
-        after = subject.run(fp32=True, afresh=False)
-        said = [f"In FP32 the loss is {number(wide.loss)}, a step later {number(after.loss)} "
-                f"(as it is: {number(base.loss)}, then {number(self.second.loss)})."]  # fmt: skip
+        base, wide = self.exam.base, self.exam.fp32
+        one, after = in_digits(true_loss(base), true_loss(self.second))
+        other, then = in_digits(true_loss(wide), true_loss(self.wide_second))
+        said = [f"The loss is {other}, a step later {then} (as it is: {one}, then {after})."]
         if wide.bad or base.bad:
             here, there = (listed(run.bad) for run in (base, wide))
             said.append(f"Not finite as it is: {here}; in FP32: {there}.")
         elif wide.grads and difference(base.grads, wide.grads) > 0.1:
             one, other = (number(size(run.grads)) for run in (base, wide))
             said.append(f"The gradients that reach the optimizer have a norm of {one}, in FP32 {other}.")
-        return " ".join((*said, *self._stuck(base, wide)))
+        return " ".join((*said, *self.stuck[-2:]))
 
-    def _stuck(self, base: Run, wide: Run) -> list[str]:
-        """What does not move as it is, and does in FP32."""
-        subject = self.exam.subject
+    @cached_property
+    def stuck(self) -> list[str]:
+        """What does not move as it is, and does in FP32: a sentence each."""
+        base, wide, subject = self.exam.base, self.exam.fp32, self.exam.subject
         subject.restore()
         found = []
         for name, start in [(name, tensor.detach().float().clone()) for name, tensor in subject.moving()]:
@@ -115,7 +118,7 @@ class Examination:
                 here, there = (float((run.state[name].float() != start).float().mean()) for run in (base, wide))
                 if here < 0.5 < there:
                     found.append(f"Of {name} {percent(here)} moves, in FP32 {percent(there)}.")
-        return found[-2:]
+        return found
 
     def _scale(self) -> str:
         base = self.exam.base
@@ -123,14 +126,16 @@ class Examination:
             return "There is no loss scale in this step, so there is nothing to change."
         if base.seen.scale == 1:
             return "The loss scale is 1, as without a scaler: nothing is left to divide."
-        less = self.exam.smaller
-        here, there = (_gradients(run) for run in (base, less))
+        less, without = self.exam.smaller, self.exam.unscaled
         old, new = number(base.seen.scale), number(base.seen.scale * SMALL)
+        here, there, plain = (_gradients(run) for run in (base, less, without))
         one, other = (run.seen.backward_loss for run in (base, less))  # a script may log something else
         if not close(one, other):
             return f"At {old} the loss is {number(one)}, at {new} {number(other)}."
-        taken = "the step is skipped" if less.skipped else "the step is taken"
-        return f"At {old} {here}; at {new} {there}, and {taken}. The loss is {number(other)} either way."
+        taken = "skipped" if without.skipped else "taken"
+        said = [f"At {old} gradients are {here}"]
+        said += [f"at {new} they are {there}"] if base.seen.scale * SMALL > 1 else []
+        return f"{'; '.join(said)}; without a scale they are {plain}, and the step is {taken}."
 
     def _data(self) -> str:
         case = self.case
@@ -176,10 +181,13 @@ class Examination:
             said = f"{event.operation} in {event.module} makes Inf or NaN, which reaches neither loss nor gradient."
         else:
             said = "No operation of the step makes Inf or NaN."
-        noted = "".join(f" {note.text[0].upper()}{note.text[1:]}." for note in self.exam.again.notes.values())
-        calls = [c for k, c in enumerate(base.seen.calls) if k == 0 or c != base.seen.calls[k - 1]]
-        shown = " → ".join(f"scaler.{c}" if c in ("scale", "step", "update") else c for c in calls[:9]) or "none"
-        return f"{said}{noted} Calls: {shown}."
+        noted = "".join(f" {note.text[0].upper()}{note.text[1:]}." for note in self.notes.values())
+        return f"{said}{noted} Calls: {calls.told(base.seen.calls)}."
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What casts do to the numbers of this step, by sort."""
+        return {**self.exam.base.notes, **self.exam.again.notes}
 
 
 def diagnosed(case: Case) -> Diagnosis:
@@ -191,5 +199,16 @@ def diagnosed(case: Case) -> Diagnosis:
                         scheduler=case.scheduler, ema=case.ema, batch=case.batch)  # fmt: skip
 
 
+def placed(found: Diagnosis, file: Patient) -> bool:
+    """Does a diagnosis name the place that is written in a patient's file, or none where none is written?"""
+    return file.where in found.where if file.where else not found.where
+
+
 def _gradients(run: Run) -> str:
-    return "gradients overflow" if run.has("gradient") else "gradients are finite"
+    return "not finite" if run.has("gradient") else "finite"
+
+
+def true_loss(run: Run) -> float | None:
+    """The loss that backward was called on where that is not finite, whatever the script logs; else what it logs."""
+    went = run.seen.backward_loss
+    return went if went is not None and not math.isfinite(went) else run.loss

@@ -143,11 +143,13 @@ QUIZ = (
         ),
     ),
     Item(
-        question="Two runs of one step from the same weights, data and random numbers differ. What is it not?",
-        options=("rounding", "memory that nobody has cleared", "a race"),
+        question="Two runs of one step from the same weights, data and random numbers differ in the second digit of "
+        "the loss. What is it not?",
+        options=("rounding to nearest", "memory that nobody has cleared", "a race"),
         right=0,
         feedback=(
-            "Yes. Rounding to nearest is a function: the same in, the same out.",
+            "Yes. It is a function: the same in, the same out. On a GPU sums may be added in another order, and that "
+            "moves the last digits.",
             "That is one of the usual reasons: what was left there differs from run to run.",
             "That is one of the usual reasons: who comes first differs from run to run.",
         ),

@@ -16,8 +16,17 @@ def number(value: float | None) -> str:
     if value.is_integer() and abs(value) < 1e7:
         return f"{value:,.0f}".replace("-", "−")
     if value and not 1e-3 <= abs(value) < 1e7:
-        return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e+").replace("e+", "e")
+        return ("−" * (value < 0)) + f"{abs(value):.2g}".replace("e-0", "e-").replace("e+0", "e+").replace("e+", "e")
     return (f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
+
+
+def apart(one: float | None, other: float | None) -> tuple[str, str]:
+    """Two numbers with as many digits as show that they differ."""
+    said = number(one), number(other)
+    if one is None or other is None or one == other or said[0] != said[1] or not math.isfinite(one - other):
+        return said
+    digits = next(n for n in range(4, 18) if f"{one:.{n}g}" != f"{other:.{n}g}")
+    return f"{one:.{digits}g}".replace("-", "−"), f"{other:.{digits}g}".replace("-", "−")
 
 
 def listed(names: list[str]) -> str:

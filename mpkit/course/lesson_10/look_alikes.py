@@ -1,16 +1,22 @@
 """What separates patients that look alike: the same step again, with one thing changed, in one word each."""
 
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpkit.course.clinic import Case
 from mpkit.course.lesson_10.examination import Examination
-from mpkit.course.lesson_10.waiting_room import apart
+from mpkit.course.lesson_10.waiting_room import apart, logged, patient
 from mpkit.diagnosis.exam import same
+from mpkit.diagnosis.patching import replaced
 from mpkit.diagnosis.run import Run
+from mpkit.diagnosis.wide import in_fp32
 
 COLUMNS = ("as it is", "again", "in FP32", "without scale", "next loss", "next, FP32")
 
@@ -62,10 +68,24 @@ def first_bad_module(model: nn.Module, found: list[str]) -> None:
             module.register_forward_hook(hook(name))
 
 
-def anomaly(case: Case) -> str:
-    """What torch's anomaly detection says of a step: the text of its error, without the stack that it prints."""
+def in_fp32_from_the_start(number: int, device: str = "cpu") -> bool:
+    """Does a patient's script, sick, stay finite without a skip if all of it runs in FP32 from its first step?"""
+    chosen = patient(number)
+    with apart():
+        case = chosen.build(True, 0, device)
+    with in_fp32([case.model], case.optimizer):
+        found = logged(case, chosen.steps)
+    return all(math.isfinite(values[-1]) for values in found.values()) and all(found.get("stepped", [1.0]))
+
+
+def anomaly(case: Case, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> str:
+    """What torch's anomaly detection says of a step: the text of its error, without the stack that it prints.
+
+    `loss`: used in place of the mean squared error.
+    """
+    other = replaced(F, "mse_loss", lambda _: loss) if loss else nullcontext()
     try:
-        with apart(), case.around(), torch.autograd.set_detect_anomaly(True):
+        with apart(), case.around(), other, torch.autograd.set_detect_anomaly(True):
             case.step(case.batch)
     except RuntimeError as error:
         return str(error)

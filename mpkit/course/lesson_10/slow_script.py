@@ -45,7 +45,10 @@ def evaluate(model: nn.Module, held_out: tuple[Tensor, Tensor]) -> float:
     return loss.item()
 
 
-HEAD = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
+HEAD = (
+    "import torch\nfrom torch import Tensor, nn\nfrom torch.nn import functional as F\n\n"
+    "Batches = list[tuple[Tensor, Tensor]]\n"
+)
 SOURCE = "\n\n".join((HEAD, inspect.getsource(train), inspect.getsource(evaluate)))
 LINES = [line.partition("  # type:")[0] for line in SOURCE.splitlines()]
 
