@@ -73,7 +73,7 @@ def in_fp32_from_the_start(number: int, device: str = "cpu") -> bool:
     chosen = patient(number)
     with apart():
         case = chosen.build(True, 0, device)
-    with in_fp32([case.model], case.optimizer):
+    with in_fp32([case.model], case.optimizer, set()):
         found = logged(case, chosen.steps)
     return all(math.isfinite(values[-1]) for values in found.values()) and all(found.get("stepped", [1.0]))
 
