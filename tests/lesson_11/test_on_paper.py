@@ -38,7 +38,7 @@ def test_at_balance_rises_are_as_frequent_as_falls(interval: int) -> None:
     assert rises == pytest.approx(falls, rel=0.06)
 
 
-@pytest.mark.parametrize(("ranks", "tail", "interval"), [(8, 4, 2000), (64, 2, 2000), (8, 4, 100)])
+@pytest.mark.parametrize(("ranks", "tail", "interval"), [(64, 2, 2000), (8, 4, 100)])
 def test_the_lot_is_the_librarys_rule_step_by_step(ranks: int, tail: int, interval: int) -> None:
     """A million steps of `DynamicScale`; each rank draws its largest gradient."""
     rule = DynamicScale(init_scale=1.0, growth_interval=interval, min_scale=None)

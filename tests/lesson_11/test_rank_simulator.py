@@ -63,8 +63,7 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize(("ranks", "seed"), [(4, 0), (2, 1), (3, 2), (5, 3), (8, 4)])
 @pytest.mark.parametrize(("agreement", "born"), list(itertools.product(AGREEMENTS, BIRTHS)))
 def test_who_skips_and_what_becomes_of_the_weights(agreement: str, born: str, ranks: int, seed: int) -> None:
     run = simulate(Setup(ranks, agreement, born), seed)
