@@ -3,5 +3,5 @@
 SETTLED = {
     "11.drift": ("lesson11-08", r"drift \d+% apart|(?i:it does not heal)"),
     "11.data": ("lesson11-10", r"in the data +rank 1 alone +all skip +all skip|(?i:rides through the sum)"),
-    "11.long": ("lesson11-33", r"10,000 +-6\.\d +-6\.\d +3\.\d|(?i:skips are as rare)|one fall in 2,000"),
+    "11.long": ("lesson11-35", r"10,000 +-6\.\d +-6\.\d +3\.\d|(?i:skips are as rare)|one fall in 2,000"),
 }

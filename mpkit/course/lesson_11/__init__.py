@@ -8,3 +8,4 @@ from mpkit.course.lesson_11.on_paper import balance, costs, settled_scale, simul
 from mpkit.course.lesson_11.rank_simulator import RankSimulatorPanel
 from mpkit.course.lesson_11.simulated_ranks import Setup, simulate
 from mpkit.course.lesson_11.sums import sums
+from mpkit.course.recorded.ranks import RanksRecord as RanksRecord
