@@ -17,13 +17,18 @@ from mpkit.diagnosis.words import told
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
     before.scale_of_zero, before.bad_at_start, before.raised, before.not_repeatable, loud.not_finite,
-    loop.stale_cast, loop.not_trained, silent.noted, loop.order, silent.hidden_overflow, silent.underflow,
-    silent.lost_update, loop.on_a_skip,
+    loop.stale_cast, loop.not_trained, loop.update_missing, silent.noted, loop.order,
+    silent.hidden_overflow, silent.underflow, silent.lost_update, loop.on_a_skip,
 )  # fmt: skip
 
 ONE_PROCESS = (
     "diagnose reruns a step in one process, and the others would wait for it: call it without torch.distributed, on "
     "the model inside of DDP or FSDP. mpkit.guard works on all ranks."
+)
+
+IN_PLACE = (
+    " The step changes its batch in place; it was put back before each run. A loader that gives out the same memory "
+    "again gives out changed data then."
 )
 
 
@@ -39,10 +44,10 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what is wrong with a training step, and prove it by reruns.
 
-    The step is run from the same place up to eight times or so, with one thing changed each time, and everything is put
-    back: parameters, buffers, gradients, optimizer, scaler, scheduler, average and random numbers. A healthy step runs
-    two to five times: watched by a trace, once more, in FP32 if half of a gradient is 0 or an Inf was met on the way,
-    and with a scaler once or twice with an Inf planted. Meanwhile there is one more copy of all that is put back, and
+    The step is run from the same place with one thing changed each time, a dozen times at most, and everything is put
+    back: parameters, buffers, gradients, optimizer, scaler, scheduler, average, random numbers, batch. A healthy step
+    runs two to five times: watched by a trace, once more, in FP32 if half of a gradient is 0 or an Inf was met on the
+    way, and with a scaler once or twice with an Inf planted. Meanwhile there is one more copy of all that is put back, and
     at most four of the gradients, in float32: with AdamW in FP32, 12 times the parameters in place of 4.
 
     Args:
@@ -78,8 +83,8 @@ def diagnose(
         for rule in RULES:
             if (found := rule(exam)) is not None:
                 return found
-        return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats.",
-                          proof=_compared(exam))  # fmt: skip
+        return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats."
+                          + IN_PLACE * subject.batch_changed, proof=_compared(exam))  # fmt: skip
     finally:
         subject.restore()
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mpkit.diagnosis.data import filled
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.diagnosis.wide import one_in_fp32
@@ -77,6 +78,10 @@ class Exam:
         """Without the gradients that were there before."""
         return self._note("old gradients cleared", self.subject.run(self._without_gradients()))
 
+    def without(self, marked: list[tuple[Tensor, Tensor]], test: str) -> Run:
+        """In FP32, with these values of the data set to 0."""
+        return self._note(f"in FP32, {test}", self.subject.run(filled(marked), fp32=True))
+
     @cached_property
     def planted(self) -> Run:
         """What the loop does with an Inf in a gradient: one that was left there, and one that its backward makes."""
@@ -99,6 +104,7 @@ class Exam:
     def one_more(self, clear_cache: bool) -> Run:
         """A second step on the same batch, from where the first one ended."""
         self.subject.run()
+        self.subject.snapshot.rewind()  # the same dropout, or the loss is another one for that
         if clear_cache:
             torch.clear_autocast_cache()
         return self._note(f"a second step{', cache cleared' * clear_cache}", self.subject.run(afresh=False))

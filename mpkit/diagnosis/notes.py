@@ -16,6 +16,7 @@ from mpkit.tracing.gradients import in_backward
 
 FP8 = {fmt.dtype: fmt.max for fmt in (E4M3, E5M2)}
 NAMES = {fmt.dtype: fmt.name for fmt in (FP16, BF16, E4M3, E5M2)}
+MEAN = 1  # torch's number for reduction="mean", the one that divides by the count of labels (ATen/core/Reduction.h)
 ROUND = 1 / 32  # half of E4M3's last step below 448, relative: so much beyond the end is only rounding
 
 
@@ -97,7 +98,7 @@ class Notes(TorchDispatchMode):
 
     def _look_nll_loss_forward(self, result: Any, scores: Tensor, target: Tensor, weight: Any, reduction: int,
                                ignored: int) -> None:  # fmt: skip
-        if target.numel() and bool((target == ignored).all()):
+        if reduction == MEAN and target.numel() and bool((target == ignored).all()):
             self._note("ignored", f"all {target.numel():,} labels are {ignored}, which the loss ignores: 0 / 0")
 
     _look_nll_loss2d_forward = _look_nll_loss_forward

@@ -58,8 +58,12 @@ class Snapshot:
             self._scaler._per_optimizer_states = copy.deepcopy(self._stages)
         if hasattr(self._scaler, "abandon"):
             self._scaler.abandon()
-        set_random_state(self._random)
+        self.rewind()
         torch.clear_autocast_cache()  # casts of weights that are no more
+
+    def rewind(self) -> None:
+        """Put the random numbers alone back."""
+        set_random_state(self._random)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
