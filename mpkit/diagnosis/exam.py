@@ -13,7 +13,7 @@ from torch import Tensor
 from mpkit.diagnosis.data import filled
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.run import Run, Subject
-from mpkit.diagnosis.wide import one_in_fp32
+from mpkit.diagnosis.wide import nudged, one_in_fp32
 from mpkit.diagnosis.words import held
 from mpkit.trees import map_tensors, tensors_in
 
@@ -57,6 +57,13 @@ class Exam:
     def fp32(self) -> Run:
         """All of it in FP32."""
         return self._note("in FP32", self.subject.run(fp32=True, keep=True))
+
+    @cached_property
+    def nudged(self) -> Run:
+        """In FP32, every weight one spacing of the 16-bit format away: what changes with that, 16 bits cannot tell."""
+        spacing = max(torch.finfo(dtype).eps for dtype in self.again.low)
+        run = self.subject.run(nudged(self.subject.names, spacing), fp32=True, keep=True)
+        return self._note("in FP32, weights moved by a spacing", run)
 
     @cached_property
     def smaller(self) -> Run:

@@ -32,13 +32,15 @@ class Notes(TorchDispatchMode):
     """While it is active, every operation comes by here.
 
     `seen` has the first note of each sort: "eps", "integers", "saturated", "ignored". `unused` has, by the shape of an
-    embedding, how many of its rows no index asked for; 0 if it was asked for several times.
+    embedding, how many of its rows no index asked for; 0 if it was asked for several times. `low` has the dtypes of 16
+    bits that something was computed in.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: dict[str, Note] = {}
         self.unused: dict[torch.Size, int] = {}
+        self.low: set[torch.dtype] = set()
         self._clamped: dict[int, tuple[Tensor, float]] = {}  # by size: what was clamped to the end of an FP8 format
         self._path = ModulePath(model)
 
@@ -53,6 +55,8 @@ class Notes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype in LOW:
+            self.low.add(result.dtype)
         name = func.overloadpacket.__name__
         look = getattr(self, f"_look_{name}", None)
         if look is not None:

@@ -53,7 +53,8 @@ class Subject:
         self.modules = [model] if ema is None else [model, ema]
         self.names = {p: name for name, p in model.named_parameters()}
         self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
-        self.runs, self.kept, self.batch_changed = 0, Kept(data_in(batch)), False
+        self.runs, self.kept = 0, Kept(data_in(batch))
+        self.batch_changed = self.draws = False  # does it change its batch, and draw random numbers?
         self.bad_at_start = self.bad_state() + [
             f"gradient {n}" for n in _not_finite({n: p.grad for p, n in self.names.items() if p.grad is not None})
         ]
@@ -88,6 +89,7 @@ class Subject:
             inside.append(in_fp32(self.modules, self._all_optimizers(), left))
         returned, error = self._call(self.batch if batch is None else batch, inside)
         self.batch_changed |= self.runs == 1 and self.kept.changed()
+        self.draws |= self.runs == 1 and self.snapshot.drawn()
         if self.runs == 1 and self.snapshot.met:
             warnings.warn(NOT_GIVEN.format(", ".join(self.snapshot.met)), stacklevel=4)
         loss = number(returned)
@@ -101,7 +103,9 @@ class Subject:
         sums = (path.outputs(), path.given()) if outputs else ([], [])
         if not keep:
             grads.clear()
-        run = Run(loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums, left=left)
+        run = Run(
+            loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums, low=noting.low, left=left
+        )
         run.error = error
         if watch:
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}

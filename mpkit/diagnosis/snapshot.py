@@ -65,6 +65,12 @@ class Snapshot:
         """Put the random numbers alone back."""
         set_random_state(self._random)
 
+    def drawn(self) -> bool:
+        """Has torch drawn random numbers since?"""
+        now, cuda = random_state(), self._random.get("cuda", [])
+        here = [*zip([now["torch"], *now.get("cuda", [])], [self._random["torch"], *cuda], strict=False)]
+        return not all(torch.equal(a, b) for a, b in here)
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """A block in which optimizers and schedulers are kept that were not given."""
