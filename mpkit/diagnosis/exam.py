@@ -71,6 +71,11 @@ class Exam:
         return self._note("scale / 2^8", self.subject.run(factor=SMALL))
 
     @cached_property
+    def other_scale(self) -> Run:
+        """Again with the scaled loss divided by 2^8: what backward leaves of that."""
+        return self._note("scale / 2^8", self.subject.run(factor=SMALL, raw=True))
+
+    @cached_property
     def unscaled(self) -> Run:
         """The scaled loss divided by the scale: as without one."""
         return self._note("without the scale", self.subject.run(factor=1 / self.base.seen.scale))

@@ -10,12 +10,22 @@ from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio, size
 from mpkit.diagnosis.turn import Turn
 from mpkit.diagnosis.words import told
 
+DROPPED = 0.5  # scaled gradients would be 1/256 of what they were
+
 
 def order(exam: Exam) -> Diagnosis | None:
     """Calls in the wrong place, as the gradients show that reach an optimizer."""
     seen = exam.base.seen
     if seen.scale == 1.0 or "scale" not in seen.calls:
         return None
+    if seen.beside and ratio(exam.other_scale.seen.raw, seen.raw) > DROPPED:
+        return exam.found(
+            "order", "scaler.scale (its result is not used)",
+            f"backward was not called on what scaler.scale gave: the gradients are not scaled, and the scaler divides "
+            f"them by {told(seen.scale)}.",
+            "With the scaled loss divided by 2^8 what backward leaves is the same.",
+            "Call backward on the scaled loss.\nscaler.scale(loss).backward()",
+        )  # fmt: skip
     found = (rule(exam, turn) for rule in (_clipped_scaled, _scale_left) for turn in seen.turns)
     return next((one for one in found if one is not None), None)
 

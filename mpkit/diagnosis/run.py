@@ -70,7 +70,7 @@ class Subject:
 
     def run(self, *changes: AbstractContextManager[Any], watch: bool = False, batch: Any = None, fp32: bool = False,
             afresh: bool = True, outputs: bool = False, notes: bool = False, keep: bool = False,
-            **observed: Any) -> Run:  # fmt: skip
+            raw: bool = False,            **observed: Any) -> Run:  # fmt: skip
         """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended.
 
         `keep`: its tensors stay, so that they can be compared with those of another run.
@@ -80,7 +80,7 @@ class Subject:
         self.kept.put_back()
         self.runs += 1
         params: dict[str, Tensor] = {name: p for p, name in self.names.items()}
-        seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=watch, **observed)
+        seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=raw or watch, **observed)
         noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
         left: set[str] = set()
         inside = [path, seen.watching(), self.snapshot.watching(), *changes]

@@ -180,3 +180,24 @@ def test_a_stale_cast_is_found_under_dropout() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = diagnose(step, model=model, optimizer=optimizer, batch=torch.randn(32, 8))
     assert found.kind == "stale cast", str(found)
+
+
+@pytest.mark.parametrize("form", ["dropped", "divided", "used"])
+def test_a_scaled_loss_that_nobody_uses(form: str) -> None:
+    """Controls: the scaled loss itself, and one that is divided by the number of micro-batches afterwards."""
+    model, optimizer, x, _ = model_and_data()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = model(x).float().square().mean()
+        scaled = scaler.scale(loss)
+        {"dropped": loss, "divided": scaled / 4, "used": scaled}[form].backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss  # type: ignore[no-any-return]
+
+    found = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=x)
+    expected = ("order", "scaler.scale (its result is not used)") if form == "dropped" else ("healthy", "")
+    assert (found.kind, found.where) == expected, str(found)
