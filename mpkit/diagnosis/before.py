@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam, same
+from mpkit.diagnosis.loud import precision
+from mpkit.diagnosis.mathematics import mathematics
 from mpkit.diagnosis.words import begun, held, source
 
 
@@ -61,7 +64,18 @@ def raised(exam: Exam) -> Diagnosis | None:
         return exam.found("order", "unscale_", f"The scaler refuses: {error}",
                           f"The calls were {' → '.join(exam.base.seen.calls)}.",
                           "Unscale once an iteration, before clipping.\nscaler.unscale_(optimizer)")  # fmt: skip
+    base = exam.base
+    base.events = base.events or base.harmless  # nothing came of them, because the step stopped
+    if _own_check(error) and base.events:
+        more = f"; the step stops there with {type(error).__name__}: {error}"
+        return precision(exam, more) if exam.fp32.fine else mathematics(exam)
     raise error
+
+
+def _own_check(error: Exception) -> bool:
+    """A step that looks for Inf and NaN itself, and stops at them."""
+    about = re.search(r"\b(nan|inf|infinity|finite|non-?finite)\b", str(error), re.IGNORECASE)
+    return isinstance(error, AssertionError | FloatingPointError) or about is not None
 
 
 def not_repeatable(exam: Exam) -> Diagnosis | None:

@@ -8,22 +8,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpkit.diagnosis import before, loop, loud, silent
+from mpkit.diagnosis import before, direction, loop, loud, silent
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import Exam, difference
+from mpkit.diagnosis.exam import Exam
 from mpkit.diagnosis.run import Subject
-from mpkit.diagnosis.words import told
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
     before.scale_of_zero, before.bad_at_start, before.raised, before.not_repeatable, loud.not_finite,
-    loop.stale_cast, loop.not_trained, silent.noted, loop.order, silent.hidden_overflow, silent.underflow,
-    silent.lost_update, loop.on_a_skip,
+    loop.stale_cast, loop.not_trained, loop.update_missing, silent.noted, loop.order,
+    silent.hidden_overflow, silent.underflow, silent.lost_update, loop.on_a_skip, direction.lost_digits,
 )  # fmt: skip
 
 ONE_PROCESS = (
     "diagnose reruns a step in one process, and the others would wait for it: call it without torch.distributed, on "
     "the model inside of DDP or FSDP. mpkit.guard works on all ranks."
+)
+
+IN_PLACE = (
+    " The step changes its batch in place; it was put back before each run. A loader that gives out the same memory "
+    "again gives out changed data then."
 )
 
 
@@ -39,11 +43,12 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what is wrong with a training step, and prove it by reruns.
 
-    The step is run from the same place up to eight times or so, with one thing changed each time, and everything is put
-    back: parameters, buffers, gradients, optimizer, scaler, scheduler, average and random numbers. A healthy step runs
-    two to five times: watched by a trace, once more, in FP32 if half of a gradient is 0 or an Inf was met on the way,
-    and with a scaler once or twice with an Inf planted. Meanwhile there is one more copy of all that is put back, and
-    at most four of the gradients, in float32: with AdamW in FP32, 12 times the parameters in place of 4.
+    The step is run from the same place with one thing changed each time, a dozen times at most, and everything is put
+    back: parameters, buffers, gradients, optimizer, scaler, scheduler, average, random numbers, batch. A healthy step
+    runs two to six times: watched by a trace, once more, in FP32 if it computes in 16 bits, with a scaler once or twice
+    with an Inf planted, and once more in FP32 if its gradients are other ones there. Meanwhile there is one more copy
+    of all that is put back, and at most four of the gradients, in float32: with AdamW in FP32, 12 times the parameters
+    in place of 4.
 
     Args:
         step: forward and backward pass, or the whole iteration with the calls of scaler, clipping, optimizer and
@@ -78,17 +83,7 @@ def diagnose(
         for rule in RULES:
             if (found := rule(exam)) is not None:
                 return found
-        return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats.",
-                          proof=_compared(exam))  # fmt: skip
+        return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats."
+                          + IN_PLACE * subject.batch_changed, proof=direction.compared(exam))  # fmt: skip
     finally:
         subject.restore()
-
-
-def _compared(exam: Exam) -> str:
-    """How a healthy step stands against FP32, if that had to be asked."""
-    if "fp32" not in vars(exam):
-        return ("On the way, too, nothing became Inf or NaN, and no gradient is half zeros: a run in FP32 has nothing "
-                "to cure.")  # fmt: skip
-    if exam.fp32.error is not None:
-        return f"It could not be tried in FP32: {exam.fp32.error}"
-    return f"In FP32 its gradients differ by {told(100 * difference(exam.base.grads, exam.fp32.grads))} %."

@@ -21,6 +21,10 @@ KINDS = {
     "not repeatable": "the same step from the same state gives something else: left-over memory, or a race",
     "checkpoint": "what was loaded does not fit what it was loaded into",
 }
+# What diagnose names too, and no patient of the course's clinic has.
+RARE = {
+    "lost digits": "every number is finite, and a gradient is not FP32's: rounding took what counted",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Diagnosis:
     """What `mpkit.diagnose` found: `print` it.
 
     Attributes:
-        kind: one of `mpkit.diagnosis.KINDS`.
+        kind: one of `mpkit.diagnosis.KINDS`, or "lost digits": finite, but not what FP32 gives.
         where: the module and operation, the parameter or buffer, or the call of the loop; "" if healthy.
         cause: one sentence with the numbers.
         proof: what was changed in a rerun, and what it cured; or what was measured.
@@ -51,7 +55,7 @@ class Diagnosis:
         return self.kind == "healthy"
 
     def __str__(self) -> str:
-        lines = [f"{self.kind}: {self.where}" if self.where else f"{self.kind}: {KINDS[self.kind]}"]
+        lines = [f"{self.kind}: {self.where}" if self.where else f"{self.kind}: {(KINDS | RARE)[self.kind]}"]
         for name in ("cause", "proof", "cure"):
             first, *code = getattr(self, name).split("\n")
             if first:

@@ -10,9 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mpkit.diagnosis.data import filled
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.run import Run, Subject
-from mpkit.diagnosis.wide import one_in_fp32
+from mpkit.diagnosis.wide import nudged, one_in_fp32
 from mpkit.diagnosis.words import held
 from mpkit.trees import map_tensors, tensors_in
 
@@ -58,9 +59,21 @@ class Exam:
         return self._note("in FP32", self.subject.run(fp32=True, keep=True))
 
     @cached_property
+    def nudged(self) -> Run:
+        """In FP32, every weight one spacing of the 16-bit format away: what changes with that, 16 bits cannot tell."""
+        spacing = max(torch.finfo(dtype).eps for dtype in self.again.low)
+        run = self.subject.run(nudged(self.subject.names, spacing), fp32=True, keep=True)
+        return self._note("in FP32, weights moved by a spacing", run)
+
+    @cached_property
     def smaller(self) -> Run:
         """The scaled loss divided by 2^8."""
         return self._note("scale / 2^8", self.subject.run(factor=SMALL))
+
+    @cached_property
+    def other_scale(self) -> Run:
+        """Again with the scaled loss divided by 2^8: what backward leaves of that."""
+        return self._note("scale / 2^8", self.subject.run(factor=SMALL, raw=True))
 
     @cached_property
     def unscaled(self) -> Run:
@@ -76,6 +89,10 @@ class Exam:
     def cleared(self) -> Run:
         """Without the gradients that were there before."""
         return self._note("old gradients cleared", self.subject.run(self._without_gradients()))
+
+    def without(self, marked: list[tuple[Tensor, Tensor]], test: str) -> Run:
+        """In FP32, with these values of the data set to 0."""
+        return self._note(f"in FP32, {test}", self.subject.run(filled(marked), fp32=True))
 
     @cached_property
     def planted(self) -> Run:
@@ -99,6 +116,7 @@ class Exam:
     def one_more(self, clear_cache: bool) -> Run:
         """A second step on the same batch, from where the first one ended."""
         self.subject.run()
+        self.subject.snapshot.rewind()  # the same dropout, or the loss is another one for that
         if clear_cache:
             torch.clear_autocast_cache()
         return self._note(f"a second step{', cache cleared' * clear_cache}", self.subject.run(afresh=False))

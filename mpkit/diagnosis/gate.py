@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -40,48 +40,53 @@ class Flag:
 
 
 class Gate:
-    """In front of an optimizer, or of the scaler that calls it. `agreed` says whether any process found something."""
+    """In front of an optimizer, or of the scaler that calls it. `judged` makes a flag a verdict: are they bad?"""
 
-    def __init__(self, optimizer: Any, scaler: Any, agreed: Callable[[Tensor], bool]) -> None:
-        self._optimizer, self._scaler, self._agreed = optimizer, scaler, agreed
+    def __init__(self, optimizer: Any, scaler: Any, judged: Callable[[Tensor | Flag | bool], bool]) -> None:
+        self._optimizer, self._scaler, self._judged = optimizer, scaler, judged
 
-    def listening(self, found: list[Flag | bool]) -> AbstractContextManager[None]:
+    def listening(self, found: list[bool]) -> AbstractContextManager[None]:
         """Inside, each step notes in `found` whether its gradients are bad; without a scaler it is not taken then."""
         if self._scaler is None:
             return replaced(self._optimizer, "step", lambda step: self._guarded(step, found))
         return replaced(self._scaler, "step", lambda step: self._overheard(step, found))
 
-    @contextmanager
-    def ending(self) -> Iterator[None]:
-        """Inside, what would step the optimizer raises `Enough`; any other optimizer steps."""
+    def ending(self, left: Iterator[int]) -> AbstractContextManager[None]:
+        """Inside, a step takes one of `left` and is taken; where none is left it raises `Enough`. Any other steps."""
 
-        def end(*_: Any, **__: Any) -> None:
-            raise Enough
+        def ending(step: Callable[..., Any]) -> Callable[..., Any]:
+            def end(*args: Any, **options: Any) -> Any:
+                if (self._scaler is None or self._ours(args[0])) and next(left, None) is None:
+                    raise Enough
+                return step(*args, **options)
 
-        def end_ours(step: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda optimizer, *a, **k: (end if self._ours(optimizer) else step)(optimizer, *a, **k)
+            return end
 
-        with replaced(self._optimizer, "step", lambda _: end), replaced(self._scaler, "step", end_ours):
-            yield
+        return replaced(self._optimizer if self._scaler is None else self._scaler, "step", ending)
+
+    def clear(self) -> None:
+        """No gradients for this optimizer, as before the first call."""
+        for group in self._optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
     def _ours(self, optimizer: Any) -> bool:
         """The same, or one that wraps it or is wrapped by it."""
         return optimizer is self._optimizer or optimizer.param_groups is self._optimizer.param_groups
 
-    def _guarded(self, step: Callable[..., Any], found: list[Flag | bool]) -> Callable[..., Any]:
+    def _guarded(self, step: Callable[..., Any], found: list[bool]) -> Callable[..., Any]:
         @functools.wraps(step)  # with the marks that schedulers leave on it
         def guarded(closure: Any = None, **options: Any) -> Any:
             if closure is not None:
                 raise RuntimeError(CLOSURE)
             groups = self._optimizer.param_groups
             grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-            bad = self._agreed(found_inf(grads))
-            found.append(bad)
+            found.append(bad := self._judged(found_inf(grads)))
             return None if bad else step(**options)
 
         return guarded
 
-    def _overheard(self, scaler_step: Callable[..., Any], found: list[Flag | bool]) -> Callable[..., Any]:
+    def _overheard(self, scaler_step: Callable[..., Any], found: list[bool]) -> Callable[..., Any]:
         """The scaler's step: bad if it does not call the optimizer, or tells it to skip, which a fused one can."""
 
         @functools.wraps(scaler_step)
@@ -101,7 +106,7 @@ class Gate:
 
             with replaced(optimizer, "step", noting):
                 result = scaler_step(optimizer, *args, **options)
-            found.append(told[0] if told else True)
+            found.append(self._judged(told[0] if told else True))
             return result
 
         return overheard

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.buffers import Buffers
 from mpkit.diagnosis.gate import Enough, Flag, Gate
-from mpkit.diagnosis.snapshot import Snapshot, random_state, set_random_state
+from mpkit.diagnosis.snapshot import Snapshot, listed, random_state, set_random_state
 from mpkit.overflow import found_inf
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
@@ -21,6 +24,10 @@ from mpkit.training.capture import CapturedStep
 FINITE = "run again, it was finite: a race, or state outside of parameters and buffers, such as an iterator"
 ELSEWHERE = "run again, it was finite here: the cause is on another rank, whose guard names it"
 EARLIER = "run again, this call was finite: the cause is in a call before it that did not step, of which there were {}"
+NOT_GIVEN = (
+    "the step uses {}, which trains parameters of the model and which guard was not given: it steps on bad gradients "
+    "too. Pass all of them: optimizer=[…]."
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,15 @@ class GuardEvent:
 class Guard:
     """Call it in place of your step: `guard = mpkit.guard(step, model, optimizer, scaler)`, then `guard(batch)`.
 
-    A step whose gradients hold Inf or NaN changes nothing: the optimizer is not called (a scaler sees to that itself),
-    and buffers, such as the averages of batch norm, are put back. Then the step runs again under `mpkit.trace`, for its
-    name alone, up to where the optimizer would step, and what it changed in the model, the optimizers, the scaler, the
-    schedulers and the random numbers is put back too. `guard.events` has the last `keep` of them.
+    Where gradients hold Inf or NaN the optimizer is not called (a scaler sees to that itself), and at that moment
+    buffers, such as the averages of batch norm, are put back to before the call: what the step does afterwards finds
+    the model as it was. It still does it, once: a scheduler steps, and an average of weights (`AveragedModel`, its
+    buffers too) takes the same weights in once more. An average that is updated *before* the optimizer may have read
+    bad buffers, which nobody can tell here: update it behind the optimizer.
+
+    Then the step runs again under `mpkit.trace`, for its name alone, up to where the optimizer would step, and what it
+    changed in the model, the optimizers, the scaler, the schedulers and the random numbers is put back too.
+    `guard.events` has the last `keep` of them.
 
     What the step keeps elsewhere cannot be put back: a counter, a list of losses or an iterator moves on once more. So
     pass the batch in, and count and log behind the call of the optimizer or outside of the step.
@@ -66,29 +78,36 @@ class Guard:
         step: the whole iteration: forward, backward, and the calls of scaler and optimizer; or a `CapturedStep`, whose
             `work` then runs again.
         model, optimizer, scaler: those of the step; scaler: None, a `LossScaler` or a `torch.amp.GradScaler`. An
-            optimizer that wraps another, whose groups it has, may stand for it.
+            optimizer that wraps another, whose groups it has, may stand for it. Of several optimizers a list: each is
+            withheld for its own gradients, as with a GradScaler, because those of the others may be of another loss,
+            or of the step before. One that trains the model and is not given steps on, with a warning.
         tell: what to do with each event, such as `print`; None: nothing.
         keep: how many events to keep.
 
     Raises:
-        TypeError: `step` cannot be called, `model` is no module or `optimizer` no optimizer.
+        TypeError: `step` cannot be called, `model` is no module or `optimizer` no optimizer or list of them.
         RuntimeError (at a call): the step gives the optimizer a closure.
     """
 
-    def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None,
+    def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: Any, scaler: Any = None,
                  tell: Callable[[GuardEvent], Any] | None = None, keep: int = 64) -> None:  # fmt: skip
         if not callable(step):
             raise TypeError(f"step must be a function that trains on a batch, but {type(step).__name__} came.")
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, but {type(model).__name__} came.")
-        if not hasattr(optimizer, "param_groups"):
-            raise TypeError(f"optimizer must be a torch optimizer, but {type(optimizer).__name__} came.")
-        self.step, self.model, self.optimizer = step, model, optimizer
+        self.optimizers = listed(optimizer)
+        for one in self.optimizers or [optimizer]:
+            if not hasattr(one, "param_groups"):
+                raise TypeError(
+                    f"optimizer must be a torch optimizer or a list of them, but {type(one).__name__} came."
+                )
+        self.step, self.model = step, model
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.events: deque[GuardEvent] = deque(maxlen=keep)
         self.steps = 0
-        self._tell, self._gate = tell, Gate(optimizer, self.scaler, self._agreed)
-        self._buffers = Buffers(model)
+        self._tell, self._buffers = tell, Buffers(model)
+        self._gates = [Gate(one, self.scaler, self._judged) for one in self.optimizers]
+        self._met = set[int]()  # optimizers that were looked at
         self._pending = 0  # calls since the last one that reached the optimizer
 
     def __call__(self, *batch: Any, **options: Any) -> Any:
@@ -97,9 +116,9 @@ class Guard:
         if not self._pending:
             self._buffers.keep()
         before, scale = random_state(), self._scale()
-        found: list[Flag | bool] = []
+        found: list[bool] = []  # one for each step of an optimizer: was it withheld?
         try:
-            with self._gate.listening(found):
+            with self._listening(found):
                 result = self.step(*batch, **options)
         except BaseException:
             self._pending = 0 if found else self._pending
@@ -109,12 +128,37 @@ class Guard:
         if isinstance(self.step, CapturedStep):
             bad, pending = bool(result[-2]), 0  # its numbers end with found_inf and the gradient's norm
         else:
-            bad = any(bool(one) if self.scaler is None else self._agreed(one) for one in found)
+            bad = any(found)
             pending, self._pending = self._pending, 0 if found else self._pending + 1
         if bad:
-            self._buffers.put_back()
-            self._run_again(number, scale, before, pending, batch, options)
+            self._buffers.put_back()  # once more: another optimizer's turn may have run the model since
+            steps = found.index(True) if True in found else 0
+            self._run_again(number, scale, before, pending, steps, batch, options)
         return result
+
+    @contextmanager
+    def _listening(self, found: list[bool]) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.callback(register_optimizer_step_pre_hook(lambda one, *_: self._meet(one)).remove)
+            for gate in self._gates:
+                stack.enter_context(gate.listening(found))
+            yield
+
+    def _meet(self, optimizer: Any) -> None:
+        """Warn, once, of one that trains parameters of the model which those that were given do not."""
+        if id(optimizer) in self._met:
+            return
+        self._met.add(id(optimizer))
+        ours = {p for one in self.optimizers for group in one.param_groups for p in group["params"]}
+        theirs = {p for group in optimizer.param_groups for p in group["params"]} - ours
+        if not theirs.isdisjoint(self.model.parameters()):
+            warnings.warn(NOT_GIVEN.format(type(optimizer).__name__), stacklevel=2)
+
+    def _judged(self, flag: Tensor | Flag | bool) -> bool:
+        """Is it bad, here or in another process? Then the buffers go back before the step goes on."""
+        if bad := self._agreed(flag):
+            self._buffers.put_back()
+        return bad
 
     def _scale(self) -> Tensor | float:
         """That of this step, without a wait: before its first loss a scaler has it on the host."""
@@ -131,20 +175,22 @@ class Guard:
             return bool(whole)
         return bool(flag)
 
-    def _run_again(
-        self, number: int, scale: Tensor | float, before: Any, pending: int, batch: Any, options: Any
-    ) -> None:
+    def _run_again(self, number: int, scale: Tensor | float, before: Any, pending: int, steps: int, batch: Any,
+                   options: Any) -> None:  # fmt: skip
         step = self.step.work if isinstance(self.step, CapturedStep) else self.step
-        snapshot, traced = Snapshot([self.model], self.optimizer, self.scaler, None), trace(self.model)
-        otherwise = EARLIER.format(pending) if pending else FINITE
+        snapshot, traced = Snapshot([self.model], self.optimizers, self.scaler, None), trace(self.model)
+        otherwise, left = EARLIER.format(pending) if pending else FINITE, iter(range(steps))
         try:
             set_random_state(before)
             if (held := getattr(self.scaler, "_scale", None)) is not None:
                 held.fill_(scale)
-            for group in self.optimizer.param_groups:
-                for p in group["params"]:
-                    p.grad = None
-            with self._gate.ending(), snapshot.watching(), traced:
+            with ExitStack() as stack:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))  # or the trace would be compiled too
+                for gate in self._gates:
+                    gate.clear()
+                    stack.enter_context(gate.ending(left))
+                stack.enter_context(snapshot.watching())
+                stack.enter_context(traced)
                 step(*batch, **options)
         except Enough:
             pass

@@ -10,12 +10,22 @@ from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio, size
 from mpkit.diagnosis.turn import Turn
 from mpkit.diagnosis.words import told
 
+DROPPED = 0.5  # scaled gradients would be 1/256 of what they were
+
 
 def order(exam: Exam) -> Diagnosis | None:
     """Calls in the wrong place, as the gradients show that reach an optimizer."""
     seen = exam.base.seen
     if seen.scale == 1.0 or "scale" not in seen.calls:
         return None
+    if seen.beside and ratio(exam.other_scale.seen.raw, seen.raw) > DROPPED:
+        return exam.found(
+            "order", "scaler.scale (its result is not used)",
+            f"backward was not called on what scaler.scale gave: the gradients are not scaled, and the scaler divides "
+            f"them by {told(seen.scale)}.",
+            "With the scaled loss divided by 2^8 what backward leaves is the same.",
+            "Call backward on the scaled loss.\nscaler.scale(loss).backward()",
+        )  # fmt: skip
     found = (rule(exam, turn) for rule in (_clipped_scaled, _scale_left) for turn in seen.turns)
     return next((one for one in found if one is not None), None)
 
@@ -119,6 +129,22 @@ def stale_cast(exam: Exam) -> Diagnosis | None:
     )  # fmt: skip
 
 
+def update_missing(exam: Exam) -> Diagnosis | None:
+    """The scaler steps, and is never told that the step is over."""
+    calls, scaler = exam.base.seen.calls, exam.subject.scaler
+    if "step" not in calls or "update" in calls or not scaler.is_enabled():
+        return None
+    second = exam.one_more(clear_cache=False)
+    refused = "" if second.error is None else f" A second step raised {type(second.error).__name__}: {second.error}"
+    return exam.found(
+        "order", "scaler.update (missing)",
+        "scaler.step was called and scaler.update was not: the scale never adapts, and the scaler takes the next step "
+        "for a part of this one.",
+        f"The calls were {' → '.join(calls)}.{refused}",
+        "Update once, behind the last scaler.step.\nscaler.step(optimizer); scaler.update()",
+    )  # fmt: skip
+
+
 def on_a_skip(exam: Exam) -> Diagnosis | None:
     """What the loop does when a step is skipped: tried with an Inf that is planted."""
     if "step" not in exam.base.seen.calls or exam.subject.scaler is None:
@@ -134,7 +160,7 @@ def on_a_skip(exam: Exam) -> Diagnosis | None:
             "Step the scheduler only if the optimizer did.\nbefore = scaler.get_scale(); scaler.update()\n"
             "if scaler.get_scale() >= before: scheduler.step()",
         )  # fmt: skip
-    if planted.has("gradient") and planted.seen.added_to_old and not exam.after_planted().fine:
+    if planted.has("gradient") and planted.seen.added_to_old and exam.after_planted().bad:
         return exam.found(
             "order", "zero_grad (not after a skipped step)",
             "After a skipped step the gradients are not cleared, and the next backward pass adds to the Inf in them.",

@@ -6,10 +6,8 @@ import math
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import MUCH, Exam, difference
+from mpkit.diagnosis.mathematics import mathematics
 from mpkit.diagnosis.words import begun, short, source, told
-from mpkit.trees import tensors_in
-
-IGNORED = -100  # the label that torch's cross entropy leaves out
 
 
 def not_finite(exam: Exam) -> Diagnosis | None:
@@ -20,7 +18,7 @@ def not_finite(exam: Exam) -> Diagnosis | None:
     if exam.fp32.error is not None:  # nothing is known of FP32
         return precision(exam)
     if not exam.fp32.fine:
-        return _mathematics(exam)
+        return mathematics(exam)
     if (moment := base.has("moment")) and not base.has("gradient") and not base.has("parameter"):
         return exam.found(
             "overflow", f"{moment}, in optimizer.step()", f"The gradients are finite, and {moment} is not: it holds "
@@ -42,36 +40,6 @@ def not_finite(exam: Exam) -> Diagnosis | None:
         return _broken_by_the_step(exam)
     scale = _scale(exam)
     return precision(exam) if scale is None else scale
-
-
-def _mathematics(exam: Exam) -> Diagnosis:
-    """FP32 does not cure it: the data, or the formula."""
-    base, proof = exam.base, "In FP32, without autocast, the same step is not finite either."
-    labels = [t for t in tensors_in(exam.subject.batch) if not t.is_floating_point() and t.numel()]
-    if "ignored" in exam.again.notes or any(bool((t == IGNORED).all()) for t in labels):
-        return exam.found(
-            "data", "labels of the batch", "All labels of this batch are the one that is ignored, so the mean is over "
-            "nothing: 0 / 0.", proof, "Divide by at least one label.\nloss = total / count.clamp(min=1)",
-        )  # fmt: skip
-    flags = [t.isnan() | (t == math.inf) for t in tensors_in(exam.subject.batch) if t.is_floating_point()]
-    if count := sum(int(flag.sum()) for flag in flags):  # -Inf is what masks are made of
-        return exam.found("data", "the batch", f"The batch holds {count:,} values that are Inf or NaN.",
-                          proof, "Find where they come from, and leave them out.\n"
-                          "assert batch.isfinite().all()")  # fmt: skip
-    return exam.found(
-        "invalid", source(base.first) or base.bad[0], f"{short(base.first)}. FP32 has no value for it either"
-        f"{_which_samples(exam)}.", proof, "Keep the argument away from where the function or its slope has no value, "
-        "also in the branch that is not taken.\nsafe = torch.where(x > 0, x, 1.0)\n"
-        "y = torch.where(x > 0, safe.sqrt(), 0.0)",
-    )  # fmt: skip
-
-
-def _which_samples(exam: Exam) -> str:
-    for which in (0, 1):
-        run = exam.half(which)
-        if run is not None and run.fine:
-            return f"; it needs only the {'second' if which == 0 else 'first'} half of the batch"
-    return ""
 
 
 def _broken_by_the_step(exam: Exam) -> Diagnosis:
@@ -129,17 +97,17 @@ def precision(exam: Exam, more: str = "") -> Diagnosis:
     eps = exam.again.notes.get("eps")
     alone = exam.alone_in_fp32()
     error = exam.fp32.error
-    proof = "In FP32 the same step is finite." if base.bad else "In FP32 it is not so."
+    proof = "In FP32 the same step is finite." if not base.fine else "In FP32 it is not so."
     if error is not None:
         proof = f"The format ends there; in FP32 the step could not be tried: {error}"
-    cured = alone is not None and (alone.fine if base.bad else difference(alone.grads, exam.fp32.grads) < MUCH)
-    if cured and event is not None and not base.bad:
+    cured = alone is not None and (alone.fine if not base.fine else difference(alone.grads, exam.fp32.grads) < MUCH)
+    if cured and event is not None and base.fine:
         proof = f"With {event.operation} in {event.module} alone in FP32 the gradients are those of FP32."
     elif cured and event is not None:
         proof = f"With {event.operation} in {event.module} alone in FP32 the same step is finite."
     if eps and event is not None and event.kind == "invalid":
         return exam.found("lost eps", source(event), f"{begun(eps.text)}; {short(event)}{more}.", proof,
                           "An eps that the format can hold, or FP32 for this computation.\neps = 1e-5")  # fmt: skip
-    return exam.found("overflow", source(event) or base.bad[0], f"{short(event)}{more}.", proof,
+    return exam.found("overflow", source(event) or "".join(base.bad[:1]), f"{short(event)}{more}.", proof,
                       "Compute this in FP32, or make the numbers smaller before it.\n"
                       "with torch.autocast(device, enabled=False): y = f(x.float())")  # fmt: skip

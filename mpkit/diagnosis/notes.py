@@ -16,6 +16,7 @@ from mpkit.tracing.gradients import in_backward
 
 FP8 = {fmt.dtype: fmt.max for fmt in (E4M3, E5M2)}
 NAMES = {fmt.dtype: fmt.name for fmt in (FP16, BF16, E4M3, E5M2)}
+MEAN = 1  # torch's number for reduction="mean", the one that divides by the count of labels (ATen/core/Reduction.h)
 ROUND = 1 / 32  # half of E4M3's last step below 448, relative: so much beyond the end is only rounding
 
 
@@ -31,13 +32,15 @@ class Notes(TorchDispatchMode):
     """While it is active, every operation comes by here.
 
     `seen` has the first note of each sort: "eps", "integers", "saturated", "ignored". `unused` has, by the shape of an
-    embedding, how many of its rows no index asked for; 0 if it was asked for several times.
+    embedding, how many of its rows no index asked for; 0 if it was asked for several times. `low` has the dtypes of 16
+    bits that something was computed in.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: dict[str, Note] = {}
         self.unused: dict[torch.Size, int] = {}
+        self.low: set[torch.dtype] = set()
         self._clamped: dict[int, tuple[Tensor, float]] = {}  # by size: what was clamped to the end of an FP8 format
         self._path = ModulePath(model)
 
@@ -52,6 +55,8 @@ class Notes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype in LOW:
+            self.low.add(result.dtype)
         name = func.overloadpacket.__name__
         look = getattr(self, f"_look_{name}", None)
         if look is not None:
@@ -97,7 +102,7 @@ class Notes(TorchDispatchMode):
 
     def _look_nll_loss_forward(self, result: Any, scores: Tensor, target: Tensor, weight: Any, reduction: int,
                                ignored: int) -> None:  # fmt: skip
-        if target.numel() and bool((target == ignored).all()):
+        if reduction == MEAN and target.numel() and bool((target == ignored).all()):
             self._note("ignored", f"all {target.numel():,} labels are {ignored}, which the loss ignores: 0 / 0")
 
     _look_nll_loss2d_forward = _look_nll_loss_forward

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.patching import replaced
 from mpkit.diagnosis.turn import Turn
-from mpkit.trees import map_leaves
+from mpkit.trees import map_leaves, tensors_in
 
 SCALER = ("unscale_", "step", "update")
 
@@ -47,6 +47,8 @@ class Observed:
         self.backward_calls = 0
         self.clip_norm: float | None = None
         self.stepped = False
+        self._scaled: list[Any] = []  # what scale gave
+        self.beside = False  # backward was called on something else
         self.added_to_old = False  # when backward began, what was planted before the step was still there
         self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
         self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
@@ -94,9 +96,10 @@ class Observed:
             self.calls.append("scale")
             scaled = was(outputs)
             self.scale = float(self._scaler.get_scale())
-            if self._factor == 1.0:
-                return scaled
-            return map_leaves(lambda t: t * self._factor if isinstance(t, Tensor) else t, scaled)
+            if self._factor != 1.0:
+                scaled = map_leaves(lambda t: t * self._factor if isinstance(t, Tensor) else t, scaled)
+            self._scaled += tensors_in(scaled)
+            return scaled
 
         return scale
 
@@ -110,6 +113,7 @@ class Observed:
             if self._plant is not None and self.backward_calls == 1 and (grad := self._plant.grad) is not None:
                 self.added_to_old = not bool(grad.isfinite().all())
             root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
+            self.beside |= "scale" in self.calls and not any(root is one for one in self._scaled)
             if isinstance(root, Tensor) and root.numel() == 1:
                 scale = self.scale * self._factor if "scale" in self.calls else 1.0
                 self.backward_loss = float(root.detach()) / scale if scale else math.nan

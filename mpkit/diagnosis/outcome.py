@@ -30,6 +30,7 @@ class Run:
         given: if asked for, what the first module that took tensors was given: the sum of each.
         state: name → tensor after the run, of what should move and is in 16 bits: parameters, averages, moments.
             Only of a run that keeps; of the others `grads` is empty, too.
+        low: with the notes, the 16-bit dtypes that it computed in.
         left: of a run in FP32, the dtypes of 8 bits that the step asked torch for, and got.
         error: what the step raised, or None.
     """
@@ -47,6 +48,7 @@ class Run:
     outputs: list[tuple[str, float]] = field(default_factory=list)
     given: list[float] = field(default_factory=list)
     moved: set[str] = field(default_factory=set)
+    low: set[torch.dtype] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
     error: Exception | None = None
 

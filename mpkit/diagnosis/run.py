@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpkit.diagnosis.data import Kept, data_in
 from mpkit.diagnosis.notes import Notes
 from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.outcome import Run as Run
@@ -52,7 +53,8 @@ class Subject:
         self.modules = [model] if ema is None else [model, ema]
         self.names = {p: name for name, p in model.named_parameters()}
         self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
-        self.runs = 0
+        self.runs, self.kept = 0, Kept(data_in(batch))
+        self.batch_changed = self.draws = False  # does it change its batch, and draw random numbers?
         self.bad_at_start = self.bad_state() + [
             f"gradient {n}" for n in _not_finite({n: p.grad for p, n in self.names.items() if p.grad is not None})
         ]
@@ -64,19 +66,21 @@ class Subject:
     def restore(self) -> None:
         """Put back the state in which it was given."""
         self.snapshot.restore()
+        self.kept.put_back()
 
     def run(self, *changes: AbstractContextManager[Any], watch: bool = False, batch: Any = None, fp32: bool = False,
             afresh: bool = True, outputs: bool = False, notes: bool = False, keep: bool = False,
-            **observed: Any) -> Run:  # fmt: skip
+            raw: bool = False,            **observed: Any) -> Run:  # fmt: skip
         """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended.
 
         `keep`: its tensors stay, so that they can be compared with those of another run.
         """
         if afresh:
             self.restore()
+        self.kept.put_back()
         self.runs += 1
         params: dict[str, Tensor] = {name: p for p, name in self.names.items()}
-        seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=watch, **observed)
+        seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=raw or watch, **observed)
         noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
         left: set[str] = set()
         inside = [path, seen.watching(), self.snapshot.watching(), *changes]
@@ -84,6 +88,8 @@ class Subject:
         if fp32:  # innermost, so that a trace sees what runs
             inside.append(in_fp32(self.modules, self._all_optimizers(), left))
         returned, error = self._call(self.batch if batch is None else batch, inside)
+        self.batch_changed |= self.runs == 1 and self.kept.changed()
+        self.draws |= self.runs == 1 and self.snapshot.drawn()
         if self.runs == 1 and self.snapshot.met:
             warnings.warn(NOT_GIVEN.format(", ".join(self.snapshot.met)), stacklevel=4)
         loss = number(returned)
@@ -97,7 +103,9 @@ class Subject:
         sums = (path.outputs(), path.given()) if outputs else ([], [])
         if not keep:
             grads.clear()
-        run = Run(loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums, left=left)
+        run = Run(
+            loss, grads, bad, seen, skipped, state, *found, noting.seen, noting.unused, *sums, low=noting.low, left=left
+        )
         run.error = error
         if watch:
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}

@@ -57,8 +57,9 @@ def underflow(exam: Exam) -> Diagnosis | None:
         return None  # whatever FP32 would say
     lost = {n: _share((exam.base.grads[n] == 0) & (g != 0), g != 0) for n, g in exam.fp32.grads.items()
             if n in exam.base.grads and n in trained}  # fmt: skip
+    lost = {name: share for name, share in lost.items() if share >= MOST and _is_firm(exam, name)}
     worst = max(lost, key=lambda name: lost[name], default=None)
-    if worst is None or lost[worst] < MOST:
+    if worst is None:
         return None
     size = float(exam.fp32.grads[worst].abs().max())
     return exam.found(
@@ -68,6 +69,13 @@ def underflow(exam: Exam) -> Diagnosis | None:
         f"In FP32 {told(100 * _share(exam.fp32.grads[worst] != 0))} % of it is not 0.",
         "A loss scale: that is what it is for.\nscaler = torch.amp.GradScaler(device)",
     )  # fmt: skip
+
+
+def _is_firm(exam: Exam, name: str) -> bool:
+    """Is FP32's gradient no noise, as that of a parameter which changes nothing is?"""
+    if not exam.again.low or name not in exam.nudged.grads:
+        return True
+    return difference({name: exam.nudged.grads[name]}, {name: exam.fp32.grads[name]}) < MOST
 
 
 def _half_may_be_lost(exam: Exam, grads: list[Tensor]) -> bool:

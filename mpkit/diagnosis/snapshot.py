@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,6 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.patching import replaced
+from mpkit.diagnosis.random_numbers import random_state as random_state
+from mpkit.diagnosis.random_numbers import set_random_state as set_random_state
 from mpkit.trees import map_tensors, tensors_in
 from mpkit.unwatched import aside
 
@@ -58,8 +58,18 @@ class Snapshot:
             self._scaler._per_optimizer_states = copy.deepcopy(self._stages)
         if hasattr(self._scaler, "abandon"):
             self._scaler.abandon()
-        set_random_state(self._random)
+        self.rewind()
         torch.clear_autocast_cache()  # casts of weights that are no more
+
+    def rewind(self) -> None:
+        """Put the random numbers alone back."""
+        set_random_state(self._random)
+
+    def drawn(self) -> bool:
+        """Has torch drawn random numbers since?"""
+        now, cuda = random_state(), self._random.get("cuda", [])
+        here = [*zip([now["torch"], *now.get("cuda", [])], [self._random["torch"], *cuda], strict=False)]
+        return not all(torch.equal(a, b) for a, b in here)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -198,23 +208,3 @@ def _copied(tensor: Tensor) -> Tensor:
 def _family(kind: type) -> set[type]:
     """A class and all that come from it."""
     return {kind}.union(*map(_family, kind.__subclasses__()))
-
-
-def random_state() -> dict[str, Any]:
-    """That of torch on every device, of Python, and of NumPy if anything has imported it."""
-    found = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if (numpy := sys.modules.get("numpy.random")) is not None:
-        found["numpy"] = numpy.get_state(legacy=False)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        found["cuda"] = torch.cuda.get_rng_state_all()
-    return found
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """What `random_state` gave."""
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    if "numpy" in state:
-        sys.modules["numpy.random"].set_state(state["numpy"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state_all(state["cuda"])

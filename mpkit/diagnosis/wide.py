@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from mpkit.policy.nesting import replacing
 from mpkit.policy.policy import Policy
 from mpkit.tracing import names
 from mpkit.trees import map_leaves
+from mpkit.unwatched import aside
 
 LOW = (torch.float16, torch.bfloat16)
 DEVICES = ("cpu", "cuda")
@@ -86,6 +87,18 @@ class _OneInFP32(TorchFunctionMode):
 def one_in_fp32(model: nn.Module, module: str, operation: str) -> Any:
     """A context in which that operation alone computes in FP32."""
     return _OneInFP32(model, module, operation)
+
+
+@contextmanager
+def nudged(parameters: Iterable[Tensor], share: float) -> Iterator[None]:
+    """Every value of these moved by this share of itself, up or down at random. A `Snapshot` turns it back."""
+    draw = torch.Generator().manual_seed(0)
+    with aside(), torch.no_grad():
+        for p in parameters:
+            if p.is_floating_point():
+                signs = torch.randint(0, 2, p.shape, generator=draw).to(p.device)
+                p.mul_((2 * signs - 1) * share + 1)
+    yield
 
 
 @contextmanager

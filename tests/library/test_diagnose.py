@@ -144,7 +144,7 @@ def test_a_nan_in_the_data_is_named_and_so_is_a_number_that_fp16_lacks() -> None
         return loss
 
     found = diagnose(step, model=model, optimizer=optimizer)
-    assert found.kind == "invalid"  # without a batch, data cannot be told from mathematics
+    assert found.kind == "data"  # which the step has closed over
     found = diagnose(lambda batch: step(), model=model, optimizer=optimizer, batch=(x, y))
     assert (found.kind, found.where) == ("data", "the batch")
     assert "1 values" in found.cause

@@ -60,14 +60,14 @@ def diagnosed(scaler: Any = None, look: Callable[[], object] = lambda: None) -> 
     return diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=x)
 
 
-def test_a_healthy_step_runs_three_times_with_a_scaler_and_twice_without() -> None:
-    """Of five: no FP32, of which nothing would come, and no step after a planted Inf that the next step clears."""
+def test_a_healthy_step_runs_four_times_with_a_scaler_and_thrice_without() -> None:
+    """No step after a planted Inf, which the next one clears, and a second FP32 run only where gradients differ."""
     found = diagnosed(torch.amp.GradScaler("cpu", init_scale=64.0))
     assert found.healthy, str(found)
-    assert [test.split(":")[0] for test in found.tests] == ["as it is", "again", "an Inf planted"]
-    assert found.steps == 3
-    assert "a run in FP32 has nothing to cure" in found.proof
-    assert diagnosed().steps == 2
+    assert [test.split(":")[0] for test in found.tests] == ["as it is", "again", "an Inf planted", "in FP32"]
+    assert found.steps == 4
+    assert "In FP32 its gradients differ by" in found.proof
+    assert diagnosed().steps == 3
 
 
 @pytest.mark.parametrize("lost", [False, True])

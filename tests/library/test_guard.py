@@ -137,7 +137,7 @@ def test_a_step_that_is_finite_when_it_runs_again_says_so() -> None:
 @pytest.mark.parametrize(("arguments", "text"), [
     ((3, nn.Linear(1, 1), None), r"step must be a function that trains on a batch, but int came\."),
     ((print, 3, None), r"model must be an nn\.Module, but int came\."),
-    ((print, nn.Linear(1, 1), None), r"optimizer must be a torch optimizer, but NoneType came\."),
+    ((print, nn.Linear(1, 1), None), r"optimizer must be a torch optimizer or a list of them, but NoneType came\."),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(arguments: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
