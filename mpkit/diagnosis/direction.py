@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import MUCH, Exam, difference
 from mpkit.diagnosis.words import told
 
 ASTRAY = 0.5  # relative: a gradient is half as much error as it is FP32's
+COUNTS = 1e-3  # of all gradients together; a bias before a batch norm has one of 0, whose rounding has no size
 
 
 def lost_digits(exam: Exam) -> Diagnosis | None:
@@ -18,7 +21,8 @@ def lost_digits(exam: Exam) -> Diagnosis | None:
         return None
     base, fp32 = exam.base.grads, exam.fp32.grads
     largest = sorted((name for name in fp32 if name in base), key=lambda n: float((base[n] - fp32[n]).norm()))[::-1]
-    for names in ([], *([name] for name in largest)):
+    whole = math.hypot(*(float(g.norm()) for g in fp32.values()))
+    for names in ([], *([name] for name in largest if float(fp32[name].norm()) > COUNTS * whole)):
         true = {name: fp32[name] for name in names} or fp32
         if not ((apart := difference(base, true)) > ASTRAY and difference(exam.nudged.grads, true) < MUCH):
             continue
