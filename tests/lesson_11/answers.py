@@ -78,11 +78,6 @@ WRONG = [
     ("11.1", first("value < most or value > most", MOST), "NaN, which is not even equal to itself"),
     ("11.1", first("column.count(value) == 1"), "no checksum occurs only once"),
     ("11.1", first("value != sorted(column)[len(column) // 2]"), "A list with a NaN in it cannot be sorted"),
-    (
-        "11.1",
-        first("value != column.mode().values", each=ROUNDED, before="import torch"),
-        "unless its dtype is float64",
-    ),
     ("11.1", drifted("return 3, 0"), "you name rank 3 at step 0"),
     ("11.1", drifted("return 'rank 2'"), "(rank, step), or None if no rank has drifted"),
     ("11.1", "drifted = (2, 2)", "without parentheses"),
@@ -100,6 +95,11 @@ WRONG = [
     ("11.3", "places = 'after the sum'", "The answer is a dict"),
 ]
 ALSO_WRONG = [
+    (
+        "11.1",
+        first("value != column.mode().values", each=ROUNDED, before="import torch"),
+        "unless its dtype is float64",
+    ),
     ("11.1", first("value != column[-1]"), "Is it the first one that differs"),
     ("11.2", train(BAD, "    break", STEP), "for rank 1, which will not come"),
     ("11.2", train(BAD, "    return", STEP), "for rank 1, which will not come"),

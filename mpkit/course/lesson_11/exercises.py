@@ -57,7 +57,7 @@ def _mistake(name: str, sums: list[list[float]], given: tuple[int, int] | None, 
     if right is None:
         return f"all ranks are equal at every step, and you name rank {given[0]}."
     if name == "H" and given[0] != right[0]:
-        return f"you name rank {given[0]}, but rank 1 has NaN. A list with a NaN in it cannot be sorted; it can be counted."
+        return f"you name rank {given[0]}, but rank 1 has NaN. A list with a NaN in it cannot be sorted; count instead."
     if given[0] != right[0] and right[0] == 0:
         return f"you name rank {given[0]}, but it has what most ranks have. Must rank 0 be right?"
     if given[0] != right[0]:
