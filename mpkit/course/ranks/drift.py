@@ -55,7 +55,7 @@ def distance(weights: list[nn.Parameter]) -> float:
     dist.broadcast(first, 0)
     far = (mine - first).norm() / first.norm()
     dist.all_reduce(far, dist.ReduceOp.MAX)
-    return far.item()
+    return float(far)
 
 
 def work(rank: Rank) -> dict[str, Any]:
