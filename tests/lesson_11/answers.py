@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpkit.course.lesson_11.exercises import CASES, PLACES
 
 COLUMNS = "for step in range(len(sums[0])):\n        column = [row[step] for row in sums]"
+ROUNDED = "for step in range(len(sums[0])):\n        column = torch.tensor(sums)[:, step]"
 MOST = "most = max(column, key=column.count)"
 
 
@@ -14,10 +15,10 @@ def drifted(*body: str, each: str = COLUMNS, before: str = "") -> str:
     return f"{before}\ndef drifted(sums):\n    {each}\n        {inside}\n"
 
 
-def first(condition: str, *before: str) -> str:
+def first(condition: str, *lines: str, **around: str) -> str:
     """A learner's drifted that names the first rank of a step for which something holds."""
     loop = "for rank, value in enumerate(column):"
-    return drifted(*before, loop, f"    if {condition}:", "        return rank, step")
+    return drifted(*lines, loop, f"    if {condition}:", "        return rank, step", **around)
 
 
 def train(*body: str) -> str:
@@ -75,6 +76,8 @@ WRONG = [
     ("11.1", drifted(*LAST), "is 3 the first at which it differs"),
     ("11.1", first("value != most", *FAR), "Is it the first one that differs"),
     ("11.1", first("value < most or value > most", MOST), "NaN, which is not even equal to itself"),
+    ("11.1", first("column.count(value) == 1"), "no checksum occurs only once"),
+    ("11.1", first("value != sorted(column)[len(column) // 2]"), "A list with a NaN in it cannot be sorted"),
     ("11.1", drifted("return 3, 0"), "you name rank 3 at step 0"),
     ("11.1", drifted("return 'rank 2'"), "(rank, step), or None if no rank has drifted"),
     ("11.1", "drifted = (2, 2)", "without parentheses"),
@@ -92,6 +95,11 @@ WRONG = [
     ("11.3", "places = 'after the sum'", "The answer is a dict"),
 ]
 ALSO_WRONG = [
+    (
+        "11.1",
+        first("value != column.mode().values", each=ROUNDED, before="import torch"),
+        "unless its dtype is float64",
+    ),
     ("11.1", first("value != column[-1]"), "Is it the first one that differs"),
     ("11.2", train(BAD, "    break", STEP), "for rank 1, which will not come"),
     ("11.2", train(BAD, "    return", STEP), "for rank 1, which will not come"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from harness.pictures import page_size
 
-from mpkit import BF16, FP16, FP32, FloatFormat
+from mpkit import BF16, FP16, FP32, FloatFormat, StaticScale
 from mpkit.course.lesson_11.rank_simulator import RankSimulatorPanel
 from mpkit.course.lesson_11.rank_simulator_picture import SIZE
 from mpkit.course.lesson_11.rank_simulator_words import by_rank, describe, headline, numbers, share
@@ -161,6 +161,16 @@ def test_the_sum_overflows_at_one_end_and_flushes_at_the_other(seed: int) -> Non
     assert not after.distance.any()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_at_one_scale_dividing_first_flushes_most(seed: int) -> None:
+    """With a scale of its own, dividing after overflows, halves it, and loses small values that way."""
+    before, root, after = (
+        simulate(Setup(8, MAX, IN_DATA, divide, FP16), seed, StaticScale(2.0**13)) for divide in DIVISIONS
+    )
+    assert before.flushed > root.flushed > after.flushed > 0
+    assert not any(run.overflowed.any() for run in (before, root, after))
+
+
 def test_a_coarse_sum_of_more_ranks_is_coarser() -> None:
     errors = [simulate(Setup(ranks, MAX, reduce=BF16)).error for ranks in (2, 4, 8)]
     assert errors == sorted(errors)
@@ -223,7 +233,9 @@ def test_titles_of_the_rare_cases() -> None:
     assert "all 8 ranks skip the same 4 steps, 2 as the FP16 sum overflows" in headline(
         simulate(Setup(8, MAX, IN_DATA, "after", FP16))
     )
-    assert "rank 1 steps with Inf or NaN" in headline(simulate(Setup(4, NOBODY, AFTER_SUM)))
+    assert headline(simulate(Setup(4, NOBODY, AFTER_SUM))).endswith(
+        "rank 1 steps with Inf or NaN in the gradients, and its weights are lost"
+    )
     assert "some ranks skip and others do not" in headline(simulate(Setup(8, DATA, SHARDED_FIRST, "after", FP16)))
     assert "all ranks step with Inf" in headline(simulate(Setup(8, NOBODY, IN_DATA, "after", FP16)))
     assert (share(0.8), share(1.321), share(math.inf), share(0.0)) == ("80%", "132%", "infinitely far", "0%")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mpkit.course.lesson_11 import agreement, resume, sums
+from mpkit.course.lesson_11 import agreement, drift, resume, sums
 from mpkit.course.lesson_11.agreement import Agreement, Trained
 from mpkit.course.lesson_11.checkpoint import Resumed
 from mpkit.course.lesson_11.sums import Sums
@@ -35,11 +35,11 @@ def test_with_a_group_all_ranks_agree_in_every_case(case: str, two: Agreement, t
         if case != NOT_SEEN:
             assert found.stepped == [SKIP] * ranks
             assert found.scales == [2.0**15] * ranks
-            assert found.same_weights
+            assert found.same_weights is (None if case == "sharded" else True)
 
 
 def test_the_default_agrees_through_the_data_and_over_meshes_but_not_over_what_comes_later(two: Agreement) -> None:
-    agrees = {one.case for one in two.of("LossScaler") if one.agrees and one.same_weights}
+    agrees = {one.case for one in two.of("LossScaler") if one.agrees and one.same_weights is not False}
     assert set(CASES) - agrees == {"after the sum", "local clipping", NOT_SEEN}
     for case in ("after the sum", "local clipping"):
         found = two[case, "LossScaler"]
@@ -75,7 +75,18 @@ def test_a_row_says_who_skipped() -> None:
     )
     one = Trained("sharded", "GradScaler", [[False], [False]], [32768.0, 32768.0], None)
     assert str(one).split() == "sharded GradScaler S S agrees, scale 32768".split()
+    assert one.same_weights is None, "nothing was compared"
     assert not Trained("", "", [[True], [True]], [1.0, 2.0], 0.0).agrees
+
+
+def test_a_replica_that_skips_alone_drifts_on_with_every_optimizer() -> None:
+    found = drift(2)
+    assert list(found) == ["SGD", "SGD, momentum", "AdamW"]
+    for one in found.values():
+        assert list(one) == [3, 31]
+        for apart in one.values():
+            assert len(apart) == 9
+            assert apart[8] > 1.2 * apart[0] > 0
 
 
 # ---- sums ----

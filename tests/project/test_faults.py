@@ -20,7 +20,7 @@ MODULES = {
     for path in sorted(Path(__file__).parents[1].glob("lesson_*/faults.py"))
 }
 # Those that train, and those that start other processes, which no fault of this one reaches.
-TRAINERS = ("train_each", "train_seeds", "compare", "agreement", "launch", "sums", "resume")
+TRAINERS = ("train_each", "train_seeds", "compare", "agreement", "drift", "launch", "sums", "resume")
 
 
 class NoFrame:

@@ -34,17 +34,16 @@ class Trained:
         return all(one == self.stepped[0] for one in self.stepped) and len(set(self.scales)) == 1
 
     @property
-    def same_weights(self) -> bool:
-        """Whether what every rank has is equal, bit for bit, and finite."""
-        return self.apart in (0.0, None)
+    def same_weights(self) -> bool | None:
+        """Whether what every rank has is equal, bit for bit, and finite; None: all are sharded, nothing to compare."""
+        return None if self.apart is None else self.apart == 0
 
     def __str__(self) -> str:
         rows = ["".join("·" if step else "S" for step in one) for one in self.stepped]
         said = "agrees" if self.agrees else "DISAGREES"
         scales = "scale " + " and ".join(f"{scale:g}" for scale in dict.fromkeys(self.scales))
-        drift = (
-            "" if self.same_weights else ", NaN" if self.apart == float("inf") else f", weights {self.apart:.0e} apart"
-        )
+        apart = self.apart or 0.0
+        drift = "" if not apart else ", NaN" if apart == float("inf") else f", weights {apart:.0e} apart"
         return f"{self.case:24} {self.scaler:18} {'  '.join(rows)}  {said}, {scales}{drift}"
 
 

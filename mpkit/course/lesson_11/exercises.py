@@ -21,6 +21,8 @@ LOGS: dict[str, tuple[list[list[float]], tuple[int, int] | None]] = {
         (3, 1),
     ),
     "F": ([[1.5, 2.5, 3.25], [1.5, 2.5, 3.25], [1.5, 2.5, 3.25], [1.5, 2.5, NONE]], (3, 2)),
+    "G": ([[1.5, 2.5]] * 3 + [[1.5, 2.0]] * 2, (3, 1)),  # two ranks drift alike
+    "H": ([[1.5, 2.5], [1.5, NONE], [1.5, 2.5]], (1, 1)),  # what is sorted with a NaN in it has no middle
 }  # fmt: skip
 
 
@@ -47,12 +49,15 @@ def _pair(given: Any, lead: str) -> tuple[int, int] | None:
 def _mistake(name: str, sums: list[list[float]], given: tuple[int, int] | None, right: tuple[int, int] | None) -> str:
     if given is None:
         about = {
-            "D": "two checksums differ in their last bits",
+            "D": "two checksums differ in their last bits (torch.tensor rounds them off, unless its dtype is float64)",
             "F": "a rank has NaN, which is not even equal to itself",
+            "G": "ranks 3 and 4 differ from the other three in the same way, so no checksum occurs only once",
         }
         return f"{about.get(name, 'two ranks differ')}, and you find no drift. Equal copies are equal bit by bit."
     if right is None:
         return f"all ranks are equal at every step, and you name rank {given[0]}."
+    if name == "H" and given[0] != right[0]:
+        return f"you name rank {given[0]}, but rank 1 has NaN. A list with a NaN in it cannot be sorted; count instead."
     if given[0] != right[0] and right[0] == 0:
         return f"you name rank {given[0]}, but it has what most ranks have. Must rank 0 be right?"
     if given[0] != right[0]:

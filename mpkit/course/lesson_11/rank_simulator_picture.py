@@ -18,7 +18,7 @@ END = 1026
 STEPPED, SKIPPED, SPOILED = "#E3EDF6", "#00558A", "#8A1C4C"
 BORN, LINE = "#BD4D00", "#BD4D00"
 LEGEND = ("pale ·  a step was taken     dark ×  skipped", "red +  taken with Inf       ▾  Inf is born",
-          "framed: the ranks disagree")  # fmt: skip
+          "framed: some skip, others do not")  # fmt: skip
 
 
 class RankSimulatorFigure:
@@ -123,4 +123,4 @@ class RankSimulatorFigure:
             frame.text((TABLE, y), what, FAINT, 13, anchor="lm")
             frame.text((END, y), value, size=13, anchor="rm")
         for line, words in enumerate(LEGEND):
-            frame.text((TABLE, 408 + 15 * line), words, FAINT, 12, anchor="lm")
+            frame.text((TABLE, 406 + 16 * line), words, size=13, anchor="lm")

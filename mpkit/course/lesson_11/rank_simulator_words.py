@@ -22,7 +22,7 @@ from mpkit.course.pictures.style import percent, power
 # A line that screen readers say and nobody sees.
 UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 _AGREES = {
-    NOBODY: "Each rank tests its own gradients before the sum. If they are bad it sends zeros, and skips.",
+    NOBODY: "A loop of one's own: each rank tests before the sum. If its gradients are bad it sends zeros, and skips.",
     DATA: "Each rank tests what it holds after the sum, and asks nobody.",
     MAX: "After the sum all ranks exchange their flags: if one found Inf, all skip.",
 }
@@ -56,13 +56,14 @@ def _finding(run: Run) -> str:
     if run.spoiled.any():
         lost = run.spoiled.any(0).nonzero().flatten().tolist()
         who = "all ranks step" if len(lost) == ranks else f"{_named(lost)} step{'s' * (len(lost) == 1)}"
-        return f"{who} with Inf or NaN in the gradients, and the weights are lost"
+        whose = "the" if len(lost) == ranks else "its" if len(lost) == 1 else "their"
+        return f"{who} with Inf or NaN in the gradients, and {whose} weights are lost"
     drift = f"weights drift {share(apart)} apart"
     if len(run.torn):
         alone = run.skipped[run.torn].any(0).nonzero().flatten().tolist()
         if len(alone) == 1:
             return f"rank {alone[0]} alone skips {_steps(len(run.torn))}, and the {ranks} ranks' {drift}"
-        return f"at {_steps(len(run.torn))} some ranks skip and others do not, and their {drift}"
+        return f"at {_steps(len(run.torn))} some ranks skip and others do not, and {drift}"
     everyone, over = "both ranks" if ranks == 2 else f"all {ranks} ranks", int(run.overflowed.sum())
     skip = f"{everyone} skip the same {_steps(int(run.skipped.any(1).sum()))}"
     why = f", {over} as the {run.setup.reduce} sum overflows" if over else ""

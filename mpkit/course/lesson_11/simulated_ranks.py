@@ -1,7 +1,8 @@
 """Ranks that train one small model together, step by step, in one process: what the rank simulator shows.
 
 Linear regression, 64 weights. Each rank has a batch, a copy of the weights and a loss scale of its own; gradients are
-summed in a format that is chosen. Nothing is faked: who skips, and how far weights are apart, comes out of the sums.
+summed in a format that is chosen. Sums, tests for Inf, steps and scales are calculated. Whom a way of agreeing asks is
+written down (`decisions`): it follows what real ranks did, and "nobody" is a loop of one's own that tests too early.
 """
 
 import math

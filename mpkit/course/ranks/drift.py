@@ -1,0 +1,71 @@
+"""One rank of several under DDP: one of them skips a step that the others take. How far apart are the weights then?
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m mpkit.course.ranks.drift
+
+GradScaler as it comes; the Inf is put into the last rank's gradients after the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mpkit.course.nets.digits import digits
+from mpkit.course.ranks.agreement import after_the_sum, ddp
+from mpkit.course.ranks.rank import Rank, answer
+
+SKIPPED, LATER, BATCH = (2, 30), 8, 16  # steps, counted from 0; how many follow; images of a rank
+
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
+    "SGD": lambda weights: torch.optim.SGD(weights, lr=0.1),
+    "SGD, momentum": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
+    "AdamW": lambda weights: torch.optim.AdamW(weights, lr=1e-3),
+}
+
+
+def train(rank: Rank, images: Tensor, labels: Tensor, make: Any, skipped: int) -> list[float]:
+    """The largest distance to rank 0's weights, relative to their length: after the skipped step, and each later."""
+    net = ddp(rank)
+    weights = list(net.parameters())
+    optimizer, scaler = make(weights), torch.amp.GradScaler(rank.device.type)
+    found = []
+    for step in range(skipped + 1 + LATER):
+        start = (step * rank.size + rank.number) * BATCH
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(images[start : start + BATCH]), labels[start : start + BATCH])
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if step == skipped and rank.number == rank.size - 1:
+            after_the_sum(weights)
+        scaler.step(optimizer)
+        scaler.update()
+        found.append(distance(weights))
+    return found[skipped:]
+
+
+@torch.no_grad()
+def distance(weights: list[nn.Parameter]) -> float:
+    """Of the rank that is farthest from rank 0, relative to the length of rank 0's weights."""
+    mine = torch.cat([weight.flatten() for weight in weights])
+    first = mine.clone()
+    dist.broadcast(first, 0)
+    far = (mine - first).norm() / first.norm()
+    dist.all_reduce(far, dist.ReduceOp.MAX)
+    return float(far)
+
+
+def work(rank: Rank) -> dict[str, Any]:
+    """Each optimizer, with the skip at each of two steps."""
+    data = digits(rank.device)
+    return {
+        name: {step: train(rank, data.train_images, data.train_labels, make, step) for step in SKIPPED}
+        for name, make in OPTIMIZERS.items()
+    }
+
+
+if __name__ == "__main__":
+    answer(work)
