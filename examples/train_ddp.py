@@ -52,7 +52,29 @@ def options():
     chosen = parser.parse_args()
     if chosen.model == "resnet50" and not chosen.synthetic:
         parser.error("--model resnet50 has no images of its own here; add --synthetic, or put your data set in.")
+    last = chosen.steps - 1, int(os.environ.get("WORLD_SIZE", "1")) - 1  # torchrun tells how many ranks there are
+    for step, rank in filter(None, (chosen.inf, chosen.inf_gradient)):
+        if not (0 <= step <= last[0] and 0 <= rank <= last[1]):
+            parser.error(f"no Inf for step {step} on rank {rank}: steps end with {last[0]}, ranks with {last[1]}.")
+    if chosen.resume and not chosen.checkpoint:
+        parser.error("--resume needs --checkpoint, the folder of the run that is to go on.")
+    if chosen.resume and not (found := newest(chosen.checkpoint)):
+        parser.error(f"--resume: there is no checkpoint in {chosen.checkpoint} yet; start without --resume.")
+    if chosen.resume and int(found.stem) >= chosen.steps:
+        parser.exit(0, f"{found} is there already, and --steps is {chosen.steps}: nothing is left to train.\n")
     return chosen
+
+
+def newest(folder):
+    """The last whole checkpoint, which has the number of its steps for a name; None: there is none."""
+    return max(folder.glob("*.pt"), default=None)
+
+
+def same_batch(before, ranks, each):
+    """Refuse to go on with another number of images a step, over all ranks, than the checkpoint had."""
+    if ranks * each != before:
+        cure = "start another number of ranks" if before % ranks else f"pass --batch {before // ranks}"
+        raise SystemExit(f"The checkpoint has {before} images a step, not {ranks} times --batch {each}: {cure}.")
 
 
 def join(deterministic):
@@ -124,17 +146,22 @@ def main():
         scaler.update()
         return result
 
-    # The guard runs a bad step again, on all ranks, and says which operation on which rank made the Inf or NaN.
-    tell = lambda event: print(f"rank {rank}: {event}", flush=True)  # noqa: E731
-    guarded = step if chosen.no_guard else mpkit.guard(step, model, optimizer, scaler, tell=tell)
-
     start = 0
     if chosen.resume:  # every rank reads the same file
-        saved = torch.load(max(chosen.checkpoint.glob("*.pt")), map_location=device)
+        saved = torch.load(newest(chosen.checkpoint), map_location=device)
+        same_batch(saved["batch"], size, chosen.batch)
         net.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
         start = saved["done"]
+
+    # The guard runs a bad step again, on all ranks, and says which operation of the model made the Inf or NaN, on which
+    # rank. Of one that was born after the backward pass it can only say that the model made none when it ran again.
+    tell = lambda event: print(f"rank {rank}: {event}\n", end="", flush=True)  # noqa: E731 (one write: a whole line)
+    guarded = step
+    if not chosen.no_guard:
+        guarded = mpkit.guard(step, model, optimizer, scaler, tell=tell)
+        guarded.steps = start  # it numbers the steps as this training does
 
     warm, began = min(WARM, (chosen.steps - start) // 2), time.perf_counter()
     for number, batch in enumerate(batches(chosen, device, start), start):
@@ -146,7 +173,7 @@ def main():
         done = number + 1
         if chosen.checkpoint and (done % chosen.every == 0 or done == chosen.steps) and rank == 0:  # all have the same
             state = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            save({**state, "done": done}, chosen.checkpoint / f"{done:08}.pt")
+            save({**state, "done": done, "batch": size * chosen.batch}, chosen.checkpoint / f"{done:08}.pt")
     wait(device)
     seconds = time.perf_counter() - began
 

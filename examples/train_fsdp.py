@@ -6,7 +6,8 @@
 
 Every rank has a part of each weight and a batch of its own; FSDP2 gathers the weights of a layer when it is computed,
 and averages the gradients. It runs on GPUs over NCCL, on CPUs over gloo. `--inf 3 1` plants an Inf on rank 1 at step 3:
-all ranks skip that step, and the guard names the cause. A checkpoint can be resumed by another number of ranks.
+all ranks skip that step, and the guard names the cause. Another number of ranks can resume a checkpoint,
+with the --batch that keeps the images of a step.
 """
 
 import argparse
@@ -56,7 +57,30 @@ def options():
     chosen = parser.parse_args()
     if chosen.model == "resnet50" and not chosen.synthetic:
         parser.error("--model resnet50 has no images of its own here; add --synthetic, or put your data set in.")
+    last = chosen.steps - 1, int(os.environ.get("WORLD_SIZE", "1")) - 1  # torchrun tells how many ranks there are
+    for step, rank in filter(None, (chosen.inf, chosen.inf_gradient)):
+        if not (0 <= step <= last[0] and 0 <= rank <= last[1]):
+            parser.error(f"no Inf for step {step} on rank {rank}: steps end with {last[0]}, ranks with {last[1]}.")
+    if chosen.resume and not chosen.checkpoint:
+        parser.error("--resume needs --checkpoint, the folder of the run that is to go on.")
+    if chosen.resume and not (found := newest(chosen.checkpoint)):
+        parser.error(f"--resume: there is no checkpoint in {chosen.checkpoint} yet; start without --resume.")
+    if chosen.resume and int(found.stem) >= chosen.steps:
+        parser.exit(0, f"{found} is there already, and --steps is {chosen.steps}: nothing is left to train.\n")
     return chosen
+
+
+def newest(folder):
+    """The last whole checkpoint, which has the number of its steps for a name; None: there is none."""
+    whole = folder.glob("*/.metadata")  # it is written last
+    return max((path.parent for path in whole), default=None)
+
+
+def same_batch(before, ranks, each):
+    """Refuse to go on with another number of images a step, over all ranks, than the checkpoint had."""
+    if ranks * each != before:
+        cure = "start another number of ranks" if before % ranks else f"pass --batch {before // ranks}"
+        raise SystemExit(f"The checkpoint has {before} images a step, not {ranks} times --batch {each}: {cure}.")
 
 
 def join(deterministic):
@@ -109,20 +133,22 @@ def shard(model, dtype, mesh):
 class Training:
     """What torch.distributed.checkpoint saves and loads: each rank writes its own part, and reads what it needs."""
 
-    def __init__(self, model, optimizer, scaler):
-        self.model, self.optimizer, self.scaler, self.done = model, optimizer, scaler, 0
+    def __init__(self, model, optimizer, scaler, batch):
+        self.model, self.optimizer, self.scaler = model, optimizer, scaler
+        self.batch, self.done = batch, 0  # images a step over all ranks; steps
 
     def state_dict(self):
         """This rank's part of model and optimizer, and what all share."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
-        return {"model": model, "optimizer": optimizer, "scaler": self.scaler.state_dict(), "done": self.done}
+        shared = {"scaler": self.scaler.state_dict(), "batch": self.batch, "done": self.done}
+        return {"model": model, "optimizer": optimizer, **shared}
 
     def load_state_dict(self, state):
         """Go on from there."""
         model, optimizer = state["model"], state["optimizer"]
         set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
         self.scaler.load_state_dict(state["scaler"])
-        self.done = state["done"]
+        self.batch, self.done = state["batch"], state["done"]
 
 
 @record  # so that torchrun can tell which rank failed first, and how
@@ -149,15 +175,19 @@ def main():
         scaler.update()
         return result
 
-    # The guard runs a bad step again, on all ranks, and says which operation on which rank made the Inf or NaN.
-    tell = lambda event: print(f"rank {rank}: {event}", flush=True)  # noqa: E731
-    guarded = step if chosen.no_guard else mpkit.guard(step, model, optimizer, scaler, tell=tell)
-
-    training = Training(model, optimizer, scaler)
+    training = Training(model, optimizer, scaler, size * chosen.batch)
     if chosen.resume:
-        whole = [path for path in chosen.checkpoint.iterdir() if (path / ".metadata").exists()]  # it is written last
-        dcp.load({"training": training}, checkpoint_id=max(whole))
+        dcp.load({"training": training}, checkpoint_id=newest(chosen.checkpoint))
+        same_batch(training.batch, size, chosen.batch)
     start = training.done
+
+    # The guard runs a bad step again, on all ranks, and says which operation of the model made the Inf or NaN, on which
+    # rank. Of one that was born after the backward pass it can only say that the model made none when it ran again.
+    tell = lambda event: print(f"rank {rank}: {event}\n", end="", flush=True)  # noqa: E731 (one write: a whole line)
+    guarded = step
+    if not chosen.no_guard:
+        guarded = mpkit.guard(step, model, optimizer, scaler, tell=tell)
+        guarded.steps = start  # it numbers the steps as this training does
 
     warm, began = min(WARM, (chosen.steps - start) // 2), time.perf_counter()
     for number, batch in enumerate(batches(chosen, device, start), start):

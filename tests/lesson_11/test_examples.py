@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import runpy
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from mpkit.course.record import ranks as command
 from mpkit.course.recorded.ranks import RanksRecord
@@ -30,6 +36,111 @@ def test_two_ranks_skip_together_and_resume_bit_for_bit(example: str, capsys: py
 def test_a_run_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)train_ddp.py --json --model resnet50 failed:.* add --synthetic"):
         command.run("ddp", 1, True, ["--model", "resnet50"])
+
+
+# ---- one rank, in this process ----
+
+QUIET = pytest.mark.filterwarnings("ignore:Unable to enable fault handler")  # it wants a real stderr
+
+
+@pytest.fixture(params=command.EXAMPLES)
+def alone(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
+    """Trains as the only rank, without a launch, and returns all that was written, write by write."""
+    script = command.ROOT / "examples" / f"train_{request.param}.py"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+
+    def train(*options: object) -> list[str]:
+        server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        monkeypatch.setenv("MASTER_PORT", str(server.port))
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # the port is taken, by a server that is there
+        monkeypatch.setattr(sys, "argv", [script.name, *map(str, options)])
+        said: list[str] = []
+        screen = io.StringIO()
+        monkeypatch.setattr(screen, "write", lambda text: said.append(text) if text else None)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", screen)
+            runpy.run_path(str(script), run_name="__main__")
+        return said
+
+    yield train
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@QUIET
+def test_a_resume_without_a_checkpoint_says_so(alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, sentence in (
+        ([], "--resume needs --checkpoint, the folder of the run that is to go on."),
+        (["--checkpoint", tmp_path], f"--resume: there is no checkpoint in {tmp_path} yet; start without --resume."),
+        (["--checkpoint", tmp_path / "none"], "none yet; start without --resume."),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            alone("--resume", *options)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.endswith(f"{sentence}\n")
+
+
+@QUIET
+@pytest.mark.parametrize("option", ["--inf", "--inf-gradient"])
+@pytest.mark.parametrize("place", [(2, 1), (3, 0), (-1, 0)])
+def test_an_inf_is_planted_or_refused(
+    option: str, place: tuple[int, int], alone: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        alone("--steps", 3, option, *place)
+    sentence = "no Inf for step {} on rank {}: steps end with 2, ranks with 0.\n".format(*place)
+    assert capsys.readouterr().err.endswith(sentence)
+
+
+@QUIET
+def test_nothing_left_to_train(alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And no speed of nothing."""
+    saved = ["--batch", 16, "--checkpoint", tmp_path, "--json"]
+    assert json.loads(alone(*saved, "--steps", 2)[0])["steps"] == 2
+    for steps in (1, 2):
+        assert alone(*saved, "--steps", steps, "--resume") == []
+        assert capsys.readouterr().err.endswith(
+            f" is there already, and --steps is {steps}: nothing is left to train.\n"
+        )
+
+
+@QUIET
+def test_a_resume_keeps_the_images_of_a_step(alone: Any, tmp_path: Path) -> None:
+    """Of all ranks together: 16 here, as two ranks with 8."""
+    saved = ["--checkpoint", tmp_path, "--json"]
+    alone(*saved, "--batch", 16, "--steps", 2)
+    with pytest.raises(
+        SystemExit,
+        match=r"^The checkpoint has 16 images a step, not 1 times --batch 8: pass --batch 16\.$",
+    ):
+        alone(*saved, "--batch", 8, "--steps", 4, "--resume")
+    dist.destroy_process_group()
+    assert json.loads(alone(*saved, "--batch", 16, "--steps", 4, "--resume")[0])["steps"] == 4
+
+
+def test_ranks_that_cannot_share_a_step_evenly() -> None:
+    for example in command.EXAMPLES:
+        check = runpy.run_path(str(command.ROOT / "examples" / f"train_{example}.py"))["same_batch"]
+        check(128, 4, 32)
+        with pytest.raises(
+            SystemExit,
+            match=r"^The checkpoint has 128 .* not 3 times --batch 64: start another number of ranks\.$",
+        ):
+            check(128, 3, 64)
+
+
+@QUIET
+def test_the_guard_counts_on_after_a_resume_and_names_what_the_model_did(alone: Any, tmp_path: Path) -> None:
+    """Of an Inf that is born later it says only what it saw. A line is one write, which no other rank can split."""
+    saved = ["--checkpoint", tmp_path, "--batch", 16]
+    alone(*saved, "--steps", 2)
+    in_data, in_gradient = alone(*saved, "--steps", 5, "--resume", "--inf", 3, 0, "--inf-gradient", 4, 0)
+    assert in_data.startswith("rank 0: step 3 withheld at scale 65536: input in the forward pass: input 0 in ")
+    assert in_gradient.startswith("rank 0: step 4 withheld at scale 32768: run again, it was finite: ")
+    assert in_data.endswith("\n")
+    assert in_gradient.endswith("\n")
 
 
 # ---- the record ----

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from harness.turns import until
 
 from mpkit.course.lesson_11 import RankFailed, launch
 from mpkit.course.lesson_11.failures import first_failure
+from mpkit.course.ranks.rank import as_text
 
 LAUNCH = sys.modules[launch.__module__]
 
@@ -51,7 +53,7 @@ def raises(rank: Any) -> dict[str, Any]:
     from pathlib import Path
 
     Path(os.environ["NOTES"], f"{rank.number}.pid").write_text(str(os.getpid()))
-    total = torch.ones(1) * rank.number  # type: ignore[name-defined]  # noqa: F821
+    total = torch.ones(1) * rank.number
     dist.all_reduce(total)  # type: ignore[name-defined]  # noqa: F821
     if rank.number == 1:
         raise ValueError(f"rank 1 has no labels\nthe sum is {total.item():g}")
@@ -79,6 +81,19 @@ def goes_on(rank: Any) -> dict[str, Any]:
     return {}
 
 
+def leaves(rank: Any) -> dict[str, Any]:
+    import sys
+
+    if rank.number == 1:
+        sys.exit(0)
+    dist.barrier()  # type: ignore[name-defined]  # noqa: F821
+    return {}
+
+
+def answers_a_tensor(rank: Any) -> dict[str, Any]:
+    return {"step": 1, "loss": torch.ones(1)}
+
+
 # A rank leads a session of its own, and may be deaf to a polite signal.
 DEAF = """
 import os, pathlib, signal, subprocess, sys, time
@@ -103,6 +118,32 @@ def test_the_first_failure_is_told_and_nothing_is_left(script: Any, sentence: st
         launch(script, patience=600, waits=600)
     assert (str(caught.value), caught.value.rank) == (sentence, 1)
     all_gone(notes)
+
+
+def test_a_rank_that_leaves_without_an_answer_is_the_first_cause() -> None:
+    """The other one waits, and sees only that a connection was closed."""
+    with pytest.raises(RankFailed, match=r"^rank 1 ended without an answer \(leaves\.py, line 5\)$") as caught:
+        launch(leaves)
+    assert caught.value.rank == 1
+
+
+def test_an_answer_that_json_cannot_hold() -> None:
+    with pytest.raises(RankFailed, match=r"TypeError: the answer's 'loss' \(Tensor\) .*\.tolist\(\)\.$"):
+        launch(answers_a_tensor, ranks=1)
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ({"a": 1, "b": [torch.ones(1)]},
+         "the answer's 'b' (list) has what JSON cannot hold; of a tensor return .item() or .tolist()."),
+        (None, "a rank answers with a dict, but NoneType came; end with return {...}."),
+    ],
+)  # fmt: skip
+def test_what_an_answer_can_be(found: Any, sentence: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        as_text(found)
+    assert str(caught.value) == sentence
 
 
 def test_a_rank_that_waits_for_another_gives_up() -> None:
@@ -152,6 +193,12 @@ def test_an_interrupt_ends_all_too(deaf: list[str], notes: Path, monkeypatch: py
 def test_time_is_up_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LAUNCH, "_run", lambda *_: (None, ""))
     with pytest.raises(RankFailed, match=r"^after 120 s 2 of 2 ranks had not answered, and all were ended\. Does one "):
+        launch("no_module")
+
+
+def test_all_ended_well_but_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LAUNCH, "_run", lambda *_: (0, ""))
+    with pytest.raises(RankFailed, match=r"^rank 0 ended without an answer$"):
         launch("no_module")
 
 

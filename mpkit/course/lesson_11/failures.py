@@ -11,15 +11,17 @@ from pathlib import Path
 import torch
 
 import mpkit
+from mpkit.course.ranks import rank as caller
 
 BLOCK = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)")
-OTHERS = (str(Path(torch.__file__).parent), "<")  # frames that are nobody's script
+OTHERS = (str(Path(torch.__file__).parent), caller.__file__, "<")  # frames that are nobody's script
 LIBRARY = str(Path(mpkit.__file__).parent)
 PLACE = re.compile(r"^\[[^\]]*\] *")  # of gloo's own source, in front of what it says
 LAST = re.compile(r"^(?:\S+: )?([A-Za-z.]*(?:Error|Exception)\b.*)$", re.MULTILINE)
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 KILLED = "rank {} was killed by {}; a rank that is killed says nothing itself"
 RAISED = "rank {} failed first: {}{}"
+LEFT = "rank {} ended without an answer{}"
 ENDED = "rank {} ended with status {}: {}"
 SILENT = "it noted no error; decorate its main function with torch.distributed's @record"
 
@@ -38,10 +40,12 @@ def first_failure(said: str, logs: Path, answered: Collection[int] = ()) -> tupl
     errors = sorted(logs.glob("*/attempt_*/*/error.json"), key=lambda path: path.stat().st_mtime_ns)
     if errors := [path for path in errors if int(path.parent.name) not in answered]:
         rank = int(errors[0].parent.name)
-        return RAISED.format(rank, *_told(errors[0])), rank
+        words, where = _told(errors[0])
+        left = words.startswith(f"{caller.Left.__name__}:")
+        return LEFT.format(rank, where) if left else RAISED.format(rank, words, where), rank
     for rank, code in status.items():
-        words = LAST.findall(said.partition("=====")[0])
-        return ENDED.format(rank, code, words[0] if words else SILENT), rank
+        lines = LAST.findall(said.partition("=====")[0])
+        return ENDED.format(rank, code, lines[0] if lines else SILENT), rank
     last = [line for line in said.splitlines() if line.strip()][-1:] or ["it said nothing"]
     return f"the launcher itself failed: {last[0].strip()}", None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mpkit.course.lesson_11.failures import first_failure
+from mpkit.course.lesson_11.failures import LEFT, first_failure
 from mpkit.course.ranks.rank import FOLDER, WAITS
 
 ROOT = Path(__file__).parents[3]  # the folder that holds the package mpkit
@@ -84,9 +84,12 @@ def launch(
         ]  # fmt: skip
         status, said = _run(command, _environment(folder, waits, device), folder, patience)
         answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
-        if len(answers) < ranks and status is None:
-            raise RankFailed(STILL.format(patience, ranks - len(answers), ranks))
-        if len(answers) < ranks and status:
+        silent = [n for n in range(ranks) if n not in answers]
+        if silent and status is None:
+            raise RankFailed(STILL.format(patience, len(silent), ranks))
+        if silent and status == 0:
+            raise RankFailed(LEFT.format(silent[0], ""), silent[0])
+        if silent:
             raise RankFailed(*first_failure(said, folder / "logs", answers))
         return [json.loads(path.read_text(encoding="utf-8")) for path in answers.values()]  # however they left then
 

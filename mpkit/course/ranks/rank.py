@@ -18,6 +18,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 FOLDER, WAITS = "MPKIT_RANKS_FOLDER", "MPKIT_RANKS_WAIT"  # set by launch: where to answer, and how long to wait
 
 
+class Left(Exception):
+    """A rank ended by `sys.exit` where it had to answer."""
+
+
 @dataclass(frozen=True)
 class Rank:
     """One of `size` processes. `mesh` has all of them in one row."""
@@ -51,7 +55,25 @@ def answer(work: Callable[[Rank], dict[str, Any]]) -> None:
 
 def _work(work: Callable[[Rank], dict[str, Any]]) -> None:
     rank = Rank.join()
-    text = json.dumps(work(rank))
+    try:
+        text = as_text(work(rank))
+    except SystemExit as left:  # a status of 0 would look like success, and the ranks that wait like the cause
+        raise Left().with_traceback(left.__traceback__) from None
     Path(os.environ[FOLDER], f"rank{rank.number}.json").write_text(text, encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The answer as JSON. TypeError: it is no dict, or one of its values is nothing that JSON can hold."""
+    if not isinstance(found, dict):
+        raise TypeError(f"a rank answers with a dict, but {type(found).__name__} came; end with return {{...}}.")
+    for key, value in found.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            what = f"{key!r} ({type(value).__name__})"
+            raise TypeError(
+                f"the answer's {what} has what JSON cannot hold; of a tensor return .item() or .tolist()."
+            ) from None
+    return json.dumps(found)
