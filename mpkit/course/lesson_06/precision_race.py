@@ -35,7 +35,7 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
         doc="Learning rate of the next race.",
     )  # fmt: skip
     competitors = Several(
-        [name for name in COMPETITORS if name != REFERENCE], CHOSEN, label="against FP32",
+        [name for name in COMPETITORS if name != REFERENCE], CHOSEN, label="against FP32", room=112,
         tooltip=lambda name: f"{name}: {WHAT[name]}", doc="Who takes part in the next race, FP32 left out.",
     )  # fmt: skip
     words_room, announce = 28, "off"
