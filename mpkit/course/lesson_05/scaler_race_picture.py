@@ -48,7 +48,8 @@ def _edges(history: GradientHistory) -> tuple[np.ndarray, np.ndarray]:
 def _heights(lap: Lap) -> np.ndarray:
     """The rule's scales as exponents of 2 (steps,), inside the picture."""
     with np.errstate(divide="ignore"):
-        return np.clip(np.log2(lap.scales), LOWEST, HIGHEST)
+        heights: np.ndarray = np.clip(np.log2(lap.scales), LOWEST, HIGHEST)
+    return heights
 
 
 class _Axis:
