@@ -39,7 +39,7 @@ LESSONS = (
     Entry("02", "Round and lose", "What does a cast lose, and which operations must stay in FP32?", 60),
     Entry("03", "Keep master weights", "Why does training need an FP32 copy of the weights?", 60),
     Entry("04", "Scale the loss", "Where do gradients live, and what does the loss scale do to them?", 60),
-    Entry("05", "Adapt the scale", "How should the scale find itself?", 60),
+    Entry("05", "Adapt the scale", "When should the scale rise or fall?", 60),
     Entry("06", "Train mixed", "What is the whole recipe, by hand and with torch.amp?", 60),
     Entry("07", "Measure the speed-up", "How much faster, how much smaller, and why sometimes slower?", 55),
     Entry("08", "Train a transformer", "What changes for attention and long accumulation?", 65),

@@ -186,15 +186,24 @@ def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_tr
     asyncio.run(check())
 
 
-def test_a_headline_too_long_for_the_picture_counts_who_is_off() -> None:
+def test_a_headline_names_who_is_off_and_counts_them_where_it_would_be_too_long() -> None:
     """Losses as they came on "bad start": the names alone were wider than the picture."""
 
     def learner(first: float, last: float) -> SimpleNamespace:
         return SimpleNamespace(records=[SimpleNamespace(loss=first)], loss=last, weight=lambda _: 1.0)
 
+    few = {"torch": 300.0, "megatron": 320.0, "LogMax": 220.0, "article": 500.0}
+    short: Any = SimpleNamespace(over=True, steps=80, reference=learner(8000.0, 220.0))
+    short.learners = {name: learner(8000.0, end) for name, end in few.items()}
+    assert live_headline(short) == "further off: torch 300, megatron 320, article 500; 1 of 4 within 5% of FP32's 220"
     ends = {"static 2¹⁰": 8000.0, "apex-amp": 290.0, "megatron": 420.0, "torch": 220.0}
     race: Any = SimpleNamespace(over=True, steps=80, reference=learner(8000.0, 220.0))
     race.learners = {name: learner(8000.0, end) for name, end in ends.items()}
-    assert live_headline(race) == "static 2¹⁰ learns nothing; 2 end further off; 1 of 4 within 5% of FP32's 2.2e+02"
-    del race.learners["static 2¹⁰"], race.learners["apex-amp"]
-    assert live_headline(race) == "megatron ends at loss 4.2e+02; 1 of 2 within 5% of FP32's 2.2e+02"
+    stuck = "static 2¹⁰ learns nothing"
+    rest = "1 of 4 within 5% of FP32's 220"
+    assert live_headline(race) == f"{stuck}; 2 end further off; {rest}"
+    race.learners["article, scaled norm"] = learner(8000.0, 500.0)
+    assert live_headline(race) == f"{stuck}; 3 end further off; {rest.replace('of 4', 'of 5')}"
+    for name in ("static 2¹⁰", "apex-amp", "article, scaled norm"):
+        del race.learners[name]
+    assert live_headline(race) == "megatron ends at loss 420; 1 of 2 within 5% of FP32's 220"

@@ -133,6 +133,29 @@ def test_where_a_rule_ends_is_where_most_of_its_last_tenth_is() -> None:
         assert end_of(dataclasses.replace(end, flushed=np.where(np.arange(1000) < 1000 - low, 0.0, 0.06))) == place
     late = np.arange(1000) >= 940
     assert end_of(dataclasses.replace(end, skipped=late, overflowed=late)) == "above"
+    turns = np.arange(1000) % 2 == 0  # one rule of "grow after 1" was called "in", its twin "above": both go to and fro
+    assert end_of(dataclasses.replace(end, skipped=turns, overflowed=turns)) == "edge"
+
+
+def test_who_goes_to_and_fro_ends_at_the_upper_edge(panel: ScalerRacePanel) -> None:
+    panel.gradients, panel.interval, panel.rules = "bad start", 1, ("torch", "megatron")
+    assert panel.headline() == "Both end at the upper edge of the window; megatron loses most, 640 steps"
+
+
+def test_no_word_in_the_table_is_one_that_a_slider_replaces() -> None:
+    """At a backoff of 0.9 it still said that torch halves."""
+    sliders = ("torch", "megatron", "apex-amp", "deepspeed", "fairseq", "keras")
+    assert not [WHAT[name] for name in sliders if "hal" in WHAT[name] or "doubl" in WHAT[name]]
+
+
+def test_the_window_is_not_named_where_a_line_is(panel: ScalerRacePanel) -> None:
+    panel.gradients, panel.rules = "bad start", ("torch", "megatron", "LogMax", "article")
+    figure = ScalerRaceFigure()
+    frame = figure.show(GradientHistory.load("bad-start"), panel.laps, "")
+    ((_, y),) = [place for place, words, *_ in frame._words if words == WINDOW]
+    for one in panel.laps.values():
+        lines = np.log2(one.scales[600:])
+        assert min(abs(frame.place(figure.axes, (0, line))[1] - y) for line in np.unique(lines)) > 10
 
 
 def test_the_first_steps_are_stretched_in_a_long_race() -> None:

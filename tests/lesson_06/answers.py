@@ -53,7 +53,8 @@ WRONG = [
     ("06.2", advance("optimizer.step()", "scheduler.step()", "scaler.unscale_(optimizer)", UPDATE), "The weight moved"),
     ("06.2", "advance = 1", "without parentheses"),
     *(("06.3", judged(**{f"l{n}": given}), why) for n, (_, said) in enumerate(LINES.values())
-      for given, why in said.items()),
+      for given, why in said.items() if (n, given) != (5, "fine")),
+    ("06.3", judged(l5="fine", l6="outdated"), "This verb has never had another name"),
     ("06.3", judged(l0="bad"), "is not one of"),
     ("06.3", "lines = {}", "7 of 7 lines still wait"),
     ("06.3", "lines = 'fine'", "The answer is a dict"),
@@ -80,6 +81,7 @@ RIGHT = [
     ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
     ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
     ("06.3", judged()),
+    ("06.3", judged(l5="fine")),  # zero_grad() may stand at the top of the loop, as in the lesson's repaired listing
     ("06.3", judged(l4="Wrong comment.", l6="FINE").replace("model = ResNet50()", "model=ResNet50()")),
 ]
 STUBS = {

@@ -11,7 +11,7 @@ import pytest
 from harness.pictures import page_pixels, page_size
 from harness.turns import nothing_goes_on, started_and_paused, until
 
-from mpkit.course.lesson_06.precision_race import ENDED, STALE, PrecisionRacePanel
+from mpkit.course.lesson_06.precision_race import ALIKE, ENDED, STALE, PrecisionRacePanel
 from mpkit.course.lesson_06.precision_race_picture import LOOK, SIZE, SMOOTH, _loss_ticks, _smooth
 from mpkit.course.panels.panel import BadInput
 
@@ -30,8 +30,9 @@ def test_before_and_after_a_race(panel: PrecisionRacePanel) -> None:
     found = "tiny loss, 60 steps, against FP32. level: FP16 dynamic, BF16; stuck: FP16 without scaling."
     assert repr(panel) == found
     stuck, level = panel.picture.tooltip.split("; ")
-    assert re.fullmatch(r"FP16 without scaling is stuck \((100|>99\.9|9\d\.\d)% flushed\)", stuck)
+    assert re.fullmatch(r"FP16 without scaling is stuck \((100|>99\.9|9\d\.\d) % flushed\)", stuck)
     assert level == "FP16 dynamic and BF16 are level with FP32"
+    assert ALIKE in panel.words.value, "the title has the finding already"
     assert "FP16, no scaling: loss 2.3" in panel.alt()
     assert panel.png() != empty
     assert (panel.buttons.progress.value, panel.buttons.progress.max) == (60, 60)
@@ -84,6 +85,13 @@ def test_the_ticks_of_the_loss_are_round_and_several() -> None:
         ticks = _loss_ticks(math.log10(low), math.log10(high))
         assert 3 <= len(ticks) <= 9, (low, high, ticks)
         assert all(10**place == pytest.approx(float(words), rel=0.06) for place, words in ticks.items())
+
+
+def test_a_tick_of_the_loss_is_the_number_that_it_says() -> None:
+    """Early in a race ticks of 0.025 read 2.38, 2.35, 2.33, 2.3, 2.27."""
+    for low, high in ((2.25, 2.4), (2.29, 2.31), (0.93, 1.02), (0.0301, 0.0312)):
+        for place, words in _loss_ticks(math.log10(low), math.log10(high)).items():
+            assert 10**place == pytest.approx(float(words), rel=1e-9)
 
 
 def test_an_error_in_the_training_is_shown(panel: PrecisionRacePanel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,8 @@ ABOUT = {
     "article, scaled norm": "the article's formula, with the norm of the scaled gradient in it",
 }
 WHAT = {  # a word below each name in the table: only what no slider replaces
-    "torch": "PyTorch: halves at an overflow, doubles later",
-    "megatron": "Megatron-LM: halves from the 2nd overflow on",
+    "torch": "PyTorch: falls at an overflow, grows later",
+    "megatron": "Megatron-LM: falls from the 2nd overflow on",
     "LogMax": "OpenSeq2Seq: follows the largest gradients",
     "article": "its formula can halve the scale, never double it",
     "no scaling": "the loss is left as it is",

@@ -62,6 +62,7 @@ class ScalerRacePanel(LivePanel[LiveScales]):
         RULES,
         DEFAULT,
         label="rules",
+        room=96,
         tooltip=ABOUT.__getitem__,
         first=SHOWN,
         doc="Names of the rules in the race, one to five.",

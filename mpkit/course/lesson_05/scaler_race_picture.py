@@ -32,6 +32,8 @@ RECORDED_LEGEND = ("End: the last scale. The title says where most", "of the las
 WINDOW, ROOM = "window: scales that fit", 2.5  # room in powers of two
 LIVE_WINDOW = "window of the FP32 run"
 WORDS_FROM = 0.64  # of the axis: there the words for the window begin
+FREE = 3.0  # powers of two between these words and the next line
+MARKERS = 7  # of a line
 ROW = 38  # pixels, of the table
 LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.", "After lost steps a rule's own window lags behind",
                "the FP32 run's.")  # fmt: skip
@@ -41,6 +43,13 @@ LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.", "After lost s
 def _edges(history: GradientHistory) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper end of the window, as exponents of 2 (steps,)."""
     return history.window()
+
+
+def _heights(lap: Lap) -> np.ndarray:
+    """The rule's scales as exponents of 2 (steps,), inside the picture."""
+    with np.errstate(divide="ignore"):
+        heights: np.ndarray = np.clip(np.log2(lap.scales), LOWEST, HIGHEST)
+    return heights
 
 
 class _Axis:
@@ -94,9 +103,9 @@ class ScalerRaceFigure:
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), about or f"Gradients: {history.recipe}", size=13, color=FAINT)
         trained = any(lap.loss is not None for lap in laps.values())
-        self._zone_words(frame, history, at, LIVE_WINDOW if trained else WINDOW)
-        for name, lap in laps.items():
-            self._line(frame, at, lap, *_LOOK[name])
+        for number, (name, lap) in enumerate(laps.items()):
+            self._line(frame, at, lap, (number + 0.5) / len(laps), *_LOOK[name])
+        self._zone_words(frame, history, at, laps, LIVE_WINDOW if trained else WINDOW)
         self._table(frame, laps)
         return frame
 
@@ -112,7 +121,9 @@ class ScalerRaceFigure:
         label = f"training step; the first {at.split} are stretched" if at.split else "training step"
         frame.text((0.5, LOWEST - 8.4), label, size=15, anchor="mm", axes=self.axes)
 
-    def _zone_words(self, frame: Frame, history: GradientHistory, at: _Axis, window: str) -> None:
+    def _zone_words(
+        self, frame: Frame, history: GradientHistory, at: _Axis, laps: Mapping[str, Lap], window: str
+    ) -> None:
         frame.text((0.02, HIGHEST - 2), "too large: the largest gradient overflows, the step is skipped",
                    color=ZONE_TEXT["overflow"], size=13, anchor="lm", axes=self.axes)  # fmt: skip
         frame.text((0.02, LOWEST + 2), "too small: more than 5% of the gradients are flushed to zero",
@@ -121,13 +132,21 @@ class ScalerRaceFigure:
         below = at(np.arange(at.steps)) > WORDS_FROM
         low, high = (edge[: at.steps][below] for edge in _edges(history))
         if high.min() - low.max() > 2 * ROOM:
-            frame.text((0.98, low.max() + ROOM), window, bold=True, size=13, anchor="rm", axes=self.axes)
+            lines = np.concatenate([[LOWEST], *(_heights(lap)[below[: len(lap.scales)]] for lap in laps.values())])
+            places = np.arange(low.max() + ROOM, high.min() - ROOM, 0.5)
+            far = np.abs(places[:, None] - np.unique(lines)).min(axis=1)
+            y = places[np.argmax(np.minimum(far, FREE))]
+            if far.max() < FREE / 2:  # no room between the lines
+                box = [(x, y + up) for x, up in ((0.69, -1.5), (0.69, 1.5), (0.985, 1.5), (0.985, -1.5))]
+                frame.polygon(self.axes, np.array(box), "#FFFFFF")
+            frame.text((0.98, y), window, bold=True, size=13, anchor="rm", axes=self.axes)
 
-    def _line(self, frame: Frame, at: _Axis, lap: Lap, color: str, dash: object, marker: str) -> None:
+    def _line(
+        self, frame: Frame, at: _Axis, lap: Lap, turn: float, color: str, dash: object, marker: str
+    ) -> None:  # turn: from 0 to 1, so that rules that share a line show their markers in turn
         if not len(lap.scales):  # a live race before its first step
             return
-        with np.errstate(divide="ignore"):
-            height = np.clip(np.log2(lap.scales), LOWEST, HIGHEST)
+        height = _heights(lap)
         turns = np.flatnonzero(np.diff(height)) + 1
         x = np.concatenate([[0], np.repeat(turns, 2), [len(height)]])
         y = np.repeat(height[np.concatenate([[0], turns])], 2)
@@ -140,14 +159,14 @@ class ScalerRaceFigure:
         spoiled = np.flatnonzero(lap.overflowed & ~lap.skipped)
         if len(spoiled):
             place = np.column_stack([at(spoiled + 0.5), height[spoiled]])
-            frame.marks(self.axes, place, "+", color, size=7, edge=color)
-        some = self._marked(at, len(height))
+            frame.marks(self.axes, place, "+", color, size=10, edge=color)
+        some = self._marked(at, len(height), turn)
         frame.marks(self.axes, np.column_stack([at(some), height[some]]), marker, color, size=8)
 
     @staticmethod
-    def _marked(at: _Axis, steps: int) -> np.ndarray:
-        """Some of the first `steps` steps, evenly on the axis."""
-        places = np.arange(1, 14, 2) / 14
+    def _marked(at: _Axis, steps: int, turn: float) -> np.ndarray:
+        """Some of the first `steps` steps, evenly on the axis, from `turn` (0 to 1) of a distance on."""
+        places = (np.arange(MARKERS) + turn) / MARKERS
         some = np.round(np.interp(places, at(np.arange(at.steps + 1)), np.arange(at.steps + 1))).astype(int)
         return some[some < steps]
 

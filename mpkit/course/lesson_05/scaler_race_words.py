@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from mpkit.course.lesson_05.live_rules import LiveScales
 from mpkit.course.lesson_05.rule_race import Lap
 from mpkit.course.pictures.style import percent, power
@@ -10,6 +12,8 @@ from mpkit.course.pictures.style import percent, power
 FEW_LOST = 0.05  # of the gradients: where more are flushed, the scale is too small
 LONGEST = 97  # letters of a title that fit above the picture; the last few make all of them a little smaller
 TAIL = 10  # where a rule ends: where it was in most of the last tenth of the steps
+CROSSED, TIMES = 0.25, 4  # above for such a share of it, else not, and over so often: it ends at the edge
+PLACES = {"in": "in", "edge": "at the upper edge of", "below": "below", "above": "above"}
 STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends as FP32 does
 OPEN_LOOP = "The gradients come from an FP32 run that took every step: they do not react to what a rule does."
 CLOSED_LOOP = (
@@ -23,7 +27,7 @@ def headline(laps: Mapping[str, Lap]) -> str:
     if not laps:
         return "Choose a rule to race"
     price = _price(laps)
-    ends: dict[str, list[str]] = {"in": [], "below": [], "above": []}
+    ends: dict[str, list[str]] = {place: [] for place in PLACES}
     for name, lap in laps.items():
         ends[end_of(lap)].append(name)
     titles = [f"{_places(ends, who)}; {'; '.join(price)}" for who in (_listed, _counted)]
@@ -32,9 +36,11 @@ def headline(laps: Mapping[str, Lap]) -> str:
 
 
 def end_of(lap: Lap) -> str:
-    """Where the rule ends, "in", "below" or "above" the window: where it was in most of the last tenth of the steps."""
+    """Where the rule was in most of the last tenth of the steps: a key of PLACES."""
     last = slice(-max(len(lap.scales) // TAIL, 1), None)
     too_large = lap.overflowed[last]
+    if CROSSED <= too_large.mean() <= 1 - CROSSED and np.diff(too_large).sum() >= TIMES:
+        return "edge"
     if too_large.mean() > 0.5:
         return "above"
     return "below" if (~too_large & (lap.flushed[last] > FEW_LOST)).mean() > 0.5 else "in"
@@ -44,8 +50,8 @@ def _places(ends: Mapping[str, list[str]], said: Callable[[list[str]], str]) -> 
     found = {place: names for place, names in ends.items() if names}
     (first, names), *others = found.items()
     who = said(names) if others or len(names) == 1 else "Both" if len(names) == 2 else f"All {len(names)}"
-    parts = [f"{who} end{'s' * (len(names) == 1)} {first} the window"]
-    return ", ".join([*parts, *(f"{said(names)} {place} it" for place, names in others)])
+    parts = [f"{who} end{'s' * (len(names) == 1)} {PLACES[first]} the window"]
+    return ", ".join([*parts, *(f"{said(names)} {PLACES[place]} it" for place, names in others)])
 
 
 def _price(laps: Mapping[str, Lap]) -> list[str]:
@@ -131,15 +137,21 @@ def live_headline(race: LiveScales) -> str:
     stuck = [name for name, one in race.learners.items() if not start - one.loss >= STUCK * (start - reference)]
     apart = [name for name, one in race.learners.items() if name not in stuck and abs(one.loss / reference - 1) > NEAR]
     parts = [f"{_names(stuck)} learn{'s' * (len(stuck) == 1)} nothing"] if stuck else []
-    parts += [f"{_called(name)} ends at loss {race.learners[name].loss:.2g}" for name in apart[:2]]
+    parts += [f"{_called(name)} ends at loss {_ends_at(race.learners[name].loss)}" for name in apart[:2]]
     good = len(race.learners) - len(stuck) - len(apart)
     if not parts:
-        return f"{'All end' if good > 1 else 'It ends'} within 5% of FP32's loss, {reference:.2g}"
-    rest = f"{good} of {len(race.learners)} within 5% of FP32's {reference:.2g}"
-    title = "; ".join([*parts, rest])
-    if len(title) > LONGEST and apart:
-        title = "; ".join([*parts[: bool(stuck)], f"{len(apart)} end{'s' * (len(apart) == 1)} further off", rest])
-    return _begun(title)
+        return f"{'All end' if good > 1 else 'It ends'} within 5% of FP32's loss, {_ends_at(reference)}"
+    rest = f"{good} of {len(race.learners)} within 5% of FP32's {_ends_at(reference)}"
+    idle = parts[: bool(stuck)]
+    ends = ", ".join(f"{name} {_ends_at(race.learners[name].loss)}" for name in apart)
+    titles = ["; ".join([*parts, rest])] if len(apart) < 3 else []
+    titles += ["; ".join([*idle, f"further off: {ends}", rest])] if apart else []
+    titles += ["; ".join([*idle, f"{len(apart)} end{'s' * (len(apart) == 1)} further off", rest])]
+    return _begun(next((title for title in titles if len(title) <= LONGEST), titles[-1]))
+
+
+def _ends_at(loss: float) -> str:
+    return f"{loss:.2g}" if not 100 <= loss < 1e5 else f"{loss:.0f}"
 
 
 def _lost_so_far(race: LiveScales) -> str:

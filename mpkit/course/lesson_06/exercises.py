@@ -177,12 +177,20 @@ LINES = {
 }
 
 
+BACKWARD = "scaler.scale(loss).backward()"
+TOP = "A missing zero_grad() may stand at the top of the loop, as well as right before backward()."
+
+
 @checker("06.3")
 def defects(answer: Any) -> Feedback:
     """Judge seven lines of the article's listing."""
     waiting = f"{{count}} of {len(LINES)} lines still wait"
     done = "Also undefined there: num_epochs, train_loader and batch_idx. The repaired listing runs below."
-    return matching(answer, LINES, VERDICTS, each="line", choice="verdict", passes=done, waiting=waiting)
+    said = matching(answer, LINES, VERDICTS, each="line", choice="verdict", passes=done, waiting=waiting)
+    if said.message != LINES[BACKWARD][1]["fine"]:
+        return said
+    at_the_top = {**LINES, BACKWARD: ("fine", {})}  # zero_grad() belongs to the loop's first lines as well
+    return matching(answer, at_the_top, VERDICTS, each="line", choice="verdict", passes=f"{TOP} {done}")
 
 
 QUIZ = (

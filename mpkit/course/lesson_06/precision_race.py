@@ -15,6 +15,7 @@ from mpkit.course.runs.how import how
 
 CHOSEN = ("FP16, no scaling", "FP16, dynamic", "BF16")
 ENDED = "Press Start for a new race: you changed the {}, and the old one was stopped"
+ALIKE = "Everybody trained the same networks on the same batches, one step each in turn."
 STALE = "Press Start for a new race: this one is from before you changed the {}"
 
 
@@ -35,7 +36,7 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
         doc="Learning rate of the next race.",
     )  # fmt: skip
     competitors = Several(
-        [name for name in COMPETITORS if name != REFERENCE], CHOSEN, label="against FP32",
+        [name for name in COMPETITORS if name != REFERENCE], CHOSEN, label="against FP32", room=112,
         tooltip=lambda name: f"{name}: {WHAT[name]}", doc="Who takes part in the next race, FP32 left out.",
     )  # fmt: skip
     words_room, announce = 28, "off"
@@ -93,11 +94,16 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
         return self.old or headline(self.race)
 
     def said(self) -> str:
-        """The summary, and on a GPU how the race is computed there."""
+        """Where the race stands or, when it is over, what was alike for all; on a GPU how it is computed there."""
         if self.old:
             return f"{self.old}."
         told = how(self.race.runs) if self.race else ""
-        return f"{self.summary().rstrip('.')}. {told}" if told else self.summary()
+        words = ALIKE if self.race and self.race.over else self.summary()
+        return f"{words.rstrip('.')}. {told}" if told else words
+
+    def unseen(self) -> str:
+        """The summary of a race that is over: those who see have it in the title."""
+        return self.summary() if self.race and self.race.over and not self.old else ""
 
     def summary(self) -> str:
         """Who ended level with FP32 and who is stuck; the same on every machine."""

@@ -16,7 +16,9 @@ from mpkit.course.runs.experiments import Outcome
 
 SIZE = (1040, 500)  # pixels: with its controls it fits into a window of 1280 x 800
 EMPTY = 300  # steps of the empty track
+EDGE = 0.012  # of the steps: room at the left, so that no marker is cut
 APART = 16  # pixels: lines that end closer share their names
+LOWEST = -3.0  # of log2 scale, so that a marker at 2⁰ is whole
 SMOOTH = 5  # steps that a point of the loss is the mean of
 LOOK: dict[str, tuple[str, Dash, str]] = {
     REFERENCE: (INK, "-", "o"),
@@ -35,7 +37,7 @@ class RaceFigure:
             self.page = add((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(SIZE[1], 0))
             self.page.set_axis_off()
             self.loss = add((0.062, 0.525, 0.535, 0.3))
-            self.flushed = add((0.062, 0.322, 0.535, 0.13), ylim=(-8, 108))
+            self.flushed = add((0.062, 0.322, 0.535, 0.13), ylim=(-14, 112))
             self.scale = add((0.062, 0.113, 0.535, 0.136))
             titles = ("training loss, mean over seeds", "loss scale (| under it: a skipped step)",
                       "gradients flushed to zero")  # fmt: skip
@@ -79,7 +81,7 @@ class RaceFigure:
             frame.text((x - 14, y + (12 if below else -12)), words, size=12, bold=True, anchor="rm")
 
     def _fit(self, frame: Frame, race: LiveRace | None) -> None:
-        steps, loss, scale = (EMPTY, (-1.0, 1.0), (-1.0, 25.0)) if race is None else (race.steps, *_limits(race))
+        steps, loss, scale = (EMPTY, (-1.0, 1.0), (LOWEST, 25.0)) if race is None else (race.steps, *_limits(race))
         self._every = max(steps // 7, 1)
         self.loss.set_ylim(*loss)
         self.scale.set_ylim(*scale)
@@ -87,7 +89,7 @@ class RaceFigure:
         frame.ticks(self.scale, "y", {mark: power(mark) for mark in _marks(*scale, every=12)}, 14)
         frame.ticks(self.flushed, "y", {share: f"{share} %" for share in (0, 50, 100)}, 14)
         for ax in (self.loss, self.scale, self.flushed):
-            ax.set_xlim(0, steps)
+            ax.set_xlim(-EDGE * steps, steps)
             labels = {step: f"{step:.0f}" if ax is self.scale else "" for step in counts(steps)}
             frame.ticks(ax, "x", labels, 14)
 
@@ -143,7 +145,7 @@ def _limits(race: LiveRace) -> tuple[tuple[float, float], tuple[float, float]]:
     room = 0.2 * max(max(logs) - min(logs), 0.05)  # for names above and below the curves
     loss = min(logs) - room, max(logs) + room
     scales = [math.log2(r.scale) for o in race.outcomes.values() for r in o.records if r.scale > 0] or [0.0]
-    return loss, (min(-1.0, 4 * math.floor(min(scales) / 4) - 1.0), max(25.0, 4 * math.ceil(max(scales) / 4) + 1.0))
+    return loss, (min(LOWEST, 4 * math.floor(min(scales) / 4) - 3.0), max(25.0, 4 * math.ceil(max(scales) / 4) + 1.0))
 
 
 def _losses(race: LiveRace, outcome: Outcome) -> list[float]:
@@ -159,8 +161,8 @@ def _loss_ticks(low: float, high: float) -> dict[float, str]:
         return {half / 2: f"{10 ** (half / 2):.2g}" for half in _marks(2 * low, 2 * high)}
     values = [lead * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for lead in (1, 2, 5)]
     if high - low < 0.9:
-        values = list(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(10**low, 10**high))
-    return {math.log10(v): f"{v:.3g}" for v in values if v > 0 and low < math.log10(v) < high}
+        values = list(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(10**low, 10**high))
+    return {math.log10(v): f"{v:.6g}" for v in values if v > 0 and low < math.log10(v) < high}
 
 
 def _few(points: np.ndarray, first: int, every: int) -> np.ndarray:

@@ -80,7 +80,7 @@ def _verdict(race: LiveRace, found: Mapping[str, str]) -> str:
 
 def _flushed(race: LiveRace, name: str) -> str:
     share = race.outcomes[name].flushed or 0.0
-    return f" ({percent(share)} flushed)" if share > 0.5 else ""
+    return f" ({percent(share).replace('%', ' %')} flushed)" if share > 0.5 else ""
 
 
 def _is(names: list[str]) -> str:

@@ -60,16 +60,22 @@ class Unseen(traitlets.HasTraits):  # type: ignore[misc]
     value = traitlets.Any()
 
 
+def _label(words: str, room: int | None) -> widgets.Label:
+    """As wide and as aligned as a slider's description of that room."""
+    place = {} if room is None else {"width": _px(room), "display": "flex", "justify_content": "flex-end"}
+    return widgets.Label(words, layout=widgets.Layout(**place))
+
+
 class Toggles(Unseen):
     """Toggle buttons by name, in `buttons`; `value`: the names of those that are pressed, in their order.
 
     tooltip: name → what its button says when one points at it. `first`: names beyond so many are seen while they are
-    pressed, or while "more" is; None: all are seen.
+    pressed, or while "more" is; None: all are seen. `room`: pixels of the label, which ends at their right.
     """
 
     def __init__(
         self, names: Iterable[str], pressed: Iterable[str], tooltip: Callable[[str], str], label: str,
-        first: int | None = None,
+        first: int | None = None, room: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(value=tuple(pressed))
         self._setting = self._open = False
@@ -82,7 +88,7 @@ class Toggles(Unseen):
         self._later = list(self.buttons.items())[first:] if first is not None else []
         self.more = button("more", self._turn, "show the others as well")
         self.row = (
-            *([widgets.Label(label)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
+            *([_label(label, room)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
         )  # fmt: skip
         for one in self.buttons.values():
             one.observe(self._pressed, names="value")

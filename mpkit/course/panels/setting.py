@@ -132,14 +132,16 @@ class TypedNumber(Setting[float]):
 
 
 class Several(Setting[tuple[str, ...]]):
-    """Some of the names of a row of toggle buttons, in the buttons' order. `tooltip`, `first`: as for `Toggles`."""
+    """Some of the names of a row of toggle buttons, in their order. `tooltip`, `first`, `room`: as for `Toggles`."""
 
     def __init__(
         self, names: Iterable[str], start: Iterable[str], *, doc: str, label: str = "",
         tooltip: Callable[[str], str] = lambda name: "", first: int | None = None,
+        room: int | None = None,
     ) -> None:  # fmt: skip
         self.names = tuple(names)
-        super().__init__((), lambda _, value: Toggles(self.names, value, tooltip, label, first), tuple(start), doc=doc)
+        more = (tooltip, label, first, room)
+        super().__init__((), lambda _, value: Toggles(self.names, value, *more), tuple(start), doc=doc)
 
     def _held(self, panel: Any, value: Any) -> Any:
         """The names, each once. ValueError: the panel has no such button. TypeError: they are not several names."""
