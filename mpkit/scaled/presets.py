@@ -8,8 +8,9 @@ from mpkit.scaled.scaled_format import ScaledFormat
 FP8_TENSOR = ScaledFormat("FP8, tensor", E4M3)
 # One FP32 scale for each row: torchao's "rowwise" recipe for Float8 training.
 FP8_ROW = ScaledFormat("FP8, row", E4M3, (1, None))
-# 1 x 128 for inputs and gradients, 128 x 128 for weights: DeepSeek-V3, arXiv 2412.19437, section 3.3.2. Powers of two,
-# as Transformer Engine's Float8BlockScaling has them by default, but in FP32, as cuBLAS reads them.
+# 1 x 128 for inputs and gradients, 128 x 128 for weights: DeepSeek-V3, arXiv 2412.19437, section 3.3.2. The report asks
+# for powers of two only in some activations that it keeps (3.3.3). Here all are, as Transformer Engine's
+# Float8BlockScaling has them by default, but in FP32, as cuBLAS reads them.
 FP8_BLOCK = ScaledFormat("FP8, 1x128", E4M3, (1, 128), "up", wide_scales=True)
 # OCP Microscaling Formats v1.0, table 1: 32 values share an E8M0 scale. The rule is NVIDIA's; OCP's is
 # .but(rule="floor").

@@ -145,15 +145,11 @@ def test_what_lasts_is_counted_from_where_it_begins() -> None:
 # ---- the words ----
 
 TITLES = {
-    "one step is clipped": "History of 16: ×16 up clips 88% of the gradients, for 1 step; on the way down error 2.6%, "
-    "as with the current scale",
-    "a margin takes the jump": "History of 16, margin 2⁴: ×16 up clips none of the gradients; on the way down error "
-    "2.6%, as with the current scale",
-    "never forgets": "History of 1,024: ×64 up clips 98% of the gradients, for 1 step; on the way down error 2.6%, "
-    "as with the current scale",
-    "no jump, short memory": "History of 1: 22 of 96 steps clip something, never 0.1% of the values; error 2.7%, "
-    "as with the current scale",
-    "too much room": "History of 16, margin 2¹⁴: nothing is clipped; error 6.0%, current scale 2.7%",
+    "one step is clipped": "History 16: up clips 88% for 1 step; down: limit high for 16, error as current",
+    "a margin takes the jump": "History 16, margin 2⁴: up clips nothing; down: limit high for 32, error as current",
+    "never forgets": "History 1,024: up clips 98% for 1 step; down: limit high for 32, error as current",
+    "no jump, short memory": "History 1: 22 of 96 steps clip, never 0.1% of the values; error as current",
+    "too much room": "History 16, margin 2¹⁴: nothing is clipped; error 6.0%, current 2.7%",
 }
 
 
@@ -170,16 +166,13 @@ def test_every_preset_has_its_finding_as_its_title(panel: DelayedRacePanel, name
 def test_titles_of_other_races() -> None:
     clipped = np.zeros(12)
     clipped[5:7] = 0.3
-    down = "on the way down error 2.0%, as with the current scale"
-    assert (
-        headline("x", a_race(clipped=clipped), 4, 0) == f"History of 4: ×16 up clips 30% of the x, for 2 steps; {down}"
-    )
+    assert headline(a_race(clipped=clipped), 4, 0) == "History 4: up clips 30% for 2 steps; down: error as current"
     clipped[5:7] = 0.002
-    assert (
-        headline("x", a_race(clipped=clipped), 4, 1) == f"History of 4, margin 2¹: ×16 up clips 0.2% of the x; {down}"
+    assert headline(a_race(clipped=clipped, limit=np.full(12, 3.0)), 4, 1) == (
+        "History 4, margin 2¹: up clips 0.2%; down: limit high for 4, error as current"
     )
-    assert headline("x", a_race(clipped=clipped, factor=1), 1, 0) == (
-        "History of 1: 2 of 12 steps clip something, 0.2% of the values at most; error 2.0%, as with the current scale"
+    assert headline(a_race(clipped=clipped, factor=1), 1, 0) == (
+        "History 1: 2 of 12 steps clip, at most 0.2% of the values; error as current"
     )
     assert table(a_race(error=np.full(12, 1.3)))[1] == ("step 5: error", "130%", "2.0%")
 
@@ -187,8 +180,8 @@ def test_titles_of_other_races() -> None:
 def test_every_title_fits(panel: DelayedRacePanel) -> None:
     for length, margin, jump in itertools.product(LENGTHS, (0, 4, 14), JUMPS):
         found = race(panel.traces["gradients"], length, margin, jump)
-        assert _fitting(headline("gradients", found, length, margin), 19, True, SIZE[0] - 12) >= 14
-        assert "nan" not in describe("gradients", found, length, margin)
+        assert _fitting(headline(found, length, margin), 19, True, SIZE[0] - 12) >= 14
+        assert "nan" not in describe(found, length, margin)
 
 
 def test_the_picture_shows_what_is_clipped(panel: DelayedRacePanel) -> None:
@@ -243,9 +236,7 @@ def test_it_takes_any_tensors() -> None:
     mine = [torch.full((3, 5), 2.0**-step, dtype=torch.bfloat16) for step in range(20)]
     made = DelayedRacePanel({"<b>mine</b>": mine}, jump=1, length=4)
     assert (made.tensor, made.view.up, made.view.down) == ("<b>mine</b>", 8, 13)
-    assert made.headline() == "History of 4: nothing is clipped; error 0%, as with the current scale", (
-        "powers of 2 are exact"
-    )
+    assert made.headline() == "History 4: nothing is clipped; error as current", "powers of 2 are exact"
     made.jump = 4
     assert "<b>mine</b>" not in made.words.value
 

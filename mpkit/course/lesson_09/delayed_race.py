@@ -86,11 +86,11 @@ class DelayedRacePanel(PicturePanel):
 
     def headline(self) -> str:
         """What the jump cost, up and down."""
-        return headline(self.tensor, self.view, self.length, self.margin)
+        return headline(self.view, self.length, self.margin)
 
     def summary(self) -> str:
         """The picture in words."""
-        return describe(self.tensor, self.view, self.length, self.margin)
+        return describe(self.view, self.length, self.margin)
 
     def said(self) -> str:
         """The finding alone: the numbers stand in the picture."""

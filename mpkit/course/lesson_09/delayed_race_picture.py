@@ -105,6 +105,9 @@ class DelayedRaceFigure:
             part = np.column_stack([edge[:, 0], upper])
             self.frame.polygon(self.window, np.vstack([part, least[::-1]]), IN_ZONE[zone])
             self.frame.line(self.window, edge - (0, below), ZONE_TEXT[zone], 1.6)
+        above, below = limit[0] - largest[:9].max(), np.log2(shown.small[:9].min()) - limit[0] + NORMAL
+        place, anchor = (limit[0] - 0.6, "la") if above > below else (limit[0] - NORMAL + 0.4, "ld")
+        self.frame.text((0, place), "all bits", INK, 13, True, anchor, self.window)
         self.frame.text((len(steps) - 2, edge[-1, 1] - NORMAL - 0.3), "fewer bits", INK, 13, True,
                         "ra", self.window)  # fmt: skip
         self.frame.line(self.window, top, INK, 1.6)

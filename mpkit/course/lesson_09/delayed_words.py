@@ -10,26 +10,22 @@ UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset
 Rows = Sequence[tuple[str, str, str]]  # name, delayed, current
 
 
-def headline(name: str, shown: Race, length: int, margin: int) -> str:
+def headline(shown: Race, length: int, margin: int) -> str:
     """The finding in one line, and the title."""
-    who = f"History of {length:,}" + (f", margin {power(margin)}" if margin else "")
+    who = f"History {length:,}" + (f", margin {power(margin)}" if margin else "")
     late, now = (error(shown.after(values)) for values in (shown.error, shown.current))
+    against = "error as current" if late == now else f"error {late}, current {now}"
     if shown.factor == 1:
         steps, most = int((shown.clipped > 0).sum()), percent(float(shown.clipped.max()))
-        clips = f"{steps} of {len(shown.clipped)} steps clip something, {most} of the values at most".replace(
-            "<0.1% of the values at most", "never 0.1% of the values"
-        )
-        return f"{who}: {clips if steps else 'nothing is clipped'}; {_against(late, now)}"
+        much = "never 0.1% of the values" if most == "<0.1%" else f"at most {most} of the values"
+        clips = f"{steps} of {len(shown.clipped)} steps clip, {much}" if steps else "nothing is clipped"
+        return f"{who}: {clips}; {against}"
     lost = shown.clipped[shown.up]
+    clips = f"up clips {percent(lost) if lost else 'nothing'}"
     if shown.long:
-        clips = f"×{shown.factor} up clips {percent(lost)} of the {name}, for {shown.long} step{'s' * (shown.long > 1)}"
-    else:
-        clips = f"×{shown.factor} up clips {percent(lost) if lost else 'none'} of the {name}"
-    return f"{who}: {clips}; on the way down {_against(late, now)}"
-
-
-def _against(late: str, now: str) -> str:
-    return f"error {late}, as with the current scale" if late == now else f"error {late}, current scale {now}"
+        clips += f" for {shown.long} step{'s' * (shown.long > 1)}"
+    high = f"limit high for {shown.late}, " if shown.late else ""
+    return f"{who}: {clips}; down: {high}{against}"
 
 
 def error(share: float) -> str:
@@ -55,26 +51,26 @@ def table(shown: Race) -> Rows:
         (f"step {up}: error", error(shown.error[up]), error(shown.current[up])),
         (f"step {up + 1}: clipped", percent(float(clipped[up + 1])), "0%"),
     )  # fmt: skip
-    down: Rows = (("steps, limit > 2× the largest", str(shown.late), "0"),)
+    down: Rows = (("way down: steps, limit high", str(shown.late), "0"),)
     return (
         *(jump if shown.factor > 1 else ()),
         (f"steps with {MUCH:.0%} clipped", str(int((clipped >= MUCH).sum())), "0"),
         ("steps with any clipped", str(int((clipped > 0).sum())), "0"),
         *(down if shown.factor > 1 else ()),
         (
-            "   error then" if shown.factor > 1 else "error",
+            "way down: error" if shown.factor > 1 else "error",
             error(shown.after(shown.error)),
             error(shown.after(shown.current)),
         ),
         (
-            "   become 0 then" if shown.factor > 1 else "become 0",
+            "way down: become 0" if shown.factor > 1 else "become 0",
             percent(shown.after(shown.flushed)),
             percent(shown.after(shown.current_flushed)),
         ),
     )
 
 
-def describe(name: str, shown: Race, length: int, margin: int) -> str:
+def describe(shown: Race, length: int, margin: int) -> str:
     """Finding and numbers in words."""
     rows = "; ".join(f"{what.strip()} {late}, current scale {now}" for what, late, now in table(shown))
-    return f"{headline(name, shown, length, margin)}. {rows}."
+    return f"{headline(shown, length, margin)}. {rows}."

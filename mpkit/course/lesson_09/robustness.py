@@ -53,7 +53,7 @@ def scores(
 
 
 def held_out_loss(lr: float) -> dict[str, tuple[float, ...]]:
-    """Held-out loss (nats) of every seed after the lesson's run with another learning rate of SGD."""
+    """Held-out loss (nats), used unrounded, of every seed after the lesson's run with another learning rate of SGD."""
     images = digits()
     return scores(VARIANTS, Classifier, lr, lambda net: held_out(net, images.test_images, images.test_labels))
 
@@ -126,7 +126,7 @@ def characters_loss(rate: float) -> dict[str, tuple[float, ...]]:
 SWEEPS = (
     Sweep(
         key="09.parity",
-        question="Is a recipe as good as FP32 in held-out loss, 200 steps of SGD?",
+        question="Are a recipe's weights, used unrounded, as good as FP32's in held-out loss, 200 steps of SGD?",
         knob="learning rate",
         chosen=0.1,
         values=(0.03, 0.1, 0.3),
@@ -147,7 +147,8 @@ SWEEPS = (
     ),
     Sweep(
         key="09.transformer",
-        question="Is a recipe as good as FP32 on the small transformer, 300 steps of Adam?",
+        question="Are a recipe's weights, used unrounded, as good as FP32's on the small transformer, "
+        "300 steps of Adam?",
         knob="learning rate",
         chosen=2e-3,
         values=(6e-4, 2e-3, 6e-3),
