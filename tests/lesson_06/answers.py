@@ -54,7 +54,6 @@ WRONG = [
     ("06.2", "advance = 1", "without parentheses"),
     *(("06.3", judged(**{f"l{n}": given}), why) for n, (_, said) in enumerate(LINES.values())
       for given, why in said.items() if (n, given) != (5, "fine")),
-    ("06.3", judged(l5="fine", l6="outdated"), "This verb has never had another name"),
     ("06.3", judged(l0="bad"), "is not one of"),
     ("06.3", "lines = {}", "7 of 7 lines still wait"),
     ("06.3", "lines = 'fine'", "The answer is a dict"),
@@ -70,6 +69,7 @@ ALSO_WRONG = [
         "was there a gradient",
     ),
     ("06.2", advance("scheduler.step()", STEP, UPDATE), "ahead of the weights"),
+    ("06.3", judged(l5="fine", l6="outdated"), "This verb has never had another name"),
     ("06.3", judged(l6="wrong comment"), "Read what the line itself does"),
     ("06.3", "lines = {'model = ResNet50()': 'undefined'}", "6 of 7 lines still wait"),
     ("06.3", judged(l4="")[:-1], "line # backward (FP32) still waits"),

@@ -161,7 +161,7 @@ def _loss_ticks(low: float, high: float) -> dict[float, str]:
         return {half / 2: f"{10 ** (half / 2):.2g}" for half in _marks(2 * low, 2 * high)}
     values = [lead * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for lead in (1, 2, 5)]
     if high - low < 0.9:
-        values = list(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(10**low, 10**high))
+        values = list(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(10**low, 10**high))
     return {math.log10(v): f"{v:.6g}" for v in values if v > 0 and low < math.log10(v) < high}
 
 
