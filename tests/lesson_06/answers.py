@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpkit.course.lesson_06.exercises import LINES, VERDICTS
+from mpkit.course.lesson_06.listing_lines import LINES, VERDICTS
 
 RIGHT_LINES = {line: right for line, (right, _) in LINES.items()}
 
