@@ -13,6 +13,7 @@ from harness.fault import Fault, Patch, collector, swap
 from mpkit.course.clinic import PATIENTS
 from mpkit.course.lesson_10 import clinic_page
 from mpkit.diagnosis import wide, words
+from mpkit.diagnosis.buffers import Buffers
 from mpkit.diagnosis.diagnose import diagnose
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.gate import Gate
@@ -49,7 +50,7 @@ def a_trace_takes_an_overflow_for_an_invalid_operation(patch: Patch) -> None:
 @fault
 def fp32_is_not_fp32(patch: Patch) -> None:
     @contextmanager
-    def unchanged(modules: Any, optimizer: Any) -> Iterator[None]:
+    def unchanged(modules: Any, optimizer: Any, left: Any) -> Iterator[None]:
         yield
 
     swap(patch, wide.in_fp32, unchanged)
@@ -94,7 +95,7 @@ def guard_lets_bad_steps_through(patch: Patch) -> None:
 
 @fault
 def guard_keeps_the_poisoned_buffers(patch: Patch) -> None:
-    patch.setattr(Guard, "_keep_buffers", lambda self: [])
+    patch.setattr(Buffers, "put_back", lambda self: None)
 
 
 @fault
