@@ -127,6 +127,10 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
     return number, *seen
 
 
+# Where zero_grad may stand at the top of the loop, its line is the one where something is missing.
+ALSO_RIGHT = {("06", "scaler.scale(loss).backward()", "fine")}
+
+
 def said(number: str, answer: object) -> tuple[str, str]:
     feedback = check(f"{number}.3", answer, record=False)
     return feedback.status, feedback.message
@@ -144,7 +148,8 @@ def test_every_wrong_choice_of_a_lesson_has_a_message_of_its_own(task: tuple[str
         assert len(set(messages.values())) == len(choices) - 1
         for chosen, message in messages.items():
             assert len(message) > 15
-            assert said(number, {**{other: key[other][0] for other in key}, name: chosen}) == ("wrong", message)
+            given = said(number, {**{other: key[other][0] for other in key}, name: chosen})
+            assert given == ("wrong", message) or ((number, name, chosen) in ALSO_RIGHT and given[0] == "pass")
 
 
 def test_names_and_choices_of_a_lesson_differ_in_more_than_spelling(task: tuple[str, Key, tuple[str, ...]]) -> None:
