@@ -57,6 +57,11 @@ def bare(x: Tensor) -> Tensor:
     return x
 
 
+def is_gone(x: Tensor) -> bool:
+    """Was the memory of `x`, which is not empty, given back? A sharded model (FSDP) does so with gathered weights."""
+    return not x.untyped_storage().nbytes()
+
+
 def storage_key(x: Tensor) -> int:
     """A number that tensors share if they share memory; 0 for what has no storage of its own, as sparse tensors."""
     try:

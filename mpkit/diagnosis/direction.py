@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import MUCH, Exam, difference
+from mpkit.diagnosis.exam import MUCH, Exam, difference, size
 from mpkit.diagnosis.words import told
 
 ASTRAY = 0.5  # relative: a gradient is half as much error as it is FP32's
@@ -21,10 +19,11 @@ def lost_digits(exam: Exam) -> Diagnosis | None:
         return None
     base, fp32 = exam.base.grads, exam.fp32.grads
     largest = sorted((name for name in fp32 if name in base), key=lambda n: float((base[n] - fp32[n]).norm()))[::-1]
-    whole = math.hypot(*(float(g.norm()) for g in fp32.values()))
-    for names in ([], *([name] for name in largest if float(fp32[name].norm()) > COUNTS * whole)):
+    whole = size(fp32)
+    for names in ([], *([name] for name in largest)):
         true = {name: fp32[name] for name in names} or fp32
-        if not ((apart := difference(base, true)) > ASTRAY and difference(exam.nudged.grads, true) < MUCH):
+        apart = difference(base, true)
+        if not (apart > ASTRAY and size(true) > COUNTS * whole and difference(exam.nudged.grads, true) < MUCH):
             continue
         worst = largest[0] if not names else names[0]
         what = f"the gradient of {worst} differs" if names else f"the gradients differ, most of all that of {worst},"

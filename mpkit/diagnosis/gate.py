@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mpkit.diagnosis.patching import replaced
+from mpkit.diagnosis.turn import same_optimizer
 from mpkit.overflow import found_inf
 
 CLOSURE = (
@@ -56,7 +57,7 @@ class Gate:
 
         def ending(step: Callable[..., Any]) -> Callable[..., Any]:
             def end(*args: Any, **options: Any) -> Any:
-                if (self._scaler is None or self._ours(args[0])) and next(left, None) is None:
+                if (self._scaler is None or same_optimizer(args[0], self._optimizer)) and next(left, None) is None:
                     raise Enough
                 return step(*args, **options)
 
@@ -69,10 +70,6 @@ class Gate:
         for group in self._optimizer.param_groups:
             for p in group["params"]:
                 p.grad = None
-
-    def _ours(self, optimizer: Any) -> bool:
-        """The same, or one that wraps it or is wrapped by it."""
-        return optimizer is self._optimizer or optimizer.param_groups is self._optimizer.param_groups
 
     def _guarded(self, step: Callable[..., Any], found: list[bool]) -> Callable[..., Any]:
         @functools.wraps(step)  # with the marks that schedulers leave on it
@@ -91,7 +88,7 @@ class Gate:
 
         @functools.wraps(scaler_step)
         def overheard(optimizer: Any, *args: Any, **options: Any) -> Any:
-            if not self._ours(optimizer):
+            if not same_optimizer(optimizer, self._optimizer):
                 return scaler_step(optimizer, *args, **options)
             told: list[Flag | bool] = []
 

@@ -15,8 +15,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.buffers import Buffers
 from mpkit.diagnosis.gate import Enough, Flag, Gate
-from mpkit.diagnosis.snapshot import Snapshot, listed, random_state, set_random_state
+from mpkit.diagnosis.random_numbers import random_state, set_random_state
+from mpkit.diagnosis.snapshot import Snapshot, listed, optimizers_in
 from mpkit.overflow import found_inf
+from mpkit.scaling.agreement import reduce
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.watch import trace
 from mpkit.training.capture import CapturedStep
@@ -95,12 +97,7 @@ class Guard:
             raise TypeError(f"step must be a function that trains on a batch, but {type(step).__name__} came.")
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, but {type(model).__name__} came.")
-        self.optimizers = listed(optimizer)
-        for one in self.optimizers or [optimizer]:
-            if not hasattr(one, "param_groups"):
-                raise TypeError(
-                    f"optimizer must be a torch optimizer or a list of them, but {type(one).__name__} came."
-                )
+        self.optimizers = optimizers_in(optimizer if listed(optimizer) else [optimizer])
         self.step, self.model = step, model
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.events: deque[GuardEvent] = deque(maxlen=keep)
@@ -171,7 +168,7 @@ class Guard:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = next(self.model.parameters()).device
             whole = torch.tensor(float(bool(flag)), device=device)
-            torch.distributed.all_reduce(whole, torch.distributed.ReduceOp.MAX)
+            reduce(whole, [torch.distributed.group.WORLD])  # type: ignore[list-item]
             return bool(whole)
         return bool(flag)
 

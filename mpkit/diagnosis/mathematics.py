@@ -15,12 +15,14 @@ from mpkit.tracing.names import OUTSIDE
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 PROOF = "In FP32, without autocast, the same step is not finite either."
+MASKED = (
+    "A row whose every position is masked has no softmax: leave it one, or leave the row out.\n"
+    "mask = mask & ~mask.all(-1, keepdim=True)  # where true means masked"
+)
 # By what the operation's name holds: one sentence, then code.
 CURES = {
-    "softmax": "A row whose every position is masked has no softmax: leave it one, or leave the row out.\n"
-    "mask = mask & ~mask.all(-1, keepdim=True)  # where true means masked",
-    "attention": "A row whose every position is masked has no softmax: leave it one, or leave the row out.\n"
-    "mask = mask & ~mask.all(-1, keepdim=True)  # where true means masked",
+    "softmax": MASKED,
+    "attention": MASKED,
     "exp": "exp has no value in FP32 beyond 88: bound its argument, or take the largest away first.\n"
     "y = torch.exp(x - x.max())",
     "log": "log has no value at 0 and below: keep its argument away from there, or compute in logarithms.\n"

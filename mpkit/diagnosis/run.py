@@ -18,7 +18,7 @@ from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.outcome import Run as Run
 from mpkit.diagnosis.outcome import number
 from mpkit.diagnosis.path import ModulePath
-from mpkit.diagnosis.snapshot import Snapshot, listed
+from mpkit.diagnosis.snapshot import Snapshot, listed, optimizers_in
 from mpkit.diagnosis.wide import LOW, in_fp32
 from mpkit.overflow import found_inf
 from mpkit.tracing.watch import trace
@@ -42,12 +42,7 @@ class Subject:
     def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: Any, scaler: Any, scheduler: Any,
                  ema: nn.Module | None, batch: Any) -> None:  # fmt: skip
         self.step, self.model, self.batch = step, model, batch
-        self.optimizers, self.scaler, self.ema = listed(optimizer), scaler, ema
-        for one in self.optimizers:
-            if not hasattr(one, "param_groups"):
-                raise TypeError(
-                    f"optimizer must be a torch optimizer or a list of them, but {type(one).__name__} came."
-                )
+        self.optimizers, self.scaler, self.ema = optimizers_in(optimizer), scaler, ema
         self.optimizer = next(iter(self.optimizers), None)
         self.scheduler = next(iter(listed(scheduler)), None)
         self.modules = [model] if ema is None else [model, ema]
@@ -70,7 +65,7 @@ class Subject:
 
     def run(self, *changes: AbstractContextManager[Any], watch: bool = False, batch: Any = None, fp32: bool = False,
             afresh: bool = True, outputs: bool = False, notes: bool = False, keep: bool = False,
-            raw: bool = False,            **observed: Any) -> Run:  # fmt: skip
+            raw: bool = False, **observed: Any) -> Run:  # fmt: skip
         """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended.
 
         `keep`: its tensors stay, so that they can be compared with those of another run.

@@ -127,6 +127,15 @@ def listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
+def optimizers_in(given: Any) -> list[Any]:
+    """Those that `listed` finds. TypeError: one is none."""
+    found = listed(given)
+    for one in found:
+        if not hasattr(one, "param_groups"):
+            raise TypeError(f"optimizer must be a torch optimizer or a list of them, but {type(one).__name__} came.")
+    return found
+
+
 def reinstate(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
     """Give a module the buffers that it had: the same objects, also where it has assigned others since."""
     now = module._buffers

@@ -10,6 +10,11 @@ from typing import Any
 from torch import Tensor
 
 
+def same_optimizer(a: Any, b: Any) -> bool:
+    """The same, or one that wraps the other: a wrapper has the groups of what it wraps."""
+    return a is b or a.param_groups is b.param_groups
+
+
 @dataclass
 class Turn:
     """One optimizer, and which calls concerned it.
@@ -37,8 +42,8 @@ class Turn:
         self.own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
 
     def takes(self, optimizer: Any) -> bool:
-        """Is it this optimizer? A wrapper has the groups of what it wraps."""
-        return optimizer is self.optimizer or optimizer.param_groups is self.optimizer.param_groups
+        """Is it this optimizer?"""
+        return same_optimizer(optimizer, self.optimizer)
 
     def gets(self, optimizer: Any) -> None:
         """unscale_ was called with `optimizer`."""

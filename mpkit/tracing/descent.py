@@ -9,6 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from mpkit.tracing import names
 from mpkit.tracing.findings import NOTHING, Causes
+from mpkit.tracing.glance import others
 
 
 class Marks:
@@ -71,12 +72,8 @@ def sharing(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> list[Tensor]
 
 def fresh(results: list[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Results in memory of their own: not an input, and no view of one. A view of something new is new."""
-    given = set(map(id, inputs))
-    new = [t for t in results if id(t) not in given]
-    for t in new:
-        if t._is_view():
-            break
-    else:
+    new = others(results, inputs)
+    if not any(map(Tensor._is_view, new)):
         return new
     places = {memory(tensor) for tensor in inputs}
     return [t for t in new if not (t._is_view() and memory(t) in places)]

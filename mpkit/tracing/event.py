@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mpkit.formats import FP32, FloatFormat
 from mpkit.overflow import tally
+from mpkit.trees import is_gone
 
 # Bad values went in, so bad values came out: nobody's fault, not recorded.
 CONSEQUENCE = "consequence"
@@ -90,8 +91,8 @@ def describe(
 ) -> TraceEvent:
     """The event that the worst of these results, given with their amax, is the sign of. Waits for the device."""
     tensor, amax = min(results, key=lambda pair: WORST_FIRST.index(condition(pair[1], fmt)))
-    # Of memory that was given back since (FSDP), one value is known.
-    there = tensor if tensor.untyped_storage().nbytes() else torch.full((1,), amax, dtype=tensor.dtype)
+    # Of memory that was given back since, one value is known.
+    there = torch.full((1,), amax, dtype=tensor.dtype) if is_gone(tensor) else tensor
     counts = tally(there, fmt or FP32)
     wild = counts.inf_count + counts.nan_count
     beyond = counts.flushed_count if kind == "underflow" else wild + counts.overflowed_count

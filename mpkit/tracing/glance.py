@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 
 from mpkit.extremes import by_kind, extremes, memory_of
-from mpkit.trees import bare, is_distributed, leaves_in
+from mpkit.trees import bare, is_distributed, is_gone, leaves_in
 
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
 PLAIN = (Tensor, nn.Parameter)
@@ -33,11 +33,11 @@ def glance(tensors: Sequence[Tensor]) -> Glance:
 
 
 def still_there(x: Tensor) -> Tensor:
-    """`x`, or a zero if its memory was given back: a sharded model (FSDP) does so with weights that it had gathered.
+    """`x`, or a zero if its memory was given back.
 
-    They are looked at as the model's parameters before the pass, each process at its own part.
+    Such weights are looked at as the model's parameters before the pass, each process at its own part.
     """
-    return x if x.untyped_storage().nbytes() else torch.zeros((), dtype=x.dtype, device=x.device)
+    return torch.zeros((), dtype=x.dtype, device=x.device) if is_gone(x) else x
 
 
 def magnitudes(glances: Sequence[list[Tensor]]) -> list[float]:

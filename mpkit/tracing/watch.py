@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -21,7 +20,7 @@ from mpkit.tracing import names
 from mpkit.tracing.descent import fresh
 from mpkit.tracing.event import TraceEvent, Where
 from mpkit.tracing.glance import all_tensors, everything_in, floating, floating_tensors
-from mpkit.tracing.gradients import Gradients, elsewhere
+from mpkit.tracing.gradients import Gradients, elsewhere, in_backward
 from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start, look_before, modules_of
 from mpkit.tracing.mode import Mode
@@ -177,7 +176,7 @@ class Trace:
         if operation is None:
             operation = self._operations[func] = names.operation(func)
         name, look = operation.name, None
-        if self._paused or not name or torch._C._current_graph_task_id() != -1:  # in a backward pass
+        if self._paused or not name or in_backward():
             return func(*args, **kwargs)
         reads = self._fmt is not None or name not in names.NEVER_WORSE
         if operation.in_place and args and isinstance(args[0], Tensor) and args[0].dtype in names.WHOLE:

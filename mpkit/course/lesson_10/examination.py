@@ -187,7 +187,7 @@ class Examination:
     @property
     def notes(self) -> dict[str, Any]:
         """What casts do to the numbers of this step, by sort."""
-        return {**self.exam.base.notes, **self.exam.again.notes}
+        return self.exam.again.notes
 
 
 def diagnosed(case: Case) -> Diagnosis:

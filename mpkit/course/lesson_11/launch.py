@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any
 
 from mpkit.course.lesson_11.failures import LEFT, first_failure
 from mpkit.course.ranks.rank import FOLDER, WAITS
+from mpkit.course.ranks.torchrun import around, torchrun
 
-ROOT = Path(__file__).parents[3]  # the folder that holds the package mpkit
 GRACE = 5.0  # seconds for the launcher to end its processes; then they are killed
 STILL = "after {:g} s {} of {} ranks had not answered, and all were ended. Does one wait for another?"
 START = """
@@ -78,11 +77,9 @@ def launch(
     with TemporaryDirectory(prefix="mpkit-ranks-") as name:
         folder = Path(name)
         target = _target(script, folder)
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
-            "--log-dir", str(folder / "logs"), *target, *map(str, arguments),
-        ]  # fmt: skip
-        status, said = _run(command, _environment(folder, waits, device), folder, patience)
+        command = torchrun(ranks, "--log-dir", folder / "logs", *target, *arguments)
+        found = {FOLDER: str(folder), WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2"}
+        status, said = _run(command, around(1, device == "cuda", **found), folder, patience)
         answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
         silent = [n for n in range(ranks) if n not in answers]
         if silent and status is None:
@@ -105,20 +102,11 @@ def _target(script: str | Path | Callable[..., Any], folder: Path) -> list[str]:
     return [str(script)]
 
 
-def _environment(folder: Path, waits: float, device: str) -> dict[str, str]:
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    around = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1",
-        FOLDER: str(folder), WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2",
-    }  # fmt: skip
-    return around if device == "cuda" else {**around, "CUDA_VISIBLE_DEVICES": ""}
-
-
-def _run(command: list[str], around: dict[str, str], folder: Path, patience: float) -> tuple[int | None, str]:
+def _run(command: list[str], environment: dict[str, str], folder: Path, patience: float) -> tuple[int | None, str]:
     """Status, None if time was up, and what was said. A file and no pipe: whoever is left over could hold that open."""
     path = folder / "said.txt"
     with path.open("wb") as said:
-        process = subprocess.Popen(command, env=around, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
         try:
             status: int | None = process.wait(patience)
         except subprocess.TimeoutExpired:

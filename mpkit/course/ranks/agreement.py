@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 import mpkit
 from mpkit.course.nets.digits import digits
 from mpkit.course.ranks.rank import Rank, answer
+from mpkit.course.ranks.replicas import beside_rank_0, local, net
 
 STEPS, BAD, BATCH, LIMIT = 5, 2, 16, 100.0
 
@@ -58,12 +59,6 @@ class Gain(nn.Module):
         dist.all_reduce(local(weight.grad.div_(dist.get_world_size())))  # type: ignore[union-attr]
 
 
-def net(rank: Rank) -> nn.Sequential:
-    """64-32-10, the same on every rank."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).to(rank.device)
-
-
 def ddp(rank: Rank) -> nn.Module:
     """Every rank has all weights; gradients are averaged."""
     return DistributedDataParallel(net(rank))
@@ -79,11 +74,6 @@ def fsdp2(rank: Rank) -> nn.Module:
 def mixed(rank: Rank) -> nn.Module:
     """A replicated parameter in front of a sharded rest, as beside tensor parallelism."""
     return nn.Sequential(Gain(rank), fsdp2(rank))
-
-
-def local(tensor: Any) -> Tensor:
-    """This rank's part."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 # ---- where the Inf is born: each is called on the last rank alone, at step BAD ----
@@ -156,14 +146,11 @@ def train(rank: Rank, images: Tensor, labels: Tensor, scaler: Any, *, model: Cal
     }
 
 
-@torch.no_grad()
 def apart(parameters: list[nn.Parameter]) -> float | None:
     """Largest difference to rank 0's weights, Inf for NaN; of those that every rank has; None if there are none."""
     if not parameters:
         return None
-    mine = torch.cat([local(p).flatten() for p in parameters])
-    first = mine.clone()
-    dist.broadcast(first, 0)
+    mine, first = beside_rank_0(parameters)
     return (mine - first).abs().max().nan_to_num(nan=math.inf).item()
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -22,6 +21,7 @@ from torch.distributed.fsdp import fully_shard
 import mpkit
 from mpkit.course.nets.digits import digits
 from mpkit.course.ranks.rank import Rank, answer
+from mpkit.course.ranks.replicas import net
 
 STEPS, GLOBAL_BATCH = 6, 48
 
@@ -33,9 +33,8 @@ class Training:
     """
 
     def __init__(self, rank: Rank, seed: int) -> None:
-        torch.manual_seed(seed)
         self.rank, self.step = rank, 0
-        self.model: Any = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).to(rank.device)
+        self.model: Any = net(rank, seed=seed)
         fully_shard(self.model, mesh=rank.mesh)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2, momentum=0.9)
         self.scaler = mpkit.LossScaler(mpkit.DynamicScale(growth_interval=4))

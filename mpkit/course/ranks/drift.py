@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mpkit.course.nets.digits import digits
 from mpkit.course.ranks.agreement import after_the_sum, ddp
 from mpkit.course.ranks.rank import Rank, answer
+from mpkit.course.ranks.replicas import beside_rank_0
 
 SKIPPED, LATER, BATCH = (2, 30), 8, 16  # steps, counted from 0; how many follow; images of a rank
 
@@ -47,12 +48,9 @@ def train(rank: Rank, images: Tensor, labels: Tensor, make: Any, skipped: int) -
     return found[skipped:]
 
 
-@torch.no_grad()
 def distance(weights: list[nn.Parameter]) -> float:
     """Of the rank that is farthest from rank 0, relative to the length of rank 0's weights."""
-    mine = torch.cat([weight.flatten() for weight in weights])
-    first = mine.clone()
-    dist.broadcast(first, 0)
+    mine, first = beside_rank_0(weights)
     far = (mine - first).norm() / first.norm()
     dist.all_reduce(far, dist.ReduceOp.MAX)
     return float(far)

@@ -22,16 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mpkit
 from mpkit.course.ranks.rank import Rank, answer
+from mpkit.course.ranks.replicas import beside_rank_0, local, net
 
 MICRO, BATCH = 4, 16
 VALUES = {"40000": 40000.0, "2^-24": 2.0**-24}
 LARGE = 40000.0
-
-
-def net(rank: Rank, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """64-32-10, the same on every rank."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).to(rank.device, dtype)
 
 
 def batch(rank: Rank, number: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -49,7 +44,7 @@ def gradients(model: nn.Module) -> Tensor:
 
 def finite(model: nn.Module) -> bool:
     """Whether all gradients that this rank holds are."""
-    grads = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in model.parameters()]
+    grads = [local(p.grad) for p in model.parameters()]
     return all(bool(grad.isfinite().all()) for grad in grads if grad is not None)
 
 
@@ -125,9 +120,7 @@ def uneven(rank: Rank) -> dict[str, Any]:
             scaler.scale(F.cross_entropy(model(x), y)).backward()
             stepped.append(scaler.step(optimizer).stepped)
             scaler.update()
-    mine = torch.cat([p.detach().flatten() for p in model.parameters()])
-    first = mine.clone()
-    dist.broadcast(first, 0)
+    mine, first = beside_rank_0(model.parameters())
     return {"stepped": stepped, "scale": scaler.get_scale(), "same weights": torch.equal(first, mine)}
 
 

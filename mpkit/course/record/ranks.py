@@ -6,7 +6,6 @@ are no part of the package. `--cpu` tries it out with gloo.
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -18,12 +17,11 @@ from typing import Any
 
 import torch
 
-import mpkit
+from mpkit.course.ranks.torchrun import ROOT, around, torchrun
 from mpkit.course.record.command import shown
 from mpkit.course.recorded.machine import FOLDER, header, machine, write
 from mpkit.course.recorded.place import add_place, folder
 
-ROOT = Path(mpkit.__file__).parents[1]
 EXAMPLES = ("ddp", "fsdp")
 PATIENCE = 300.0  # seconds for one run
 HALF, WHOLE = 6, 12  # steps of the runs that are resumed
@@ -32,15 +30,8 @@ HALF, WHOLE = 6, 12  # steps of the runs that are resumed
 def run(example: str, ranks: int, cpu: bool, options: Sequence[object]) -> dict[str, Any]:
     """One training in `ranks` fresh processes, and the line that it prints. RuntimeError: it failed; its last words."""
     script = ROOT / "examples" / f"train_{example}.py"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(script),
-        "--json", *map(str, options),
-    ]  # fmt: skip
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    around = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1" if cpu else "4"}
-    if cpu:
-        around["CUDA_VISIBLE_DEVICES"] = ""
-    done = subprocess.run(command, env=around, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    command, environment = torchrun(ranks, script, "--json", *options), around(1 if cpu else 4, not cpu)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:  # a rank that stumbles on its way out has told all before
         raise RuntimeError(f"{' '.join(command[5:])} failed:\n{done.stderr[-3000:]}")
