@@ -21,7 +21,8 @@ def test_a_record_says_where_when_and_how_it_was_made(path: Path) -> None:
     assert [name for name in wanted if not data.get(name)] == []
     assert data["command"].startswith("python -m mpkit record")
     assert "/" not in data["command"]  # no folder of the machine it was made on
-    assert data["processes"] >= (1 if path.parent.name == "histories" else 3)
+    launches = 1 if path.parent.name == "histories" else 2 if path.stem.startswith("ranks") else 3
+    assert data["processes"] >= launches  # a launch of several ranks takes a minute, and has a range of its own
 
 
 @pytest.mark.parametrize("path", [one for one in FILES if "robustness" in one.name], ids=lambda path: path.stem)

@@ -97,7 +97,7 @@ def records(*flushed: float | None) -> list[StepRecord]:
 def race_of(outcome: Outcome, steps: int = 400) -> Any:
     outcomes = {"BF16": outcome}
     return SimpleNamespace(
-        outcomes=outcomes, over=False, stopped=False, step=len(outcome.records), steps=steps,
+        outcomes=outcomes, shown=outcomes, over=False, stopped=False, step=len(outcome.records), steps=steps,
         task=TASKS["classifier"], lr=0.1,
     )  # fmt: skip
 

@@ -432,6 +432,12 @@ def test_only_what_is_there_is_in_the_legend(panel: ClinicPanel) -> None:
         assert words & {"as it came", "cured", "Inf or NaN", "step skipped"} == there
 
 
+def test_a_patient_and_a_diagnosis_can_be_chosen_at_once(panel: ClinicPanel) -> None:
+    panel.choose(patient=panel.patient % 29 + 1, diagnosis="invalid")
+    assert panel.diagnosis == "invalid"
+    assert panel.said().startswith("If it were “mathematics”")
+
+
 def test_charts_are_kept_when_another_patient_comes(panel: ClinicPanel) -> None:
     panel.test("tally")
     panel.patient = 9

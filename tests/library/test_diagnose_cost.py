@@ -131,7 +131,7 @@ def test_it_holds_twelve_times_the_parameters_where_training_with_adam_holds_fou
     held: list[int] = []
 
     def look() -> None:
-        tensors = [t for t in gc.get_objects() if issubclass(type(t), Tensor) and t.layout == torch.strided]
+        tensors = [t for t in gc.get_objects() if type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided]
         tensors += [t.grad for t in tensors if t.is_leaf and t.grad is not None]
         held.append(sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values()))
 

@@ -116,6 +116,14 @@ class ClinicPanel(ClinicPage):
         self.consider("")
         self.show()
 
+    def choose(self, **settings: Any) -> None:
+        """Set several settings and draw once. The patient comes in first: with a new one the menu forgets its kind."""
+        if "patient" in settings:
+            super().choose(patient=settings.pop("patient"))
+        if settings:
+            super().choose(**settings)
+            self._weigh()
+
     def moved(self, change: Any) -> None:
         """Another patient, or another diagnosis to think about."""
         if change.owner is self.controls["diagnosis"]:

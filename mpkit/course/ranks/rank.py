@@ -39,7 +39,7 @@ class Rank:
         device = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
         if kind == "cuda":
             torch.cuda.set_device(device)
-        patience = timedelta(seconds=float(os.environ.get(WAITS, "20")))
+        patience = _patience()
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=patience)
         return cls(dist.get_rank(), dist.get_world_size(), device, init_device_mesh(kind, (dist.get_world_size(),)))
 
@@ -53,14 +53,20 @@ def answer(work: Callable[[Rank], dict[str, Any]]) -> None:
     record(_work)(work)
 
 
+def _patience() -> timedelta:
+    return timedelta(seconds=float(os.environ.get(WAITS, "20")))
+
+
 def _work(work: Callable[[Rank], dict[str, Any]]) -> None:
     rank = Rank.join()
+    # Of its own: no collective of the work is taken for this one. Twice: who is done gives up after who waits in vain.
+    leaving = dist.new_group(backend="gloo", timeout=2 * _patience())
     try:
         text = as_text(work(rank))
     except SystemExit as left:  # a status of 0 would look like success, and the ranks that wait like the cause
         raise Left().with_traceback(left.__traceback__) from None
     Path(os.environ[FOLDER], f"rank{rank.number}.json").write_text(text, encoding="utf-8")
-    dist.barrier()
+    dist.barrier(leaving)
     dist.destroy_process_group()
 
 
