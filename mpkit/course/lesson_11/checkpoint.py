@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mpkit.course.lesson_11.launch import launch
+from mpkit.course.ranks import GLOBAL_BATCH as BATCH
 
 SCRIPT = "mpkit.course.ranks.checkpoint"
-BATCH = 48  # the global batch: images that all ranks together see in a step
 
 
 @dataclass(frozen=True)
