@@ -131,6 +131,13 @@ def test_nobody_to_race_against_and_unknown_names(panel: PrecisionRacePanel) -> 
         panel.task = "x"
 
 
+def test_nobody_is_level_with_a_yardstick_that_learned_next_to_nothing(panel: PrecisionRacePanel) -> None:
+    """At this rate all competitors fall by a third of a per cent in as many steps, and all have chance's accuracy."""
+    panel.choose(task="classifier", lr=0.001, competitors=("FP16, no scaling",))
+    panel.run_to_end(steps=40)
+    assert panel.headline() == "FP32 itself has learned nothing: try another learning rate"
+
+
 def test_everyone_has_a_colour_a_dash_and_a_marker_of_their_own() -> None:
     for looks in zip(*LOOK.values(), strict=True):
         assert len(set(looks)) == len(LOOK) == 7

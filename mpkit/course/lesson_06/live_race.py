@@ -18,6 +18,7 @@ from mpkit.training import Run
 
 SEEDS, REFERENCE = range(5), "FP32"
 STUCK = 0.1  # of the reference's progress: who has made less of it is called stuck
+LEARNED = 0.01  # of its first loss: less is no yardstick for others
 _MIXED = Policy.preset("fp16-mixed")
 COMPETITORS: dict[str, Variant] = {
     variant.name: variant
@@ -186,8 +187,9 @@ def standings(race: LiveRace) -> dict[str, str]:
 
 
 def has_yardstick(race: LiveRace) -> bool:
-    """Has the reference's loss come down?"""
-    return _progress(race.outcomes[REFERENCE].records) > 0
+    """Has the reference's loss come down, by LEARNED at least?"""
+    records = race.outcomes[REFERENCE].records
+    return _progress(records) > LEARNED * records[0].loss
 
 
 def _standing(task: RaceTask, mine: Outcome, base: Outcome) -> str:

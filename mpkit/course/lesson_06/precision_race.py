@@ -28,7 +28,7 @@ class PrecisionRacePanel(LivePanel[LiveRace]):
 
     task = Setting(
         TASKS,
-        buttons("task", 430, 40, "what everybody learns", 112, tooltips=[task.about for task in TASKS.values()]),
+        buttons("task", 502, 112, "what everybody learns", 112, tooltips=[task.about for task in TASKS.values()]),
         doc="Name of the task of the next race.",
     )
     lr = TypedNumber(

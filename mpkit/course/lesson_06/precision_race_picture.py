@@ -39,8 +39,7 @@ class RaceFigure:
             self.loss = add((0.062, 0.525, 0.535, 0.3))
             self.flushed = add((0.062, 0.322, 0.535, 0.13), ylim=(-14, 112))
             self.scale = add((0.062, 0.113, 0.535, 0.136))
-            titles = ("training loss, mean over seeds", "loss scale (| under it: a skipped step)",
-                      "gradients flushed to zero")  # fmt: skip
+            titles = ("training loss, mean over seeds", "loss scale", "gradients flushed to zero")
             for ax, title in zip((self.loss, self.scale, self.flushed), titles, strict=True):
                 ax.set_title(title, fontsize=11, weight="normal", pad=4)
                 ax.set(xticks=[], yticks=[])
@@ -58,6 +57,9 @@ class RaceFigure:
             for place, (name, outcome) in reversed(list(enumerate(shown.items()))):  # the reference on top
                 first = self._every * (2 * place + 1) // (2 * len(shown))  # markers side by side, not stacked
                 self._curves(frame, name, outcome, race.task.weight, first)
+            if any(record.skipped for outcome in shown.values() for record in outcome.records):
+                x, y = self.canvas.place(self.scale, (race.steps, self.scale.get_ylim()[1]))
+                frame.text((x, y - 10), "| at the foot: a skipped step", color="#444444", size=12, anchor="rm")
             self._names_at_the_end(frame, race)
             self._table(frame, race, shown)
         return frame

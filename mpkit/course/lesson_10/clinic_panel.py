@@ -11,7 +11,7 @@ from mpkit.course.lesson_10.clinic_page import ClinicPage, points
 from mpkit.course.lesson_10.clinic_picture import SIZE
 from mpkit.course.lesson_10.examination import Examination
 from mpkit.course.lesson_10.tests import TESTS
-from mpkit.course.panels.controls import button
+from mpkit.course.panels.controls import button, label_of
 from mpkit.course.panels.panel import BadInput, guarded
 from mpkit.course.panels.setting import offered
 from mpkit.diagnosis import KINDS
@@ -40,7 +40,7 @@ class ClinicPanel(ClinicPage):
         self.codes = [widgets.HTML() for _ in self.cures]
         offers = [_line(*row) for row in zip(self.cures, self.codes, strict=True)]
         self.naming, self.curing = _line(), widgets.VBox(offers)
-        self.below_rows = [_line(_label("tests"), *self.tests.values()), self.naming, self.curing]
+        self.below_rows = [_line(label_of("tests", 62), *self.tests.values()), self.naming, self.curing]
         super().__init__(**start)
         self._arrange()
 
@@ -137,10 +137,6 @@ class ClinicPanel(ClinicPage):
         if not self._held and self.chart.kind is None:
             self.chart.said = considered(self.diagnosis) if self.diagnosis else ""
             self.tell()
-
-
-def _label(text: str) -> widgets.Label:
-    return widgets.Label(text, layout=widgets.Layout(width="62px"))
 
 
 def _line(*made: widgets.Widget) -> widgets.HBox:

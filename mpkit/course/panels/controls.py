@@ -17,11 +17,12 @@ def control(
 ) -> Maker:  # fmt: skip
     """A maker of `kind`. Numbers are pixels: of all, of the label, and of one of its buttons if it has some."""
     style = {"description_width": _px(room)} | ({} if button is None else {"button_width": _px(button)})
-    # A row of buttons stays one row, as wide as the page at most.
+    # A row of buttons stays one row, as wide as the page at most, and its label ends where those of sliders do.
     row = {} if button is None else {"max_width": "100%", "display": "flex", "flex_flow": "row"}
+    beside = [] if button is None else ["widget-inline-hbox"]
     return lambda options, value: kind(
         options=options, value=value, description=label, tooltip=tooltip, style=style,
-        layout=widgets.Layout(width=_px(width), **row), **more,
+        layout=widgets.Layout(width=_px(width), **row), _dom_classes=beside, **more,
     )  # fmt: skip
 
 
@@ -60,10 +61,12 @@ class Unseen(traitlets.HasTraits):  # type: ignore[misc]
     value = traitlets.Any()
 
 
-def _label(words: str, room: int | None) -> widgets.Label:
-    """As wide and as aligned as a slider's description of that room."""
-    place = {} if room is None else {"width": _px(room), "display": "flex", "justify_content": "flex-end"}
-    return widgets.Label(words, layout=widgets.Layout(**place))
+def label_of(words: str, room: int | None) -> widgets.Label:
+    """As wide and as aligned as a slider's description of that room; None: as wide as its words."""
+    if room is None:
+        return widgets.Label(words)
+    place = widgets.Layout(width=_px(room), margin="2px 8px 2px 0", display="flex", justify_content="flex-end")
+    return widgets.Label(words, layout=place)
 
 
 class Toggles(Unseen):
@@ -88,7 +91,7 @@ class Toggles(Unseen):
         self._later = list(self.buttons.items())[first:] if first is not None else []
         self.more = button("more", self._turn, "show the others as well")
         self.row = (
-            *([_label(label, room)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
+            *([label_of(label, room)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
         )  # fmt: skip
         for one in self.buttons.values():
             one.observe(self._pressed, names="value")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import ipywidgets as widgets
 
 from mpkit.course import markup
-from mpkit.course.panels.controls import Toggles, button
+from mpkit.course.panels.controls import Toggles, button, label_of
 from mpkit.course.panels.panel import Panel, Picture, guarded
 from mpkit.course.panels.setting import TypedNumber, make_controls
 
@@ -122,8 +122,7 @@ class PicturePanel(Panel):
             self._held -= 1
 
     def _row(self, names: Sequence[str]) -> widgets.Widget:
-        place = widgets.Layout(width=f"{self.jumps_room}px", margin="2px 0")
-        label = [widgets.Label(self.jumps_called, layout=place)] if self.jumps_called else []
+        label = [label_of(self.jumps_called, self.jumps_room)] if self.jumps_called else []
         found = [
             [*label, *self.presets.values()] if name == "presets" else _widgets(self.controls[name]) for name in names
         ]
