@@ -1,8 +1,9 @@
 """A mark for functions that look at values on somebody's behalf: no step of the training that may be going on."""
 
 import functools
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -37,3 +38,11 @@ def aside() -> AbstractContextManager[Any]:
     stack.enter_context(modes)
     stack.enter_context(temporarily_clear_interpreter_stack())
     return stack
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """A block in which compiled functions and models run as they are written: what a compiler makes asks no mode."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to load it takes a second
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

@@ -182,7 +182,6 @@ class Guard:
             if (held := getattr(self.scaler, "_scale", None)) is not None:
                 held.fill_(scale)
             with ExitStack() as stack:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))  # or the trace would be compiled too
                 for gate in self._gates:
                     gate.clear()
                     stack.enter_context(gate.ending(left))

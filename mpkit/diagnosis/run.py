@@ -22,6 +22,7 @@ from mpkit.diagnosis.snapshot import Snapshot, listed, optimizers_in
 from mpkit.diagnosis.wide import LOW, in_fp32
 from mpkit.overflow import found_inf
 from mpkit.tracing.watch import trace
+from mpkit.unwatched import uncompiled
 
 # What torch's own optimizers keep for each value of a parameter.
 MOMENTS = frozenset("exp_avg exp_avg_sq max_exp_avg_sq momentum_buffer square_avg grad_avg acc_delta sum ax eta "
@@ -116,7 +117,7 @@ class Subject:
     def _call(self, batch: Any, inside: list[Any]) -> tuple[Any, Exception | None]:
         """What the step returned inside of these contexts, and what it raised."""
         with ExitStack() as stack:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code asks no mode
+            stack.enter_context(uncompiled())
             for context in inside:
                 stack.enter_context(context)
             try:

@@ -100,7 +100,7 @@ def pass_on(node: Any, causes: Causes, key: object) -> bool:
         node = stack.pop()
         if node is None:
             continue
-        role = names.role_of(node.name())
+        role = names.role_of(node)
         if role == "end":
             ends = True
         elif role == "hands on":

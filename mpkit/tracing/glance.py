@@ -19,10 +19,7 @@ IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
 
 def glance(tensors: Sequence[Tensor]) -> Glance:
     """One pass over each tensor; the numbers stay on their device. No tensor may be empty."""
-    values = [
-        t if t.is_contiguous() and t.element_size() > 1 and not t.requires_grad else memory_of(t, "result")
-        for t in map(still_there, tensors)
-    ]
+    values = [_as_it_lies(t) for t in tensors]
     seen: Glance = [[] for _ in tensors]
     for places in by_kind(values):
         numbers = extremes([values[place] for place in places])
@@ -30,6 +27,19 @@ def glance(tensors: Sequence[Tensor]) -> Glance:
         for i, place in enumerate(places):
             seen[place] = numbers[each * i : each * (i + 1)]
     return seen
+
+
+def _as_it_lies(t: Tensor) -> Tensor:
+    """What `memory_of` gives; most tensors are ready, or need one view."""
+    if not t.untyped_storage().nbytes():
+        t = still_there(t)
+    if t.requires_grad or t.element_size() == 1:
+        return memory_of(t, "result")
+    if t.is_contiguous():
+        return t
+    if t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last):
+        return t.permute(0, 2, 3, 1)
+    return memory_of(t, "result")
 
 
 def still_there(x: Tensor) -> Tensor:
@@ -143,7 +153,7 @@ def everything_in(tree: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
 
 def others(tensors: Iterable[Tensor], known: Iterable[Tensor | None]) -> list[Tensor]:
     """Those of `tensors` that are not among `known`, by identity: == would compare their values."""
-    ids = {id(tensor) for tensor in known}
+    ids = set(map(id, known))
     return [tensor for tensor in tensors if id(tensor) not in ids]
 
 

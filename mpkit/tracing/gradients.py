@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 
 from mpkit.tracing import names
 from mpkit.tracing.event import Where
@@ -32,16 +33,19 @@ class Gradients:
 
         Returns where a user's autograd.Function is, if one is among them: no mode is asked about it.
         """
+        node: Any = tensor.grad_fn
+        if node is not None and node.metadata.get("mpkit") is self._mark:
+            return None  # the result of an operation that a module hands on
         unseen = None
-        stack: list[Any] = [tensor.grad_fn]
-        if (inner := bare(tensor)) is not tensor:  # a transform of torch.func has a graph of its own
-            stack.append(inner.grad_fn)
+        stack: list[Any] = [node]
+        if is_wrapped(tensor):  # a transform of torch.func has a graph of its own
+            stack.append(bare(tensor).grad_fn)
         while stack:
             node = stack.pop()
             if node is None or (metadata := node.metadata).get("mpkit") is self._mark:
                 continue
             metadata["mpkit"] = self._mark  # kept by the node: an id may belong to another node a moment later
-            if (role := names.role_of(node.name())) == "end":
+            if (role := names.role_of(node)) == "end":
                 continue
             ways = [following for following, _ in node.next_functions]
             stack += ways
@@ -82,7 +86,7 @@ class Gradients:
                     continue
                 if id(gradient) in same:
                     passed.append(way)
-                elif read := floating([gradient]):
+                elif read := floating((gradient,)):
                     new += read
                     new_ways.append(way)
             inputs = floating([one for one in given if one is not None]) if new else ()

@@ -60,7 +60,7 @@ class Look:
         Results are always held by another name: autograd takes a gradient that nobody else has for .grad, uncopied.
         """
         self.changes = self.overwritten = ()
-        self.outputs = [t.detach() for t in self.outputs]
+        self.outputs = list(map(Tensor.detach, self.outputs))
         self.inputs = [t if t.is_leaf else t.detach() for t in self.inputs]
         if self.was or self.unread:
             self.was, self.unread = ([t.detach() for t in tensors] for tensors in (self.was, self.unread))
@@ -116,14 +116,20 @@ def modules_of(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module
 
 def look_at_start(where: Where, prefix: str, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Look:
     """All that is there before a forward pass."""
-    seen: dict[str, dict[int, tuple[str, Any]]] = {"parameter": {}, "buffer": {}}
+    parameters: dict[int, tuple[str, Tensor]] = {}
+    buffers: dict[int, tuple[str, Tensor]] = {}
     for path, part in modules_of(module, prefix):
-        for kind, owned in (("parameter", part._parameters), ("buffer", part._buffers)):
-            for key, tensor in owned.items():
-                seen[kind].setdefault(id(tensor), (f"{kind} {path}{'.' if path else ''}{key}", tensor))
-    given = [*seen["parameter"].values(), *seen["buffer"].values()]
-    given += [(f"input {key}", tree) for key, tree in [*enumerate(args), *kwargs.items()]]
-    named = [(what, tensor) for what, tree in given for tensor in floating_tensors(tree)]
+        start = f"{path}." if path else ""
+        for key, tensor in part._parameters.items():
+            if tensor is not None:
+                parameters.setdefault(id(tensor), (f"parameter {start}{key}", tensor))
+        for key, buffer in part._buffers.items():
+            if buffer is not None:
+                buffers.setdefault(id(buffer), (f"buffer {start}{key}", buffer))
+    own = [*parameters.values(), *buffers.values()]
+    named = [(what, read) for what, tensor in own for read in floating((tensor,))]
+    for place, tree in [*enumerate(args), *kwargs.items()]:
+        named += [(f"input {place}", read) for read in floating_tensors(tree)]
     return Look(where, "input", [tensor for _, tensor in named], labels=[what for what, _ in named])
 
 

@@ -116,12 +116,33 @@ def readable_line(place: Place) -> str:
     return f"{name}:{place[1]}"
 
 
+def role_of(node: Any) -> str:
+    """What a node of the graph does: "end" at a parameter, "hands on" a gradient, or "makes" new ones."""
+    role = _role(node.name())
+    if role == "converts":
+        return "hands on" if _widens(node) else "makes"
+    return role
+
+
 @lru_cache(maxsize=4096)
-def role_of(node: str) -> str:
-    """What a node of the graph does, by its name: "end" at a parameter, "hands on" a gradient, or "makes" new ones."""
-    if node.endswith("AccumulateGrad"):
+def _role(name: str) -> str:
+    if name.endswith("AccumulateGrad"):
         return "end"
-    return "hands on" if node.startswith(SAME_VALUES) else "makes"
+    if name.startswith("ToCopy"):
+        return "converts"
+    return "hands on" if name.startswith(SAME_VALUES) else "makes"
+
+
+def _widens(node: Any) -> bool:
+    """Does a conversion give its gradient a dtype that holds every value of the one that it has?
+
+    So autocast's weights get theirs: the same values that a layer's backward pass has just made.
+    """
+    ((way, place),) = node.next_functions
+    if way is None:
+        return True
+    given, wanted = node._input_metadata[0].dtype, way._input_metadata[place].dtype
+    return given is wanted or given.itemsize < wanted.itemsize  # FP16 and BF16 have one size, and fit into FP32 alone
 
 
 CONVERSIONS = frozenset({"to", "type", "half", "float", "double", "bfloat16"})
@@ -140,17 +161,17 @@ def where_of(node: Any, where: Where, module: str) -> Where:
         return Where(where.module, node.func.__name__.strip("_"), where.line)
     if name.startswith("ToCopy") and not where.operation.startswith("cast") and where.operation not in CONVERSIONS:
         return Where(where.module, f"cast in {where.operation}", where.line)
-    return _function(node, "backward", where, module) or where
+    return (_function(node, "backward", where, module) or where) if hasattr(node, "_forward_cls") else where
 
 
 def forward_of(node: Any, where: Where, module: str) -> Where | None:
     """Where the forward pass of a user's autograd.Function is; None: the node is none."""
-    return _function(node, "forward", where, module)
+    return _function(node, "forward", where, module) if hasattr(node, "_forward_cls") else None
 
 
 def _function(node: Any, method: str, where: Where, module: str) -> Where | None:
-    users: Any = getattr(node, "_forward_cls", None)
-    if users is None or users.__module__.startswith("mpkit."):  # ours stands for the operation that asked for it
+    users: Any = node._forward_cls
+    if users.__module__.startswith("mpkit."):  # ours stands for the operation that asked for it
         return None
     code: Any = getattr(getattr(users, method), "__code__", None)
     if code is None or not is_the_users(code.co_filename):  # torch has such functions, too

@@ -7,11 +7,13 @@ On a GPU nothing waits for the host after each operation: findings are read in b
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
 
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook as after_step
+from torch.optim.optimizer import register_optimizer_step_pre_hook as before_step
 
 from mpkit.formats import FloatFormat, require_format
 from mpkit.hook import around_modules
@@ -25,7 +27,7 @@ from mpkit.tracing.ledger import Ledger
 from mpkit.tracing.look import Look, converted, look_at_operands, look_at_start, look_before, modules_of
 from mpkit.tracing.mode import Mode
 from mpkit.tracing.rest import Rest
-from mpkit.unwatched import aside
+from mpkit.unwatched import aside, uncompiled
 
 
 class Trace:
@@ -46,9 +48,10 @@ class Trace:
     norm in F.normalize) is not seen. Its backward pass is seen step by step.
     A checkpointed part is watched when it runs first, not when it runs again. What a hook makes of a tensor's gradient
     appears as a sum of gradients at the operation that is given it, and what NumPy or a kernel without a Function made
-    as a bad input of the operation that reads it. Of DTensors this process's part is read. Only the thread that entered
-    the trace is watched; a model that runs in another one says so in a UserWarning. Enter a trace outside policy.apply
-    or autocast, `with mpkit.trace(model) as trace, policy.apply(model):`, so that a cast itself can be named.
+    as a bad input of the operation that reads it. A compiled model runs as it is written, uncompiled. Of DTensors this
+    process's part is read. Only the thread that entered the trace is watched; a model that runs in another one says so
+    in a UserWarning. Enter a trace outside policy.apply or autocast, `with mpkit.trace(model) as trace,
+    policy.apply(model):`, so that a cast itself can be named.
 
     Args:
         model: the module whose parameters, inputs and submodules are watched.
@@ -71,10 +74,8 @@ class Trace:
         if keep < 1:
             raise ValueError(f"keep={keep} events is asked for; keep at least 1.")
         self._model, self._fmt, self._keep = model, None if fmt is None else require_format(fmt), keep
-        self._used = False
-        self._mode: Mode | None = None
-        self._handles: list[Any] = []
-        self._rest = Rest()
+        self._used, self._rest = False, Rest()
+        self._inside: ExitStack | None = None  # what ends with the with-block
         self._start()
 
     @property
@@ -101,30 +102,30 @@ class Trace:
         return f"Trace({(self.first or f'nothing went wrong{harmless}') if self._used else unused})"
 
     def __enter__(self) -> Self:
-        if self._mode is not None:
+        if self._inside is not None:
             raise RuntimeError("this trace is active already; leave its with-block first, or make a second trace.")
         self._used = True
         self._start()
-        self._handles = around_modules(modules_of(self._model), self._enter_module, self._leave_module)
-        self._handles.append(register_optimizer_step_pre_hook(partial(self._pause, True)))
-        self._handles.append(register_optimizer_step_post_hook(partial(self._pause, False)))
-        self._mode = Mode(self._observe)
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        with ExitStack() as inside:
+            hooks = around_modules(modules_of(self._model), self._enter_module, self._leave_module)
+            hooks += [before_step(partial(self._pause, True)), after_step(partial(self._pause, False))]
+            inside.callback(lambda: [hook.remove() for hook in hooks])
+            inside.enter_context(uncompiled())
+            inside.enter_context(Mode(self._observe))
+            self._inside = inside.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._mode is not None:
-            self._mode.__exit__(*error)  # type: ignore[no-untyped-call]
-            self._mode = None
-        while self._handles:
-            self._handles.pop().remove()
+        if self._inside is not None:
+            self._inside.close()
+        self._inside = None
         self._gradients.stop()
         self._rest.end()
         self._ledger.settle()
 
     def _start(self) -> None:
         self._ledger = Ledger(self._fmt, self._keep)
-        self._gradients = Gradients(self._ledger, lambda: self._mode is not None and not self._paused)
+        self._gradients = Gradients(self._ledger, lambda: self._inside is not None and not self._paused)
         self._operations: dict[Callable[..., Any], names.Operation] = {}  # that were met
         self._path: list[str] = []
         self._paused = False

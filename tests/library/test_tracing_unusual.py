@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mpkit.formats import FP16
 from mpkit.policy.policy import Policy
 from mpkit.tracing import glance as reading
+from mpkit.tracing.names import role_of
 from mpkit.tracing.watch import Trace, trace
 
 pytestmark = pytest.mark.filterwarnings(
@@ -243,6 +244,92 @@ def test_a_hook_before_a_module_belongs_to_it(at_once: None) -> None:
     with trace(model) as watched:
         model(torch.randn(3, WIDTH).abs() + 1).backward()
     assert seen(watched) == ("overflow", "forward", "last", "mul")
+
+
+@BOTH
+@pytest.mark.parametrize("late", [False, True])
+def test_a_hook_after_a_module_belongs_to_it(late: bool, at_once: None) -> None:
+    """If it was there when the trace began; one that comes later runs when the module is done."""
+    model = Net(torch.relu)
+
+    def enlarge(_: nn.Module, args: Any, out: Tensor) -> Tensor:
+        return out.abs() * BIG * BIG
+
+    if not late:
+        model.first.register_forward_hook(enlarge)
+    with trace(model) as watched:
+        if late:
+            model.first.register_forward_hook(enlarge)
+        model(torch.randn(3, WIDTH)).backward()
+    assert seen(watched) == ("overflow", "forward", "(model)" if late else "first", "mul")
+
+
+@BOTH
+def test_modules_of_other_models_are_not_the_models_own(at_once: None) -> None:
+    model, other = Net(torch.relu), nn.Linear(WIDTH, WIDTH)
+    nn.init.constant_(other.weight, BIG)
+    with trace(model) as watched:
+        other(torch.full((3, WIDTH), BIG))
+        model(torch.randn(3, WIDTH)).backward()
+    assert [event.module for event in [*watched.events, *watched.harmless]] == ["(outside the model)"]
+
+
+@BOTH
+def test_a_module_that_stands_twice_in_the_model_ends_twice(at_once: None) -> None:
+    shared = nn.Linear(WIDTH, WIDTH)
+    model = nn.Sequential(shared, nn.ReLU(), shared, Step(lambda x: x.abs() * BIG * BIG))
+    with trace(model) as watched:
+        model(torch.randn(3, WIDTH)).sum().backward()
+    assert seen(watched) == ("overflow", "forward", "3", "mul")
+
+
+@BOTH
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_compiled_model_is_watched_as_it_is_written(whole: bool, at_once: None) -> None:
+    """No mode is asked about compiled code, and a compiler that met our hooks would stumble over them."""
+    compiled = torch.compile(Net(lambda x: x.abs() * BIG * BIG), backend="eager", fullgraph=True)
+    x = torch.randn(3, WIDTH)
+    with torch.no_grad():
+        compiled(x)
+    with trace(compiled if whole else compiled._orig_mod) as watched:
+        compiled(x).backward()
+    assert seen(watched) == ("overflow", "forward", "_orig_mod.step" if whole else "step", "mul")
+    with torch.no_grad():
+        compiled(x)  # compiled again
+
+
+# ---- conversions on the way back ----
+
+
+@pytest.mark.parametrize(
+    ("dtype", "to", "role"),
+    [
+        (torch.float32, torch.float16, "hands on"),
+        (torch.float32, torch.bfloat16, "hands on"),
+        (torch.float64, torch.float32, "hands on"),
+        (torch.float16, torch.float32, "makes"),
+        (torch.bfloat16, torch.float16, "makes"),
+        (torch.float16, torch.bfloat16, "makes"),
+    ],
+)
+def test_a_gradient_that_only_gets_more_room_is_handed_on(dtype: torch.dtype, to: torch.dtype, role: str) -> None:
+    """The weights' conversions under autocast, for one. The gradient goes the other way."""
+    converted = torch.ones(2, dtype=dtype, requires_grad=True).to(to)
+    assert role_of(converted.grad_fn) == role
+    deeper = (torch.ones(2, dtype=dtype, requires_grad=True) * 2).to(to)
+    assert role_of(deeper.grad_fn) == role
+
+
+@BOTH
+def test_what_is_bad_goes_through_a_conversion_to_its_parameter(at_once: None) -> None:
+    """Inf in a BF16 gradient of FP32 weights is in their gradient, so it counts, and the layer made it."""
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH))
+    with trace(model) as watched:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (model(torch.full((3, WIDTH), 1e30)).float() * 1e-20).sum()
+        loss.backward(torch.tensor(1e35))
+    assert seen(watched) == ("overflow", "backward", "0", "linear"), str(watched.first)
+    assert not watched.harmless
 
 
 # ---- copies ----
