@@ -11,7 +11,7 @@ from torch import nn
 from mpkit.diagnosis import before, direction, loop, loud, silent
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
-from mpkit.diagnosis.run import Subject
+from mpkit.diagnosis.run import Spent, Subject
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
@@ -19,6 +19,9 @@ RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
     loop.stale_cast, loop.not_trained, loop.update_missing, silent.noted, loop.order,
     silent.hidden_overflow, silent.underflow, silent.lost_update, loop.on_a_skip, direction.lost_digits,
 )  # fmt: skip
+
+MOST = 8  # runs of the step
+NOT_TRIED = "{}: not tried, the step has run {} times"
 
 ONE_PROCESS = (
     "diagnose reruns a step in one process, and the others would wait for it: call it without torch.distributed, on "
@@ -43,7 +46,7 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what is wrong with a training step, and prove it by reruns.
 
-    The step is run from the same place with one thing changed each time, a dozen times at most, and everything is put
+    The step is run from the same place with one thing changed each time, eight times at most, and everything is put
     back: parameters, buffers, gradients, optimizer, scaler, scheduler, average, random numbers, batch. A healthy step
     runs two to six times: watched by a trace, once more, in FP32 if it computes in 16 bits, with a scaler once or twice
     with an Inf planted, and once more in FP32 if its gradients are other ones there. Meanwhile there is one more copy
@@ -80,9 +83,13 @@ def diagnose(
     subject = Subject(step, model, optimizer, scaler, scheduler, ema, batch)
     try:
         exam = Exam(subject)
+        subject.most = MOST
         for rule in RULES:
-            if (found := rule(exam)) is not None:
-                return found
+            try:
+                if (found := rule(exam)) is not None:
+                    return found
+            except Spent:
+                exam.tests.append(NOT_TRIED.format(rule.__name__.replace("_", " "), subject.runs))
         return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats."
                           + IN_PLACE * subject.batch_changed, proof=direction.compared(exam))  # fmt: skip
     finally:

@@ -33,6 +33,10 @@ NOT_GIVEN = (
 )
 
 
+class Spent(Exception):
+    """The step has run as often as it may."""
+
+
 class Subject:
     """The step and all that belongs to it. Every run starts where the first one did; `restore` when done.
 
@@ -50,6 +54,7 @@ class Subject:
         self.names = {p: name for name, p in model.named_parameters()}
         self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
         self.runs, self.kept = 0, Kept(data_in(batch))
+        self.most = math.inf  # runs
         self.batch_changed = self.draws = False  # does it change its batch, and draw random numbers?
         self.bad_at_start = self.bad_state() + [
             f"gradient {n}" for n in _not_finite({n: p.grad for p, n in self.names.items() if p.grad is not None})
@@ -69,8 +74,10 @@ class Subject:
             raw: bool = False, **observed: Any) -> Run:  # fmt: skip
         """One run. `changes` are entered around it; `afresh=False` goes on from where the last one ended.
 
-        `keep`: its tensors stay, so that they can be compared with those of another run.
+        `keep`: its tensors stay, so that they can be compared with those of another run. Spent: `most` were made.
         """
+        if self.runs >= self.most:
+            raise Spent
         if afresh:
             self.restore()
         self.kept.put_back()

@@ -40,7 +40,7 @@ def diagnosed(name: str, sick: bool, seed: int) -> Diagnosis:
 def test_a_patient_gets_the_right_diagnosis_and_a_healthy_one_none(name: str, seed: int) -> None:
     patient, found = PATIENTS[name], diagnosed(name, True, seed)
     assert (found.kind, patient.where in found.where) == (patient.kind, True), str(found)
-    assert found.steps <= 9
+    assert found.steps <= 8
     assert found.healthy or ((found.cause and found.proof and "\n" in found.cure) or found.kind == "poisoned state")
     cured = diagnosed(name, False, seed)
     if name in STILL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_a_healthy_step_runs_four_times_with_a_scaler_and_thrice_without() -> No
     assert found.steps == 4
     assert "In FP32 its gradients differ by" in found.proof
     assert diagnosed().steps == 3
+
+
+def test_what_would_run_the_step_more_often_than_it_may_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And said so; what is known by then may still be a diagnosis."""
+    monkeypatch.setattr(sys.modules["mpkit.diagnosis.diagnose"], "MOST", 2)
+    found = diagnosed(torch.amp.GradScaler("cpu", init_scale=64.0))
+    assert (found.healthy, found.steps) == (True, 2)
+    assert found.tests[2:] == (
+        "on a skip: not tried, the step has run 2 times",
+        "lost digits: not tried, the step has run 2 times",
+    )
 
 
 @pytest.mark.parametrize("lost", [False, True])
