@@ -66,7 +66,7 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     panel(page).get_by_role("button", name="bad start").click()
     button.click()
     expect(status(page)).to_contain_text("megatron loses")
-    panel(page).get_by_role("button", name="fewer").click()
+    panel(page).get_by_role("button", name="less").click()
     expect(more).to_be_visible()
     expect(button).to_be_hidden()
 
