@@ -275,6 +275,9 @@ def test_the_bars_write_every_number() -> None:
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == [" 1", " 2.5", " 0", " 4"]
     refuse_cut(figure)
     refuse_smeared(figure)
+    judged = settings_bars({"a": [1, 2], "b": [0, 4]}, ["r", "s"], "t", "rows", ["equivalent", "worse"])
+    assert [text.get_text() for ax in judged.axes for text in ax.texts] == [" 1", " 2", " 0 equivalent", " 4 worse"]
+    refuse_cut(judged)
     with pytest.raises(ValueError, match=r"table 'a' needs 2 numbers, one for each row, but 1 came"):
         settings_bars({"a": [1]}, ["r", "s"], "t", "rows")
 

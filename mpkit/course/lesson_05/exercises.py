@@ -114,7 +114,7 @@ LOGS = {
     "B": ("not the scale", {
         "healthy": "Log B skips every step. Nothing is learned there.",
         "cannot grow back": "Log B's scale falls without an end. Would a larger one repair its loss?",
-        "initial scale too high": "Log B has passed every scale down to 2^-20, and it still overflows.",
+        "initial scale too high": "Log B has passed every scale down to 2⁻²⁰, and it still overflows.",
         "grows too often": "Log B has not grown once.",
         "gradients kept after a skip": "That would skip every step too. But what does log B say of the loss, which no "
                                        "gradient goes into?",

@@ -1,5 +1,6 @@
 """The sweep of lesson 05: one rule's initial scale and growth interval, all pairs of them, on recorded gradients."""
 
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from mpkit.course.panels.panel import guarded
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.runner import Runner
 from mpkit.course.panels.setting import Setting
+from mpkit.course.pictures.style import power
 
 INITS = tuple(2.0**k for k in range(0, 41, 8))
 INTERVALS = (10, 50, 200, 1000, 2000)
@@ -139,7 +141,11 @@ class SettingsSweepPanel(PicturePanel):
 
     def alt(self) -> str:
         """The summary and the settings that do well."""
-        well = [f"{init:g} and {interval}" for (init, interval), lap in self.laps.items() if does_well(lap)]
+        well = [
+            f"{power(round(math.log2(init)))} and {interval:,}"
+            for (init, interval), lap in self.laps.items()
+            if does_well(lap)
+        ]
         return f"{self.summary()} Initial scale and interval of those that do well: {', '.join(well) or 'none'}."
 
     def png(self) -> bytes:
