@@ -11,6 +11,5 @@ from mpkit.course.panels.live_comparison import watch
 from mpkit.course.pictures.still import StillPicture
 from mpkit.course.pictures.style import power
 from mpkit.course.robustness import robustness_table
-from mpkit.course.robustness.sweep import judge
 from mpkit.course.runs.equivalence import equivalence
 from mpkit.course.runs.experiments import Variant, as_good_as, compare, train_each
