@@ -398,6 +398,9 @@ def test_the_chart_shows_good_runs_from_a_quarter_of_their_steps_on_and_a_bad_on
     assert left.get_xlabel() == "training step  (above the chart: far ends at 9)"
     assert right.get_yscale() == "log"
     assert draw(results[:3], steps=40).axes[1].get_yscale() == "linear", "75 to 91 is no matter of magnitudes"
+    by_name = {o.variant.name: o for o in results}
+    accuracy = comparison(by_name, "FP32", "the finding", "accuracy (%)", 40, "training loss").axes[1]
+    assert accuracy.get_yscale() == "linear", "it had no tick near 90, where most of the runs were"
 
 
 def test_smoothing_is_a_mean_of_the_last_ten_and_forgets_what_is_older() -> None:

@@ -41,11 +41,11 @@ def test_a_long_update_is_named_left_of_its_tip() -> None:
 
 
 def test_shares_and_scales_stand_side_by_side() -> None:
-    panel = ScalerRacePanel(rules=("LogMax", "popart", "article, scaled norm"))
+    panel = ScalerRacePanel(rules=("LogMax", "popart", "article, scaled"))
     for gradients in ("classifier", "autoencoder", "bad start", "falling loss"):
         panel.choose(gradients=gradients, log2_init=40)
         assert wrong(panel.draw()) == [], gradients
-    live = ScalerRacePanel("bad start", ("torch", "LogMax", "megatron", "article", "article, scaled norm"))
+    live = ScalerRacePanel("bad start", ("torch", "LogMax", "megatron", "article", "article, scaled"))
     assert wrong(live.run_to_end(steps=40).draw()) == []
 
 

@@ -66,7 +66,7 @@ def test_rules_and_gradients_are_chosen_by_keyboard(lab: Lab, page: Page) -> Non
     panel(page).get_by_role("button", name="bad start").click()
     button.click()
     expect(status(page)).to_contain_text("megatron loses")
-    panel(page).get_by_role("button", name="fewer").click()
+    panel(page).get_by_role("button", name="less").click()
     expect(more).to_be_visible()
     expect(button).to_be_hidden()
 
@@ -91,7 +91,7 @@ def test_rules_train_live_and_a_control_returns_to_the_recording(lab: Lab, page:
 def test_the_sweep_answers(lab: Lab, page: Page) -> None:
     sweep = page.locator(".jp-OutputArea-output", has=page.get_by_text("recorded", exact=True))
     words = sweep.get_by_role("status").first
-    expect(words).to_contain_text("classifier: 16 of 30 settings do well")
+    expect(words).to_contain_text("autoencoder: 14 of 30 settings do well")
     sweep.get_by_role("button", name="bad start").click()
     expect(words).to_contain_text("bad start: 7 of 30 settings do well")
     expect(words).to_contain_text("0 to 100")
@@ -99,7 +99,7 @@ def test_the_sweep_answers(lab: Lab, page: Page) -> None:
     page.keyboard.press("ArrowRight")
     expect(words).not_to_contain_text("0 to 100")
     assert clipped(sweep) == []
-    sweep.get_by_role("button", name="classifier").click()
+    sweep.get_by_role("button", name="autoencoder").click()
     page.keyboard.press("Home")
 
 

@@ -75,7 +75,8 @@ def test_a_skipped_step_changes_nothing_where_a_recording_goes_on() -> None:
     assert len({record.loss for record in race.learners["static"].records[::8]}) <= 15
     recorded = ScalerRacePanel("bad start", ("static 2¹⁰",)).laps["static 2¹⁰"]
     assert not recorded.skipped[110:120].all()
-    assert live_headline(race).startswith("static learns nothing; 0 of 1 within 5% of FP32's ")
+    assert live_headline(race).startswith("No rule ends at FP32's loss, ")
+    assert live_headline(race).endswith("; static learns nothing")
 
 
 def test_a_rule_that_gives_up_stays_where_it_was() -> None:
@@ -103,14 +104,14 @@ def test_what_cannot_be_trained() -> None:
 
 def test_the_words_before_during_and_after() -> None:
     race = LiveScales("classifier", {"torch": DynamicScale(2.0**30), "low": StaticScale(1.0)}, steps=12)
-    assert live_headline(race) == "Step 0 of 12: nobody has lost a step"
+    assert live_headline(race) == "Step 0 of 12: no step is lost"
     assert numbers(race.laps["low"]) == ("–",) * 4
     assert row("low", race.laps["low"]) == "low: no step yet"
     for _ in range(6):
         race.advance()
-    assert live_headline(race) == "Step 6 of 12: torch has lost 6 steps"
+    assert live_headline(race) == "Step 6 of 12: torch has lost every step"
     race.stop()
-    assert live_headline(race) == "Stopped after 6 of 12: torch has lost 6 steps"
+    assert live_headline(race) == "Stopped after 6 of 12: torch has lost every step"
     assert not race.advance()
     assert race.step == 6
 
@@ -186,24 +187,46 @@ def test_a_refused_setting_during_training_leaves_the_words_with_the_run_that_tr
     asyncio.run(check())
 
 
-def test_a_headline_names_who_is_off_and_counts_them_where_it_would_be_too_long() -> None:
-    """Losses as they came on "bad start": the names alone were wider than the picture."""
+def learner(first: float, last: float) -> SimpleNamespace:
+    return SimpleNamespace(records=[SimpleNamespace(loss=first)], loss=last, weight=lambda _: 1.0)
 
-    def learner(first: float, last: float) -> SimpleNamespace:
-        return SimpleNamespace(records=[SimpleNamespace(loss=first)], loss=last, weight=lambda _: 1.0)
 
-    few = {"torch": 300.0, "megatron": 320.0, "LogMax": 220.0, "article": 500.0}
-    short: Any = SimpleNamespace(over=True, steps=80, reference=learner(8000.0, 220.0))
-    short.learners = {name: learner(8000.0, end) for name, end in few.items()}
-    assert live_headline(short) == "further off: torch 300, megatron 320, article 500; 1 of 4 within 5% of FP32's 220"
+def ended(ends: dict[str, float], fp32: float = 220.0) -> Any:
+    learners = {name: learner(8000.0, end) for name, end in ends.items()}
+    return SimpleNamespace(over=True, steps=80, reference=learner(8000.0, fp32), learners=learners)
+
+
+def test_a_headline_names_who_ends_at_fp32s_loss_and_where_the_others_end() -> None:
+    """It began "further off: torch", in lower case, and never named the winner."""
+    few = {"torch": 1.2, "megatron": 1.4, "LogMax": 0.82, "article": 2.5}
+    assert live_headline(ended(few, 0.81)) == "LogMax ends at FP32's loss, 0.81; torch 1.2, megatron 1.4, article 2.5"
+    assert live_headline(ended(dict.fromkeys("ab", 0.81), 0.81)) == "Both end at FP32's loss, 0.81"
+    assert live_headline(ended(dict.fromkeys("abc", 0.81), 0.81)) == "All 3 end at FP32's loss, 0.81"
+    assert live_headline(ended({"torch": 0.8}, 0.81)) == "torch ends at FP32's loss, 0.81"
+    assert live_headline(ended({"torch": 300})) == "No rule ends at FP32's loss, 220; torch 300"
+
+
+def test_a_headline_counts_where_the_names_are_wider_than_the_picture() -> None:
+    """Losses as they came on "bad start"."""
     ends = {"static 2¹⁰": 8000.0, "apex-amp": 290.0, "megatron": 420.0, "torch": 220.0}
-    race: Any = SimpleNamespace(over=True, steps=80, reference=learner(8000.0, 220.0))
-    race.learners = {name: learner(8000.0, end) for name, end in ends.items()}
-    stuck = "static 2¹⁰ learns nothing"
-    rest = "1 of 4 within 5% of FP32's 220"
-    assert live_headline(race) == f"{stuck}; 2 end further off; {rest}"
-    race.learners["article, scaled norm"] = learner(8000.0, 500.0)
-    assert live_headline(race) == f"{stuck}; 3 end further off; {rest.replace('of 4', 'of 5')}"
-    for name in ("static 2¹⁰", "apex-amp", "article, scaled norm"):
-        del race.learners[name]
-    assert live_headline(race) == "megatron ends at loss 420; 1 of 2 within 5% of FP32's 220"
+    assert live_headline(ended(ends)) == (
+        "torch ends at FP32's loss, 220; apex-amp 290, megatron 420; static 2¹⁰ learns nothing"
+    )
+    ends["article, scaled"] = 500.0
+    assert live_headline(ended(ends)) == (
+        "torch ends at FP32's loss, 220; 3 others at 290 to 500; static 2¹⁰ learns nothing"
+    )
+    many = {name * 12: loss for name, loss in zip("abcde", (220, 220, 500, 8000, 8000), strict=True)}
+    assert live_headline(ended(many)) == "2 rules end at FP32's loss, 220; cccccccccccc 500; 2 rules learn nothing"
+
+
+def test_a_headline_on_the_way_counts_those_who_share_the_lead() -> None:
+    """It named the first of three that had all lost every step."""
+
+    def going(step: int, **lost: int) -> Any:
+        laps = {name: SimpleNamespace(lost_steps=steps) for name, steps in lost.items()}
+        return SimpleNamespace(over=False, stopped=False, step=step, steps=420, laps=laps)
+
+    assert live_headline(going(13, a=13, b=0, c=13, d=13)) == "Step 13 of 420: 3 rules have lost every step"
+    assert live_headline(going(20, a=13, b=13, c=1)) == "Step 20 of 420: a and b have lost 13 steps each"
+    assert live_headline(going(20, a=13, b=1)) == "Step 20 of 420: a has lost 13 steps"

@@ -94,11 +94,11 @@ def test_the_title_says_what_the_right_edge_of_the_picture_shows(panel: ScalerRa
         panel.rules = (name,)
         scale = np.log2(panel.laps[name].scales)[last]
         if (scale < low[last] - 0.01).mean() > 0.6:
-            assert f"{name.replace(', ', ' with ')} ends below the window" in panel.headline()
+            assert f"{name.replace(', scaled', ' with scaled norm')} ends below the window" in panel.headline()
         elif (scale >= high[last]).mean() > 0.6:
             assert f"{name} ends above the window" in panel.headline()
         elif ((scale > low[last] + 0.01) & (scale < high[last])).mean() > 0.6:
-            assert f"{name.replace(', ', ' with ')} ends in the window" in panel.headline()
+            assert f"{name.replace(', scaled', ' with scaled norm')} ends in the window" in panel.headline()
 
 
 def lap(lost: int, flushed: float, steps: int = 1000, end: float = 8.0) -> Lap:
@@ -114,7 +114,7 @@ def test_the_words_by_hand() -> None:
     assert headline({"a": lap(0, 0.3), "b": lap(7, 0), "c": lap(7, 0), "d": lap(0, 0)}) == (
         "b, c and d end in the window, a below it; b and c lose most, 7 steps each"
     )
-    assert headline({"a": lap(1000, 0), "article, scaled norm": lap(0, 1), "b": lap(0, 0)}) == (
+    assert headline({"a": lap(1000, 0), "article, scaled": lap(0, 1), "b": lap(0, 0)}) == (
         "b ends in the window, article with scaled norm below it, a above it; a loses every step"
     )
     assert headline({name * 14: lap(5, 0) for name in "abcd"} | {"e": lap(0, 1)}) == (
@@ -125,6 +125,24 @@ def test_the_words_by_hand() -> None:
     gone = dataclasses.replace(lap(1000, 0.5, end=1.0), gave_up=3)
     assert row("a", gone) == "a: 1000 steps lost, – flushed, ends at 2⁰, gives up at step 3"
     assert [log2_text(s) for s in (0.25, 2.0**7.5, float("inf"))] == ["2⁻²", "≈2⁸", "∞"]
+
+
+def test_what_is_made_up_is_not_called_an_fp32_run(panel: ScalerRacePanel) -> None:
+    """It said so, and that no network made these gradients."""
+    assert "no network has them" in panel.words.value
+    assert "FP32" not in panel.words.value
+    panel.gradients = "bad start"
+    assert "The gradients come from an FP32 run" in panel.words.value
+
+
+def test_a_message_has_its_room(panel: ScalerRacePanel) -> None:
+    """It moved the picture down."""
+    layout = panel.message.layout
+    before = layout.display, layout.min_height
+    panel.rules = tuple(RULES)[:5]
+    panel.controls["rules"].buttons["popart"].value = True
+    assert panel.message.value
+    assert (layout.display, layout.min_height) == before == (None, "40px")
 
 
 def test_where_a_rule_ends_is_where_most_of_its_last_tenth_is() -> None:
@@ -200,7 +218,7 @@ def test_four_rules_are_seen_at_first_and_each_says_what_it_does(panel: ScalerRa
     assert [name for name, one in toggles.buttons.items() if one.layout.display != "none"] == list(DEFAULT)
     toggles.more.click()
     assert all(one.layout.display != "none" for one in toggles.buttons.values())
-    assert toggles.more.description == "fewer"
+    assert toggles.more.description == "less"
     toggles.more.click()
     assert [name for name, one in toggles.buttons.items() if one.layout.display != "none"] == list(DEFAULT)
     assert {name: one.tooltip for name, one in toggles.buttons.items()} == ABOUT
@@ -257,6 +275,9 @@ def test_the_bars_write_every_number() -> None:
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == [" 1", " 2.5", " 0", " 4"]
     refuse_cut(figure)
     refuse_smeared(figure)
+    judged = settings_bars({"a": [1, 2], "b": [0, 4]}, ["r", "s"], "t", "rows", ["equivalent", "worse"])
+    assert [text.get_text() for ax in judged.axes for text in ax.texts] == [" 1", " 2", " 0 equivalent", " 4 worse"]
+    refuse_cut(judged)
     with pytest.raises(ValueError, match=r"table 'a' needs 2 numbers, one for each row, but 1 came"):
         settings_bars({"a": [1]}, ["r", "s"], "t", "rows")
 

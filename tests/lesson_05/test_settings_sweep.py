@@ -15,6 +15,7 @@ from mpkit.course import markup
 from mpkit.course.lesson_05 import settings_sweep
 from mpkit.course.lesson_05.rule_choice import RUNS
 from mpkit.course.lesson_05.rule_race import Lap, race
+from mpkit.course.lesson_05.scaler_race_words import LONGEST
 from mpkit.course.lesson_05.settings_sweep import INITS, INTERVALS, PAIRS, SettingsSweepPanel, Sweep
 from mpkit.course.lesson_05.settings_sweep_picture import SHADES, SIZE, does_well, headline, shade
 from mpkit.course.recorded.history import GradientHistory
@@ -53,9 +54,39 @@ def lap(lost: int, flushed: float, steps: int = 1000) -> Lap:
 def test_the_words_by_hand() -> None:
     assert [does_well(one) for one in (lap(10, 0.04), lap(11, 0.0), lap(0, 0.06))] == [True, False, False]
     good, bad, torch = lap(0, 0.0), lap(11, 0.0), (2.0**16, 2000)
-    assert headline({torch: good, (1.0, 10): bad}) == "1 of 2 settings does well, torch's own among them"
-    assert headline({torch: bad, (1.0, 10): replace(good)}) == "1 of 2 settings does well"
-    assert headline({torch: bad}) == "None of 1 settings do well"
+    assert headline({torch: good}) == "1 of 1 settings does well, torch's own among them"
+    assert headline({torch: good, (1.0, 10): bad}) == (
+        "1 of 2 settings does well, torch's own among them. Failed: 1 by lost steps"
+    )
+    assert headline({torch: bad, (1.0, 10): replace(good)}) == "1 of 2 settings does well. Failed: 1 by lost steps"
+    assert headline({torch: lap(11, 0.06), (1.0, 10): lap(0, 0.06), (1.0, 50): bad}) == (
+        "None of 3 settings do well. Failed: 1 by lost steps, 1 by flushing, 1 by both"
+    )
+
+
+def test_limits_of_doing_well_can_be_turned() -> None:
+    assert does_well(lap(30, 0.0), lost=0.03)
+    assert not does_well(lap(0, 0.02), flushed=0.017)
+
+
+def test_torchs_own_is_named_only_where_the_factors_are_its_own() -> None:
+    """At growth × 16 a setting was still called torch's own."""
+    panel, own = SettingsSweepPanel(), "torch's own among them"
+    notes = [words for _, words, *_ in panel.draw()._words]
+    assert own in panel.headline()
+    assert any(words.endswith("Thick frame: torch's own setting.") for words in notes)
+    for name, value in (("growth", 16.0), ("backoff", 0.9)):
+        panel = SettingsSweepPanel(**{name: value})
+        notes = [words for _, words, *_ in panel.draw()._words]
+        assert own not in panel.headline()
+        assert any(words.endswith("Thick frame: torch's initial scale and interval.") for words in notes)
+
+
+def test_no_title_is_wider_than_the_picture() -> None:
+    panel = SettingsSweepPanel()
+    for name in RUNS:
+        panel.gradients = name
+        assert len(panel.headline()) <= LONGEST, panel.headline()
 
 
 def test_darker_is_better_in_the_heat_maps() -> None:

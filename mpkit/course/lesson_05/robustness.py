@@ -7,6 +7,7 @@ import torch
 from mpkit import DynamicScale, Policy
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import Autoencoder
+from mpkit.course.pictures.style import power
 from mpkit.course.robustness import Sweep
 from mpkit.course.runs.experiments import Variant, compare
 from mpkit.scaling import ArticleRule, ScaleRule
@@ -18,8 +19,9 @@ FORMULAS: dict[str, ScaleRule] = {
     "article": ArticleRule(),
     "article, scaled": ArticleRule(norm="scaled"),
 }
-SETTINGS: dict[str, ScaleRule] = {  # first scale, growth interval
-    f"2^{k}, {n}": DynamicScale(2.0**k, growth_interval=n) for k, n in ((16, 2000), (40, 2000), (0, 2000), (16, 2))
+SETTINGS: dict[str, ScaleRule] = {  # initial scale, growth interval
+    f"{power(k)}, {n:,}": DynamicScale(2.0**k, growth_interval=n)
+    for k, n in ((16, 2000), (40, 2000), (0, 2000), (16, 2))
 }
 
 
@@ -53,7 +55,7 @@ SWEEPS = (
     ),
     Sweep(
         key="05.settings",
-        question="Does the autoencoder with this first scale and growth interval train as well as FP32?",
+        question="Does the autoencoder with this initial scale and growth interval train as well as FP32?",
         knob="steps",
         chosen=STEPS,
         values=(130, STEPS, 1200),
@@ -62,6 +64,6 @@ SWEEPS = (
         margin=MARGIN,
         unit="percent of FP32's test error",
         better="low",
-        expected={"2^16, 2000": "equivalent", "2^40, 2000": "undecided", "2^0, 2000": "worse", "2^16, 2": "worse"},
+        expected={"2¹⁶, 2,000": "equivalent", "2⁴⁰, 2,000": "undecided", "2⁰, 2,000": "worse", "2¹⁶, 2": "worse"},
     ),
 )

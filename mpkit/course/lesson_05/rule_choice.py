@@ -21,7 +21,7 @@ RULES: dict[str, ScaleRule] = {  # the first SHOWN are seen at once
     "fairseq": preset("fairseq"),
     "keras": preset("keras"),
     "popart": preset("popart"),
-    "article, scaled norm": preset("article-scaled-norm"),
+    "article, scaled": preset("article-scaled-norm"),
 }
 SHOWN = 4
 ABOUT = {
@@ -36,7 +36,7 @@ ABOUT = {
     "fairseq": "fairseq: starts at 2⁷, halves at an overflow, doubles after 16,384 clean steps",
     "keras": "Keras: as torch, and starts at 2¹⁵",
     "popart": "Graphcore's PopART: reads a histogram, and lets one gradient in ten million overflow",
-    "article, scaled norm": "the article's formula, with the norm of the scaled gradient in it",
+    "article, scaled": "the article's formula, with the norm of the scaled gradient in it",
 }
 WHAT = {  # a word below each name in the table: only what no slider replaces
     "torch": "PyTorch: falls at an overflow, grows later",
@@ -50,7 +50,7 @@ WHAT = {  # a word below each name in the table: only what no slider replaces
     "fairseq": "fairseq: as torch, and stops at a floor",
     "keras": "Keras: as torch",
     "popart": "Graphcore: reads a histogram of the gradients",
-    "article, scaled norm": "the formula, with the scaled gradient's norm",
+    "article, scaled": "the formula, with the scaled gradient's norm",
 }
 RUNS = {"made up: drifts": "synthetic", "classifier": "classifier", "autoencoder": "autoencoder",
           "bad start": "bad-start", "falling loss": "falling-loss"}  # fmt: skip
@@ -63,7 +63,7 @@ BACKOFFS = (0.25, 0.5, 0.75, 0.9)
 def chosen_rule(name: str, log2_init: int | None, interval: int | None, backoff: float | None) -> ScaleRule:
     """The rule of that name (of RULES), with what is not None in place of its own. BadInput: it refuses that."""
     rule = RULES[name]
-    if isinstance(rule, LogMaxScale):  # it forgets its first scale after one step, and has nothing else to set
+    if isinstance(rule, LogMaxScale):  # it forgets its initial scale after one step, and has nothing else to set
         return rule
     init = None if log2_init is None else 2.0**log2_init
     asked: dict[str, Any] = {"init_scale": init, "growth_interval": interval, "backoff_factor": backoff}

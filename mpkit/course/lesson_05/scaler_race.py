@@ -18,7 +18,7 @@ from mpkit.course.lesson_05.rule_choice import (
 )
 from mpkit.course.lesson_05.rule_race import Lap, race
 from mpkit.course.lesson_05.scaler_race_picture import ScalerRaceFigure
-from mpkit.course.lesson_05.scaler_race_words import CLOSED_LOOP, OPEN_LOOP, headline, live_headline, row
+from mpkit.course.lesson_05.scaler_race_words import CLOSED_LOOP, MADE_UP_LOOP, OPEN_LOOP, headline, live_headline, row
 from mpkit.course.panels.controls import buttons, slider
 from mpkit.course.panels.live_panel import LivePanel
 from mpkit.course.panels.panel import BadInput, guarded
@@ -35,7 +35,7 @@ OWN_WORDS = "its own: each rule keeps what its library chose"
 
 
 def _clean_steps(count: int) -> str:
-    return f"\u2002{count} step{'s' * (count != 1)}"  # a space, or the longest would touch the handle
+    return f"\u2002{count:,} step{'s' * (count != 1)}"  # a space, or the longest would touch the handle
 
 
 class _Rules(Several):
@@ -69,10 +69,10 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     )
     log2_init = OwnSetting(
         INITS, slider("initial scale", 330, 96, OWN_WORDS), text=power,
-        doc="Exponent of every rule's first scale, or None: each its own.",
+        doc="Exponent of every rule's initial scale, or None: each its own.",
     )  # fmt: skip
     interval = OwnSetting(
-        INTERVALS, slider("grow after", 330, 96, OWN_WORDS), text=_clean_steps,
+        INTERVALS, slider("grow after", 354, 96, OWN_WORDS), text=_clean_steps,
         doc="Clean steps before growth, or None: each its own.",
     )  # fmt: skip
     backoff = OwnSetting(
@@ -82,6 +82,7 @@ class ScalerRacePanel(LivePanel[LiveScales]):
     start_button, what = "Train live", "training"
     rows = ("gradients",), ("rules",), ("log2_init", "interval", "backoff")
     drawn_by = ScalerRaceFigure
+    words_room, message_room = 52, 40  # one line or two of words, one of a message
 
     def __init__(self, gradients: str = "bad start", rules: Sequence[str] = DEFAULT, device: str = "cpu") -> None:
         self.device = device
@@ -136,7 +137,9 @@ class ScalerRacePanel(LivePanel[LiveScales]):
 
     def said(self) -> str:
         """Where the gradients come from."""
-        return f"{CLOSED_LOOP} {how(self.race.runs)}".rstrip() if self.race else OPEN_LOOP
+        if self.race:
+            return f"{CLOSED_LOOP} {how(self.race.runs)}".rstrip()
+        return MADE_UP_LOOP if RUNS[self._shown] == "synthetic" else OPEN_LOOP
 
     def unseen(self) -> str:
         """The headline: the picture has it already."""

@@ -35,8 +35,8 @@ WORDS_FROM = 0.64  # of the axis: there the words for the window begin
 FREE = 3.0  # powers of two between these words and the next line
 MARKERS = 7  # of a line
 ROW = 38  # pixels, of the table
-LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.", "After lost steps a rule's own window lags behind",
-               "the FP32 run's.")  # fmt: skip
+LIVE_LEGEND = ("Loss: training loss, mean of the last ten steps.", "At FP32's loss: within 5% of it.",
+               "After lost steps a rule's own window lags behind", "the FP32 run's.")  # fmt: skip
 
 
 @lru_cache(maxsize=8)

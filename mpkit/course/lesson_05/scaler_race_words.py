@@ -14,11 +14,12 @@ LONGEST = 97  # letters of a title that fit above the picture; the last few make
 TAIL = 10  # where a rule ends: where it was in most of the last tenth of the steps
 CROSSED, TIMES = 0.25, 4  # above for such a share of it, else not, and over so often: it ends at the edge
 PLACES = {"in": "in", "edge": "at the upper edge of", "below": "below", "above": "above"}
-STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends as FP32 does
+STUCK, NEAR = 0.1, 0.05  # of FP32's progress: who made less is stuck; of FP32's loss: who is closer ends at it
 OPEN_LOOP = "The gradients come from an FP32 run that took every step: they do not react to what a rule does."
+MADE_UP_LOOP = "The gradients are made up, no network has them: they do not react to what a rule does."
 CLOSED_LOOP = (
-    "Live: each rule trains a model of its own in FP16, and a lost step leaves its weights as they were. The window is"
-    " the FP32 run's. Move any control to return to the recorded gradients."
+    "Live: each rule trains a model of its own in FP16; a lost step leaves its weights as they were. The window is the"
+    " FP32 run's. Any control returns to the recording."
 )
 
 
@@ -70,7 +71,7 @@ def _price(laps: Mapping[str, Lap]) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    names = [name.replace(", ", " with ") for name in names]
+    names = [name.replace(", scaled", " with scaled norm") for name in names]
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
@@ -78,18 +79,8 @@ def _counted(names: list[str]) -> str:
     return _listed(names) if len(names) == 1 else f"{len(names)} rules"
 
 
-def _begun(title: str) -> str:
-    """With a capital, unless a rule's name comes first: those stay as on their buttons."""
-    return title[:1].upper() + title[1:] if title.startswith("the ") else title
-
-
 def _steps(count: int) -> str:
     return f"{count} step" if count == 1 else f"{count} steps"
-
-
-def _called(name: str) -> str:
-    """A rule's name in a sentence."""
-    return {"article": "the article's formula", "article, scaled norm": "the formula with scaled norm"}.get(name, name)
 
 
 def log2_text(scale: float) -> str:
@@ -135,19 +126,28 @@ def live_headline(race: LiveScales) -> str:
     if not start > reference:  # too few steps, or a loss that is not finite
         return f"FP32 itself has learned nothing in {race.steps} step{'s' * (race.steps > 1)}"
     stuck = [name for name, one in race.learners.items() if not start - one.loss >= STUCK * (start - reference)]
-    apart = [name for name, one in race.learners.items() if name not in stuck and abs(one.loss / reference - 1) > NEAR]
-    parts = [f"{_names(stuck)} learn{'s' * (len(stuck) == 1)} nothing"] if stuck else []
-    parts += [f"{_called(name)} ends at loss {_ends_at(race.learners[name].loss)}" for name in apart[:2]]
-    good = len(race.learners) - len(stuck) - len(apart)
-    if not parts:
-        return f"{'All end' if good > 1 else 'It ends'} within 5% of FP32's loss, {_ends_at(reference)}"
-    rest = f"{good} of {len(race.learners)} within 5% of FP32's {_ends_at(reference)}"
-    idle = parts[: bool(stuck)]
-    ends = ", ".join(f"{name} {_ends_at(race.learners[name].loss)}" for name in apart)
-    titles = ["; ".join([*parts, rest])] if len(apart) < 3 else []
-    titles += ["; ".join([*idle, f"further off: {ends}", rest])] if apart else []
-    titles += ["; ".join([*idle, f"{len(apart)} end{'s' * (len(apart) == 1)} further off", rest])]
-    return _begun(next((title for title in titles if len(title) <= LONGEST), titles[-1]))
+    apart = {name: one.loss for name, one in race.learners.items()
+             if name not in stuck and abs(one.loss / reference - 1) > NEAR}  # fmt: skip
+    good = [name for name in race.learners if name not in stuck and name not in apart]
+    ways = ((_listed, True), (_listed, False), (_counted, False))
+    titles = [_ends(good, apart, stuck, _ends_at(reference), *way) for way in ways]
+    return next((title for title in titles if len(title) <= LONGEST), titles[-1])
+
+
+def _ends(
+    good: list[str], apart: Mapping[str, float], stuck: list[str], reference: str,
+    said: Callable[[list[str]], str], each: bool,
+) -> str:  # fmt: skip
+    """Who ends at FP32's loss, at which loss others end (`each`, or from where to where), who learned nothing."""
+    everybody = not (apart or stuck) and len(good) > 1
+    who = ("Both" if len(good) == 2 else f"All {len(good)}") if everybody else said(good) if good else "No rule"
+    parts = [f"{who} end{'s' * (len(good) < 2)} at FP32's loss, {reference}"]
+    if apart and (each or len(apart) == 1):
+        parts.append(", ".join(f"{_listed([name])} {_ends_at(loss)}" for name, loss in apart.items()))
+    elif apart:
+        parts.append(f"{len(apart)} others at {_ends_at(min(apart.values()))} to {_ends_at(max(apart.values()))}")
+    parts += [f"{said(stuck)} learn{'s' * (len(stuck) == 1)} nothing"] if stuck else []
+    return "; ".join(parts)
 
 
 def _ends_at(loss: float) -> str:
@@ -156,9 +156,10 @@ def _ends_at(loss: float) -> str:
 
 def _lost_so_far(race: LiveScales) -> str:
     lost = {name: lap.lost_steps for name, lap in race.laps.items()}
-    most = max(lost, key=lambda name: lost[name])
-    return f"{_called(most)} has lost {_steps(lost[most])}" if lost[most] else "nobody has lost a step"
-
-
-def _names(names: list[str]) -> str:
-    return " and ".join(map(_called, names)) if len(names) < 3 else f"{len(names)} rules"
+    most = max(lost.values())
+    if not most:
+        return "no step is lost"
+    who = [name for name, steps in lost.items() if steps == most]
+    many, every = len(who) > 1, most == race.step
+    lose = f"{_listed(who) if len(who) < 3 else _counted(who)} {'have' if many else 'has'} lost"
+    return f"{lose} every step" if every else f"{lose} {_steps(most)}{' each' * many}"

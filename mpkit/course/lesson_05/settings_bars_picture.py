@@ -8,13 +8,15 @@ from mpkit.course.lesson_05.settings_sweep_picture import SHADES
 from mpkit.course.pictures.style import look
 
 
-def settings_bars(tables: Mapping[str, Sequence[float]], rows: Sequence[str], title: str, row_label: str) -> Figure:
+def settings_bars(
+    tables: Mapping[str, Sequence[float]], rows: Sequence[str], title: str, row_label: str, words: Sequence[str] = ()
+) -> Figure:
     """Bars with their numbers written at the end; a longer one is worse.
 
     Args:
         tables: name with unit → a number of each row.
         rows: names of the settings, from top to bottom.
-        title: the finding. `row_label`: what the names say.
+        title: the finding. `row_label`: what the names say. `words`: one for each number of the last table.
 
     Raises:
         ValueError: a table has another number of rows than there are names.
@@ -28,10 +30,13 @@ def settings_bars(tables: Mapping[str, Sequence[float]], rows: Sequence[str], ti
                 raise ValueError(f"table {name!r} needs {len(rows)} numbers, one for each row, but {len(values)} came.")
             ax.barh(range(len(rows)), values, color=SHADES[-1])
             ax.set_title(f"{name} (longer is worse)", fontsize=12, weight="normal")
-            ax.set(xlim=(1.1 * min(*values, 0.0), 1.18 * max(*values, 1e-9)), xticks=[])
+            said = words if words and ax is axes[-1] else [""] * len(rows)
+            room = 1.6 if any(said) else 1.18
+            ax.set(xlim=(1.1 * min(*values, 0.0), room * max(*values, 1e-9)), xticks=[])
             ax.grid(False)
-            for y, value in enumerate(values):
+            for y, (value, word) in enumerate(zip(values, said, strict=True)):
                 text = f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
+                text += f" {word}" * bool(word)
                 ax.text(max(value, 0.0), y, f" {text}", ha="left", va="center")
         axes[0].set_yticks(range(len(rows)), rows)
         axes[0].set_ylim(len(rows) - 0.5, -0.5)

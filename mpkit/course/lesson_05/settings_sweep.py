@@ -1,5 +1,6 @@
-"""The sweep of lesson 05: one rule's first scale and growth interval, all pairs of them, on recorded gradients."""
+"""The sweep of lesson 05: one rule's initial scale and growth interval, all pairs of them, on recorded gradients."""
 
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from mpkit.course.panels.panel import guarded
 from mpkit.course.panels.picture_panel import PicturePanel
 from mpkit.course.panels.runner import Runner
 from mpkit.course.panels.setting import Setting
+from mpkit.course.pictures.style import power
 
 INITS = tuple(2.0**k for k in range(0, 41, 8))
 INTERVALS = (10, 50, 200, 1000, 2000)
@@ -28,11 +30,12 @@ AT_ONCE = 0.02  # seconds of races before the first picture: often that is all o
 class Sweep:
     """The races of all pairs, one a turn.
 
-    `laps`: those that were run, by (init_scale, growth_interval). `about`: where the gradients come from, once read.
+    `laps`: those that were run, by (init_scale, growth_interval). `about`: where the gradients come from, once
+    read. `own`: the factors are torch's.
     """
 
     def __init__(self, name: str, backoff: float, growth: float) -> None:
-        self.name, self.about = name, ""
+        self.name, self.about, self.own = name, "", (backoff, growth) == (0.5, 2.0)
         self.laps: dict[tuple[float, int], Lap] = {}
         self._races = self._run(backoff, growth)
 
@@ -62,7 +65,7 @@ class SettingsSweepPanel(PicturePanel):
     """
 
     gradients = Setting(
-        RUNS, buttons("recorded", "100%", 96, button=128), "classifier", doc="Whose gradients are used."
+        RUNS, buttons("recorded", "100%", 96, button=128), "autoencoder", doc="Whose gradients are used."
     )
     backoff = Setting(BACKOFFS, slider("at overflow", 330, 96), 0.5, text="× {:g}".format, doc="Factor at an overflow.")
     growth = Setting(
@@ -114,12 +117,16 @@ class SettingsSweepPanel(PicturePanel):
 
     def draw(self) -> Any:
         """Two maps: steps lost, gradients flushed."""
-        return self.figure.show(self.sweep.laps, self.headline(), self.sweep.about)
+        return self.figure.show(self.sweep.laps, self.headline(), self.sweep.about, self.sweep.own)
 
     def headline(self) -> str:
         """How many settings do well, or how far the sweep is."""
         laps = self.sweep.laps
-        return headline(laps) if self.sweep.over else f"{len(laps)} of {PAIRS} settings are raced, the others follow"
+        return (
+            headline(laps, self.sweep.own)
+            if self.sweep.over
+            else f"{len(laps)} of {PAIRS} settings are raced, the others follow"
+        )
 
     def said(self) -> str:
         """The headline and, of a whole sweep, the fewest and most steps lost."""
@@ -134,8 +141,12 @@ class SettingsSweepPanel(PicturePanel):
 
     def alt(self) -> str:
         """The summary and the settings that do well."""
-        well = [f"{init:g} and {interval}" for (init, interval), lap in self.laps.items() if does_well(lap)]
-        return f"{self.summary()} First scale and interval of those that do well: {', '.join(well) or 'none'}."
+        well = [
+            f"{power(round(math.log2(init)))} and {interval:,}"
+            for (init, interval), lap in self.laps.items()
+            if does_well(lap)
+        ]
+        return f"{self.summary()} Initial scale and interval of those that do well: {', '.join(well) or 'none'}."
 
     def png(self) -> bytes:
         """The picture of the whole sweep."""

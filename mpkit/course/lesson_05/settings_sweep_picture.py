@@ -1,4 +1,4 @@
-"""Steps lost and gradients flushed for every pair of first scale and growth interval: the picture of a sweep."""
+"""Steps lost and gradients flushed for every pair of initial scale and growth interval: the picture of a sweep."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,30 +20,41 @@ TORCH = (2.0**16, 2000)
 Laps = Mapping[tuple[float, int], Lap]
 
 
-def does_well(lap: Lap) -> bool:
-    """Few steps lost, and few gradients flushed on average."""
-    return lap.lost_steps <= FEW_STEPS * len(lap.scales) and lap.mean_flushed <= FEW_LOST
+def does_well(lap: Lap, lost: float = FEW_STEPS, flushed: float = FEW_LOST) -> bool:
+    """At most these shares (0 to 1) of the steps are lost, and of the gradients flushed on average."""
+    return lap.lost_steps <= lost * len(lap.scales) and lap.mean_flushed <= flushed
 
 
-def headline(laps: Laps) -> str:
-    """The title: how many settings do well, and torch's own among them or not."""
-    well = sum(does_well(lap) for lap in laps.values())
-    torch = ", torch's own among them" if TORCH in laps and does_well(laps[TORCH]) else ""
-    return f"{well or 'None'} of {len(laps)} settings {'does' if well == 1 else 'do'} well{torch}"
+def headline(laps: Laps, own: bool = True) -> str:
+    """The title: how many settings do well, if torch's is one of them, and what is wrong with the others.
+
+    `own`: the factors are torch's, too, so that one of the settings is.
+    """
+    well = sum(map(does_well, laps.values()))
+    torch = ", torch's own among them" if own and TORCH in laps and does_well(laps[TORCH]) else ""
+    title = f"{well or 'None'} of {len(laps)} settings {'does' if well == 1 else 'do'} well{torch}"
+    lost = {pair for pair, lap in laps.items() if not does_well(lap, flushed=1.0)}
+    flushed = {pair for pair, lap in laps.items() if not does_well(lap, lost=1.0)}
+    why = {"lost steps": lost - flushed, "flushing": flushed - lost, "both": lost & flushed}
+    fails = ", ".join(f"{len(pairs)} by {what}" for what, pairs in why.items() if pairs)
+    return f"{title}. Failed: {fails}" if fails else title
 
 
 class SweepFigure:
-    """The picture for one set of first scales (columns) and growth intervals (rows)."""
+    """The picture for one set of initial scales (columns) and growth intervals (rows)."""
 
     def __init__(self, inits: Sequence[float], intervals: Sequence[int]) -> None:
         self.inits, self.intervals = list(inits), list(intervals)
         with look():
             self.canvas = Canvas(SIZE, [INK, FAINT, *SHADES])
-            self.maps = [self._map(left, name) for left, name in ((0.075, "steps lost"), (0.565, "gradients flushed"))]
+            self.maps = [self._map(left, name) for left, name in ((0.075, "steps lost"), (0.575, "gradients flushed"))]
             self.canvas.freeze()
 
-    def show(self, laps: Laps, title: str, about: str) -> Frame:
-        """The picture for these laps, by (first scale, interval); the other squares of the grid stay grey."""
+    def show(self, laps: Laps, title: str, about: str, own: bool = True) -> Frame:
+        """The picture for these laps, by (initial scale, interval); the other squares of the grid stay grey.
+
+        `own`: as for `headline`.
+        """
         frame = self.canvas.frame()
         frame.text((12, 10), title, size=19, bold=True)
         frame.text((12, 42), about, size=13, color=FAINT)
@@ -52,7 +63,12 @@ class SweepFigure:
                 x, y = self.inits.index(init), self.intervals.index(interval)
                 self._cell(frame, axes, x, y, lap, kind == "lost")
         note = f"Darker is better. ✓ does well: at most {FEW_STEPS:.0%} of the steps lost and {FEW_LOST:.0%} flushed."
-        frame.text((12, SIZE[1] - 22), f"{note} Thick frame: torch's own setting.", size=12, color=FAINT)
+        frame.text(
+            (12, SIZE[1] - 22),
+            f"{note} Thick frame: torch's {'own setting' if own else 'initial scale and interval'}.",
+            size=12,
+            color=FAINT,
+        )
         if TORCH in laps:
             x, y = self.inits.index(TORCH[0]), self.intervals.index(TORCH[1])
             for axes in self.maps:
@@ -61,11 +77,11 @@ class SweepFigure:
 
     def _map(self, left: float, name: str) -> Axes:
         wide, high = len(self.inits), len(self.intervals)
-        axes = self.canvas.figure.add_axes((left, 0.2, 0.42, 0.58), xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
+        axes = self.canvas.figure.add_axes((left, 0.2, 0.412, 0.58), xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
         axes.set_title(name, fontsize=13, weight="normal")
         axes.set_xticks(range(wide), [power(round(math.log2(init))) for init in self.inits])
-        axes.set_yticks(range(high), [str(interval) for interval in self.intervals])
-        axes.set_xlabel("first scale", fontsize=12, labelpad=2)
+        axes.set_yticks(range(high), [f"{interval:,}" for interval in self.intervals])
+        axes.set_xlabel("initial scale", fontsize=12, labelpad=2)
         axes.set_ylabel("grows after (clean steps)", fontsize=12)
         axes.tick_params(labelsize=11, length=0)
         axes.grid(False)

@@ -90,9 +90,11 @@ class Toggles(Unseen):
         }
         self._later = list(self.buttons.items())[first:] if first is not None else []
         self.more = button("more", self._turn, "show the others as well")
-        self.row = (
-            *([label_of(label, room)] if label else []), *self.buttons.values(), *([self.more] if self._later else []),
-        )  # fmt: skip
+        seen: list[widgets.Widget] = list(self.buttons.values())
+        if self._later:  # "more" stays where it is, and a second line begins where the first does
+            seen.insert(first or 0, self.more)
+            seen = [widgets.HBox(seen, layout=widgets.Layout(flex="1 1 0%", flex_flow="row wrap"))]
+        self.row = (*([label_of(label, room)] if label else []), *seen)
         for one in self.buttons.values():
             one.observe(self._pressed, names="value")
         self.observe(self._set, names="value")
@@ -104,7 +106,7 @@ class Toggles(Unseen):
 
     def _turn(self) -> None:
         self._open = not self._open
-        self.more.description = "fewer" if self._open else "more"
+        self.more.description = "less" if self._open else "more"
         self.more.tooltip = "hide those that are not pressed" if self._open else "show the others as well"
         self._show()
 

@@ -47,6 +47,7 @@ class Panel:
     """
 
     message_at: int | None = None  # how many of the children stand above the message; None: all
+    message_room = 0  # pixels kept free for the message: what stands below stays where it is
     controls: Mapping[str, Any]  # by the names of the class's settings
     lock: threading.RLock  # held by whatever changes the panel
     box: widgets.VBox
@@ -56,7 +57,8 @@ class Panel:
 
     def __init__(self, *children: widgets.Widget) -> None:
         self.lock = threading.RLock()
-        self.message = widgets.HTML(layout=widgets.Layout(display="none"))
+        room = f"{self.message_room}px" if self.message_room else None
+        self.message = widgets.HTML(layout=widgets.Layout(display=None if room else "none", min_height=room))
         above = len(children) if self.message_at is None else self.message_at
         self.box = widgets.VBox()
         self.box.children = [*children[:above], self.message, *children[above:], named(self.box)]
@@ -82,7 +84,8 @@ class Panel:
     def say(self, text: str, accent: str = "note") -> None:
         """Show a line under the controls; "" clears it. The text is escaped; `accent` is good, note, bad or plain."""
         self.message.value = markup.card(markup.status(text), accent) if text else ""
-        self.message.layout.display = None if text else "none"  # an empty line would keep its height
+        if not self.message_room:  # an empty line would keep its height
+            self.message.layout.display = None if text else "none"
 
     def __repr__(self) -> str:
         return self.summary()

@@ -115,7 +115,7 @@ def _scores(ax: Axes, results: Mapping[str, Outcome], styles: Mapping[str, tuple
         ax.axhline(done[reference].mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     ax.set_xlim(-0.6, max(len(results), 2) - 0.4)
     scores = [score for outcome in done.values() for score in outcome.scores]
-    if scores and min(scores) > 0 and max(scores) > 2 * min(scores):
+    if "accuracy" not in label and scores and min(scores) > 0 and max(scores) > 2 * min(scores):
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(ScalarFormatter())
         ax.yaxis.set_minor_formatter(NullFormatter())
