@@ -78,7 +78,10 @@ def launch(
         folder = Path(name)
         target = _target(script, folder)
         command = torchrun(ranks, "--log-dir", folder / "logs", *target, *arguments)
-        found = {FOLDER: str(folder), WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2"}
+        # LOGLEVEL: it says whom it ended itself.
+        found = {
+            FOLDER: str(folder), WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2", "LOGLEVEL": "WARNING",
+        }  # fmt: skip
         status, said = _run(command, around(1, device == "cuda", **found), folder, patience)
         answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
         silent = [n for n in range(ranks) if n not in answers]
@@ -87,7 +90,7 @@ def launch(
         if silent and status == 0:
             raise RankFailed(LEFT.format(silent[0], ""), silent[0])
         if silent:
-            raise RankFailed(*first_failure(said, folder / "logs", answers))
+            raise RankFailed(*first_failure(said, folder / "logs", silent))
         return [json.loads(path.read_text(encoding="utf-8")) for path in answers.values()]  # however they left then
 
 
