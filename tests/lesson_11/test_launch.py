@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.turns import until
 
 from mpkit.course.lesson_11 import RankFailed, launch
 from mpkit.course.lesson_11.failures import first_failure
-from mpkit.course.ranks.rank import as_text
+from mpkit.course.ranks.rank import FOLDER, as_text
 
 LAUNCH = sys.modules[launch.__module__]
 
@@ -105,6 +106,15 @@ time.sleep(1000)
 """
 
 
+# It ends well, and what it started goes on: with it, and in a session of its own.
+STARTS = """
+import os, pathlib, subprocess, sys
+for new in (False, True):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=new)
+    pathlib.Path(os.environ["NOTES"], f"{new}.pid").write_text(str(child.pid))
+"""
+
+
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
@@ -188,6 +198,21 @@ def test_an_interrupt_ends_all_too(deaf: list[str], notes: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         LAUNCH._run(deaf, dict(os.environ), notes, 600)
     all_gone(notes)
+
+
+def test_what_a_rank_has_started_ends_too_and_nothing_else(notes: Path) -> None:
+    """The launcher has ended by then; of another launch nothing is touched."""
+    elsewhere = {**os.environ, FOLDER: f"{notes}-2"}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], env=elsewhere) as other:
+        try:
+            assert LAUNCH._run([sys.executable, "-c", STARTS], dict(os.environ), notes, 600) == (0, "")
+            assert len(pids(notes)) == 2
+            assert not any(map(alive, pids(notes)))
+            assert other.poll() is None
+        finally:
+            other.kill()
+            for pid in filter(alive, pids(notes)):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_time_is_up_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
