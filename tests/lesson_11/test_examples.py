@@ -230,14 +230,16 @@ def test_a_checkpoint_of_another_training_is_named(alone: Any, tmp_path: Path) -
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     theirs = {"net": {"weight": torch.ones(2)}, "step": 2}
     (mine,) = (tmp_path / "mine").iterdir()
+    other = tmp_path / "other" / mine.name
+    other.parent.mkdir()
     if mine.is_file():
-        torch.save(theirs, mine)
+        torch.save(theirs, other)
     else:
-        dcp.save(theirs, checkpoint_id=mine)
+        dcp.save(theirs, checkpoint_id=other)
     dist.destroy_process_group()
     with pytest.raises(SystemExit) as caught:
-        alone("--checkpoint", tmp_path / "mine", "--steps", 4, "--resume")
-    assert str(caught.value.code).startswith(f"{mine} is damaged, or no checkpoint of this training (")
+        alone("--checkpoint", other.parent, "--steps", 4, "--resume")
+    assert str(caught.value.code).startswith(f"{other} is damaged, or no checkpoint of this training (")
 
 
 def test_ranks_that_cannot_share_a_step_evenly() -> None:
