@@ -15,7 +15,7 @@ from mpkit.course.ranks import rank as caller
 
 BLOCK = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+) \(pid: (\d+)\)")
 CLOSED = re.compile(r"Sending process (\d+) closing signal")  # the launcher, to those that are left
-BY_LAUNCHER = (-signal.SIGTERM, -signal.SIGKILL)
+OF_ITS_OWN = {-one for one in signal.Signals} - {-signal.SIGTERM, -signal.SIGKILL}  # also if it was closed meanwhile
 OTHERS = (str(Path(torch.__file__).parent), caller.__file__, "<")  # frames that are nobody's script
 LIBRARY = str(Path(mpkit.__file__).parent)
 NOISE = re.compile(r"^\[[^\]]*\.\w+:\d+\] *| *GLHF!.*$")  # around what gloo says: a place in its source, a wish
@@ -49,7 +49,7 @@ def first_failure(said: str, logs: Path, missing: Collection[int]) -> tuple[str,
     blocks = [(int(rank), int(code), pid) for rank, code, pid in reversed(BLOCK.findall(said)) if int(rank) in missing]
     closed = CLOSED.findall(said)
     status = {rank: code for rank, code, _ in blocks}  # torch's Root Cause first: in its text it comes last
-    own = {rank: code for rank, code, pid in blocks if not (pid in closed and code in BY_LAUNCHER)}
+    own = {rank: code for rank, code, pid in blocks if pid not in closed or code in OF_ITS_OWN}
     for rank, code in own.items():
         if code < 0 and -code != signal.SIGTERM:
             return _ended(rank, code, said), rank
