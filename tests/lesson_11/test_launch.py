@@ -275,6 +275,15 @@ def test_a_signal_explains_the_closed_connection_of_others(tmp_path: Path) -> No
     assert first_failure(said, tmp_path, {0, 1, 2})[0].startswith("rank 1 was killed by SIGSEGV;")
 
 
+def test_a_rank_that_aborts_on_its_way_out_had_failed_before(tmp_path: Path) -> None:
+    """Its error was noted first; how the process ends after that is no cause."""
+    error(tmp_path, 1, "ValueError: no labels", 1)
+    error(tmp_path, 0, CLOSED, 2)
+    for code in (-6, -11):
+        told = first_failure(left({0: -15, 1: code}, closed=(0,)), tmp_path, BOTH)
+        assert told == ("rank 1 failed first: ValueError: no labels", 1)
+
+
 def test_what_the_launcher_ends_is_not_the_cause(tmp_path: Path) -> None:
     """It does so by SIGTERM, and by SIGKILL where that does not help."""
     error(tmp_path, 0, "ValueError: no labels", 1)

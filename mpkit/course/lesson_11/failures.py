@@ -40,9 +40,10 @@ NEVER_CAME = "; {} had neither answered nor failed by then"
 def first_failure(said: str, logs: Path, missing: Collection[int]) -> tuple[str, int | None]:
     """The sentence, and the rank. `missing`: ranks that gave no answer; the others only waited for those.
 
-    A rank killed by a signal comes first: what the others say then is a consequence. Else the error that was written
-    first: torch keeps whole seconds, in which the others have failed too, but a file's own time is finer. If that error
-    says only that another rank was waited for in vain, a rank that ended and noted nothing is the cause.
+    A rank killed by a signal comes first: what the others say then is a consequence. (Not one that had noted an error:
+    it may abort on its way out.) Else the error that was written first: torch keeps whole seconds, in which the others
+    have failed too, but a file's own time is finer. If that error says only that another rank was waited for in vain,
+    a rank that ended and noted nothing is the cause.
 
     The launcher ends those that are left, by SIGTERM or SIGKILL; it says whom, and that is no cause.
     """
@@ -50,11 +51,11 @@ def first_failure(said: str, logs: Path, missing: Collection[int]) -> tuple[str,
     closed = CLOSED.findall(said)
     status = {rank: code for rank, code, _ in blocks}  # torch's Root Cause first: in its text it comes last
     own = {rank: code for rank, code, pid in blocks if pid not in closed or code in OF_ITS_OWN}
-    for rank, code in own.items():
-        if code < 0 and -code != signal.SIGTERM:
-            return _ended(rank, code, said), rank
     errors = sorted(logs.glob("*/attempt_*/*/error.json"), key=lambda path: path.stat().st_mtime_ns)
     noted = {int(path.parent.name): path for path in errors if int(path.parent.name) in missing}
+    for rank, code in own.items():
+        if code < 0 and -code != signal.SIGTERM and rank not in noted:  # else it was on its way out
+            return _ended(rank, code, said), rank
     if noted:
         rank, path = next(iter(noted.items()))
         words, where = _told(path)
