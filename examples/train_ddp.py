@@ -9,6 +9,7 @@ gloo. `--inf 3 1` plants an Inf on rank 1 at step 3: all ranks skip that step, a
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -27,22 +28,35 @@ from mpkit.course.nets.digits import digits
 from mpkit.course.nets.resnet import resnet50
 
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+SAME = ("model", "format", "rate")  # what a run that goes on must be asked for again
 WARM = 10  # steps that are not timed, at most half of them
+
+
+def above_zero(kind):
+    """What argparse makes of a text: an int or a float above 0."""
+
+    def number(text):
+        with contextlib.suppress(ValueError):
+            if 0 < kind(text) < float("inf"):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"give a {'whole ' * (kind is int)}number above 0, not {text}.")
+
+    return number
 
 
 def options():
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    add, count = parser.add_argument, above_zero(int)
     add("--model", choices=("mlp", "resnet50"), default="mlp", help="mlp learns the digits; resnet50 needs --synthetic")
     add("--synthetic", action="store_true", help="random images, the same at each step: for timing")
-    add("--size", type=int, default=224, help="height and width of resnet50's images")
-    add("--batch", type=int, default=64, help="images a step on each rank")
-    add("--steps", type=int, default=200, help="in all, those before --resume included")
-    add("--rate", type=float, default=0.05)
+    add("--size", type=count, default=224, help="height and width of resnet50's images")
+    add("--batch", type=count, default=64, help="images a step on each rank")
+    add("--steps", type=count, default=200, help="in all, those before --resume included")
+    add("--rate", type=above_zero(float), default=0.05)
     add("--format", choices=FORMATS, default="fp16")
-    add("--checkpoint", type=Path, help="folder; saved at the end and every --every steps")
-    add("--every", type=int, default=100)
+    add("--checkpoint", type=Path, help="folder of this run alone; saved at the end and every --every steps")
+    add("--every", type=count, default=100)
     add("--resume", action="store_true", help="go on from the checkpoint")
     add("--no-guard", action="store_true")
     add("--deterministic", action="store_true", help="slower; a run that is resumed then ends bit for bit the same")
@@ -50,6 +64,8 @@ def options():
     add("--inf-gradient", type=int, nargs=2, metavar=("STEP", "RANK"), help="or in a gradient, after the ranks' sum")
     add("--json", action="store_true", help="print one line with what was measured")
     chosen = parser.parse_args()
+    if "RANK" not in os.environ:
+        parser.error("start this script with torchrun; --help shows how.")
     if chosen.model == "resnet50" and not chosen.synthetic:
         parser.error("--model resnet50 has no images of its own here; add --synthetic, or put your data set in.")
     last = chosen.steps - 1, int(os.environ.get("WORLD_SIZE", "1")) - 1  # torchrun tells how many ranks there are
@@ -58,16 +74,40 @@ def options():
             parser.error(f"no Inf for step {step} on rank {rank}: steps end with {last[0]}, ranks with {last[1]}.")
     if chosen.resume and not chosen.checkpoint:
         parser.error("--resume needs --checkpoint, the folder of the run that is to go on.")
-    if chosen.resume and not (found := newest(chosen.checkpoint)):
-        parser.error(f"--resume: there is no checkpoint in {chosen.checkpoint} yet; start without --resume.")
-    if chosen.resume and int(found.stem) >= chosen.steps:
-        parser.exit(0, f"{found} is there already, and --steps is {chosen.steps}: nothing is left to train.\n")
+    if chosen.checkpoint:
+        check_folder(chosen, parser)
     return chosen
 
 
-def newest(folder):
+def check_folder(chosen, parser):
+    """It has the checkpoints of one run alone: a run that begins finds none there, a run that goes on its own."""
+    found = newest(chosen.checkpoint)
+    if chosen.resume and not found:
+        parser.error(f"--resume: there is no checkpoint in {chosen.checkpoint} yet; start without --resume.")
+    if chosen.resume and int(found.stem) >= chosen.steps:
+        parser.exit(0, f"{found} is there already, and --steps is {chosen.steps}: nothing is left to train.\n")
+    if found and not chosen.resume:
+        there = f"{chosen.checkpoint} has checkpoints up to step {int(found.stem)}"
+        parser.error(f"{there}; add --resume, or name another folder.")
+    try:
+        chosen.checkpoint.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--checkpoint: {chosen.checkpoint} cannot be a folder ({error.strerror}); name another.")
+
+
+def newest(place):
     """The last whole checkpoint, which has the number of its steps for a name; None: there is none."""
-    return max(folder.glob("*.pt"), default=None)
+    whole = [path for path in place.glob("*.pt") if path.stem.isdecimal()]  # a best.pt is somebody else's
+    return max(whole, key=lambda path: int(path.stem), default=None)
+
+
+def same(before, chosen, ranks):
+    """Refuse to go on with another model, format, rate or batch than the checkpoint had."""
+    for name in SAME:
+        if (now := getattr(chosen, name)) != (had := before[name]):
+            cure = f"pass --{name} {had}, or train anew in another folder"
+            raise SystemExit(f"The checkpoint has --{name} {had}, not {now}: {cure}.")
+    same_batch(before["batch"], ranks, chosen.batch)
 
 
 def same_batch(before, ranks, each):
@@ -115,9 +155,19 @@ def batches(chosen, device, start):
 
 def save(state, path):
     """Under its name only when it is whole: a run may die while it writes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
+
+
+def load(path):
+    """What was saved, on the CPU: every rank reads the same file."""
+    try:
+        saved = torch.load(path, map_location="cpu")
+        return {part: saved[part] for part in ("asked", "model", "optimizer", "scaler", "done")}
+    except Exception as error:  # of many kinds
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        cure = "Move it away, and the one before it is taken."
+        raise SystemExit(f"{path} is damaged, or no checkpoint of this training ({words}). {cure}") from None
 
 
 @record  # so that torchrun can tell which rank failed first, and how
@@ -126,6 +176,7 @@ def main():
     chosen = options()
     device = join(chosen.deterministic)
     rank, size = dist.get_rank(), dist.get_world_size()
+    asked = {name: getattr(chosen, name) for name in SAME} | {"batch": size * chosen.batch}
     torch.manual_seed(0)
     net = resnet50() if chosen.model == "resnet50" else nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     model = DistributedDataParallel(net.to(device))
@@ -148,8 +199,8 @@ def main():
 
     start = 0
     if chosen.resume:  # every rank reads the same file
-        saved = torch.load(newest(chosen.checkpoint), map_location=device)
-        same_batch(saved["batch"], size, chosen.batch)
+        saved = load(newest(chosen.checkpoint))
+        same(saved["asked"], chosen, size)
         net.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
@@ -173,7 +224,7 @@ def main():
         done = number + 1
         if chosen.checkpoint and (done % chosen.every == 0 or done == chosen.steps) and rank == 0:  # all have the same
             state = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            save({**state, "done": done, "batch": size * chosen.batch}, chosen.checkpoint / f"{done:08}.pt")
+            save({**state, "asked": asked, "done": done}, chosen.checkpoint / f"{done:08}.pt")
     wait(device)
     seconds = time.perf_counter() - began
 

@@ -11,6 +11,7 @@ with the --batch that keeps the images of a step.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -32,22 +34,35 @@ from mpkit.course.nets.digits import digits
 from mpkit.course.nets.resnet import resnet50
 
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+SAME = ("model", "format", "rate")  # what a run that goes on must be asked for again
 WARM = 10  # steps that are not timed, at most half of them
+
+
+def above_zero(kind):
+    """What argparse makes of a text: an int or a float above 0."""
+
+    def number(text):
+        with contextlib.suppress(ValueError):
+            if 0 < kind(text) < float("inf"):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"give a {'whole ' * (kind is int)}number above 0, not {text}.")
+
+    return number
 
 
 def options():
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    add, count = parser.add_argument, above_zero(int)
     add("--model", choices=("mlp", "resnet50"), default="mlp", help="mlp learns the digits; resnet50 needs --synthetic")
     add("--synthetic", action="store_true", help="random images, the same at each step: for timing")
-    add("--size", type=int, default=224, help="height and width of resnet50's images")
-    add("--batch", type=int, default=64, help="images a step on each rank")
-    add("--steps", type=int, default=200, help="in all, those before --resume included")
-    add("--rate", type=float, default=0.05)
+    add("--size", type=count, default=224, help="height and width of resnet50's images")
+    add("--batch", type=count, default=64, help="images a step on each rank")
+    add("--steps", type=count, default=200, help="in all, those before --resume included")
+    add("--rate", type=above_zero(float), default=0.05)
     add("--format", choices=FORMATS, default="fp16")
-    add("--checkpoint", type=Path, help="folder; saved at the end and every --every steps")
-    add("--every", type=int, default=100)
+    add("--checkpoint", type=Path, help="folder of this run alone; saved at the end and every --every steps")
+    add("--every", type=count, default=100)
     add("--resume", action="store_true", help="go on from the checkpoint")
     add("--no-guard", action="store_true")
     add("--deterministic", action="store_true", help="slower; a run that is resumed then ends bit for bit the same")
@@ -55,6 +70,8 @@ def options():
     add("--inf-gradient", type=int, nargs=2, metavar=("STEP", "RANK"), help="or in a gradient, after the ranks' sum")
     add("--json", action="store_true", help="print one line with what was measured")
     chosen = parser.parse_args()
+    if "RANK" not in os.environ:
+        parser.error("start this script with torchrun; --help shows how.")
     if chosen.model == "resnet50" and not chosen.synthetic:
         parser.error("--model resnet50 has no images of its own here; add --synthetic, or put your data set in.")
     last = chosen.steps - 1, int(os.environ.get("WORLD_SIZE", "1")) - 1  # torchrun tells how many ranks there are
@@ -63,17 +80,40 @@ def options():
             parser.error(f"no Inf for step {step} on rank {rank}: steps end with {last[0]}, ranks with {last[1]}.")
     if chosen.resume and not chosen.checkpoint:
         parser.error("--resume needs --checkpoint, the folder of the run that is to go on.")
-    if chosen.resume and not (found := newest(chosen.checkpoint)):
-        parser.error(f"--resume: there is no checkpoint in {chosen.checkpoint} yet; start without --resume.")
-    if chosen.resume and int(found.stem) >= chosen.steps:
-        parser.exit(0, f"{found} is there already, and --steps is {chosen.steps}: nothing is left to train.\n")
+    if chosen.checkpoint:
+        check_folder(chosen, parser)
     return chosen
 
 
-def newest(folder):
+def check_folder(chosen, parser):
+    """It has the checkpoints of one run alone: a run that begins finds none there, a run that goes on its own."""
+    found = newest(chosen.checkpoint)
+    if chosen.resume and not found:
+        parser.error(f"--resume: there is no checkpoint in {chosen.checkpoint} yet; start without --resume.")
+    if chosen.resume and int(found.stem) >= chosen.steps:
+        parser.exit(0, f"{found} is there already, and --steps is {chosen.steps}: nothing is left to train.\n")
+    if found and not chosen.resume:
+        there = f"{chosen.checkpoint} has checkpoints up to step {int(found.stem)}"
+        parser.error(f"{there}; add --resume, or name another folder.")
+    try:
+        chosen.checkpoint.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--checkpoint: {chosen.checkpoint} cannot be a folder ({error.strerror}); name another.")
+
+
+def newest(place):
     """The last whole checkpoint, which has the number of its steps for a name; None: there is none."""
-    whole = folder.glob("*/.metadata")  # it is written last
-    return max((path.parent for path in whole), default=None)
+    whole = [path.parent for path in place.glob("*/.metadata")]  # it is written last
+    return max((path for path in whole if path.name.isdecimal()), key=lambda path: int(path.name), default=None)
+
+
+def same(before, chosen, ranks):
+    """Refuse to go on with another model, format, rate or batch than the checkpoint had."""
+    for name in SAME:
+        if (now := getattr(chosen, name)) != (had := before[name]):
+            cure = f"pass --{name} {had}, or train anew in another folder"
+            raise SystemExit(f"The checkpoint has --{name} {had}, not {now}: {cure}.")
+    same_batch(before["batch"], ranks, chosen.batch)
 
 
 def same_batch(before, ranks, each):
@@ -133,22 +173,33 @@ def shard(model, dtype, mesh):
 class Training:
     """What torch.distributed.checkpoint saves and loads: each rank writes its own part, and reads what it needs."""
 
-    def __init__(self, model, optimizer, scaler, batch):
+    def __init__(self, model, optimizer, scaler):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
-        self.batch, self.done = batch, 0  # images a step over all ranks; steps
+        self.done = 0  # steps
 
     def state_dict(self):
         """This rank's part of model and optimizer, and what all share."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
-        shared = {"scaler": self.scaler.state_dict(), "batch": self.batch, "done": self.done}
-        return {"model": model, "optimizer": optimizer, **shared}
+        return {"model": model, "optimizer": optimizer, "scaler": self.scaler.state_dict(), "done": self.done}
 
     def load_state_dict(self, state):
         """Go on from there."""
         model, optimizer = state["model"], state["optimizer"]
         set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
         self.scaler.load_state_dict(state["scaler"])
-        self.batch, self.done = state["batch"], state["done"]
+        self.done = state["done"]
+
+
+def load(state, path):
+    """Fill `state` with what was saved under the same names; each rank reads what it needs."""
+    try:
+        dcp.load(state, checkpoint_id=path)
+    except CheckpointException as failed:
+        error, _ = next(iter(failed.failures.values()))
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        cure = "Move it away, and the one before it is taken."
+        raise SystemExit(f"{path} is damaged, or no checkpoint of this training ({words}). {cure}") from None
+    return state
 
 
 @record  # so that torchrun can tell which rank failed first, and how
@@ -157,6 +208,7 @@ def main():
     chosen = options()
     device = join(chosen.deterministic)
     rank, size = dist.get_rank(), dist.get_world_size()
+    asked = {name: getattr(chosen, name) for name in SAME} | {"batch": size * chosen.batch}
     torch.manual_seed(0)
     net = resnet50() if chosen.model == "resnet50" else nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     model = shard(net.to(device), FORMATS[chosen.format], init_device_mesh(device.type, (size,)))
@@ -175,10 +227,11 @@ def main():
         scaler.update()
         return result
 
-    training = Training(model, optimizer, scaler, size * chosen.batch)
+    training = Training(model, optimizer, scaler)
     if chosen.resume:
-        dcp.load({"training": training}, checkpoint_id=newest(chosen.checkpoint))
-        same_batch(training.batch, size, chosen.batch)
+        path = newest(chosen.checkpoint)
+        same(load({"asked": dict(asked)}, path)["asked"], chosen, size)
+        load({"training": training}, path)
     start = training.done
 
     # The guard runs a bad step again, on all ranks, and says which operation of the model made the Inf or NaN, on which
@@ -198,7 +251,8 @@ def main():
             skipped.append(number)
         training.done = number + 1
         if chosen.checkpoint and (training.done % chosen.every == 0 or training.done == chosen.steps):
-            dcp.save({"training": training}, checkpoint_id=chosen.checkpoint / f"{training.done:08}")  # on every rank
+            saved = {"training": training, "asked": asked}
+            dcp.save(saved, checkpoint_id=chosen.checkpoint / f"{training.done:08}")  # on every rank
     wait(device)
     seconds = time.perf_counter() - began
 

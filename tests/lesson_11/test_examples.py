@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 
 from mpkit.course.record import ranks as command
 from mpkit.course.recorded.ranks import RanksRecord
@@ -95,6 +96,72 @@ def test_an_inf_is_planted_or_refused(
 
 
 @QUIET
+@pytest.mark.parametrize(
+    ("option", "given", "wanted"),
+    [
+        ("--every", "0", "a whole number"), ("--batch", "0", "a whole number"), ("--steps", "-2", "a whole number"),
+        ("--steps", "1.5", "a whole number"), ("--size", "big", "a whole number"),
+        ("--rate", "0", "a number"), ("--rate", "nan", "a number"), ("--rate", "inf", "a number"),
+    ],
+)  # fmt: skip
+def test_numbers_are_above_zero(
+    option: str, given: str, wanted: str, alone: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        alone(f"{option}={given}")
+    assert capsys.readouterr().err.endswith(f"argument {option}: give {wanted} above 0, not {given}.\n")
+
+
+@QUIET
+def test_it_is_started_with_torchrun(
+    alone: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RANK")
+    with pytest.raises(SystemExit):
+        alone()
+    assert capsys.readouterr().err.endswith("start this script with torchrun; --help shows how.\n")
+    assert " torchrun --standalone " in "".join(alone("--help"))
+
+
+@QUIET
+def test_a_fresh_run_leaves_the_checkpoints_of_another_alone(
+    alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a later resume would go on with whichever of the two has trained for longer."""
+    alone("--checkpoint", tmp_path, "--steps", 4, "--every", 2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for steps in (2, 4, 6):
+        with pytest.raises(SystemExit) as caught:
+            alone("--checkpoint", tmp_path, "--steps", steps, "--rate", 0.5)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.endswith(
+            f"{tmp_path} has checkpoints up to step 4; add --resume, or name another folder.\n"
+        )
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+@QUIET
+def test_a_folder_for_checkpoints_can_be_made(alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the first save would fail, after all those steps."""
+    file = tmp_path / "file"
+    file.touch()
+    for place, why in ((file, "File exists"), (file / "below", "Not a directory")):
+        with pytest.raises(SystemExit):
+            alone("--checkpoint", place)
+        assert capsys.readouterr().err.endswith(f"--checkpoint: {place} cannot be a folder ({why}); name another.\n")
+
+
+@QUIET
+def test_what_else_is_in_the_folder_is_no_checkpoint(alone: Any, tmp_path: Path) -> None:
+    for name in ("best.pt", "2nd.pt", "best/.metadata"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    saved = ["--checkpoint", tmp_path, "--json"]
+    alone(*saved, "--steps", 2)
+    assert json.loads(alone(*saved, "--steps", 4, "--resume")[0])["steps"] == 4
+
+
+@QUIET
 def test_nothing_left_to_train(alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And no speed of nothing."""
     saved = ["--batch", 16, "--checkpoint", tmp_path, "--json"]
@@ -118,6 +185,61 @@ def test_a_resume_keeps_the_images_of_a_step(alone: Any, tmp_path: Path) -> None
         alone(*saved, "--batch", 8, "--steps", 4, "--resume")
     dist.destroy_process_group()
     assert json.loads(alone(*saved, "--batch", 16, "--steps", 4, "--resume")[0])["steps"] == 4
+
+
+@QUIET
+@pytest.mark.parametrize(
+    ("name", "before", "now", "more"),
+    [
+        ("model", "mlp", "resnet50", ["--synthetic"]), ("format", "fp16", "bf16", []), ("rate", "0.05", "0.5", []),
+    ],
+)  # fmt: skip
+def test_a_resume_keeps_what_the_run_was_asked_for(
+    name: str, before: str, now: str, more: list[str], alone: Any, tmp_path: Path
+) -> None:
+    alone("--checkpoint", tmp_path, "--steps", 2)
+    with pytest.raises(SystemExit) as caught:
+        alone("--checkpoint", tmp_path, "--steps", 4, "--resume", f"--{name}", now, *more)
+    assert caught.value.code == (
+        f"The checkpoint has --{name} {before}, not {now}: pass --{name} {before}, or train anew in another folder."
+    )
+
+
+@QUIET
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(alone: Any, tmp_path: Path) -> None:
+    saved = ["--checkpoint", tmp_path, "--every", 2, "--json"]
+    alone(*saved, "--steps", 4)
+    (newest,) = tmp_path.glob("00000004*")
+    for path in [newest] if newest.is_file() else newest.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SystemExit) as caught:
+        alone(*saved, "--steps", 6, "--resume")
+    told = str(caught.value.code)
+    assert told.startswith(f"{newest} is damaged, or no checkpoint of this training (")
+    assert told.endswith(" Move it away, and the one before it is taken.")
+    assert "\n" not in told
+    dist.destroy_process_group()
+    newest.rename(tmp_path / "damaged")
+    assert json.loads(alone(*saved, "--steps", 6, "--resume")[0])["steps"] == 6
+
+
+@QUIET
+def test_a_checkpoint_of_another_training_is_named(alone: Any, tmp_path: Path) -> None:
+    """It is whole, and was saved the same way."""
+    alone("--checkpoint", tmp_path / "mine", "--steps", 2)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    theirs = {"net": {"weight": torch.ones(2)}, "step": 2}
+    (mine,) = (tmp_path / "mine").iterdir()
+    other = tmp_path / "other" / mine.name
+    other.parent.mkdir()
+    if mine.is_file():
+        torch.save(theirs, other)
+    else:
+        dcp.save(theirs, checkpoint_id=other)
+    dist.destroy_process_group()
+    with pytest.raises(SystemExit) as caught:
+        alone("--checkpoint", other.parent, "--steps", 4, "--resume")
+    assert str(caught.value.code).startswith(f"{other} is damaged, or no checkpoint of this training (")
 
 
 def test_ranks_that_cannot_share_a_step_evenly() -> None:

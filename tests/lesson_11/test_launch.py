@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.turns import until
 
 from mpkit.course.lesson_11 import RankFailed, launch
 from mpkit.course.lesson_11.failures import first_failure
-from mpkit.course.ranks.rank import as_text
+from mpkit.course.ranks.rank import FOLDER, as_text
 
 LAUNCH = sys.modules[launch.__module__]
 
@@ -105,6 +106,15 @@ time.sleep(1000)
 """
 
 
+# It ends well, and what it started goes on: with it, and in a session of its own.
+STARTS = """
+import os, pathlib, subprocess, sys
+for new in (False, True):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=new)
+    pathlib.Path(os.environ["NOTES"], f"{new}.pid").write_text(str(child.pid))
+"""
+
+
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
@@ -190,10 +200,34 @@ def test_an_interrupt_ends_all_too(deaf: list[str], notes: Path, monkeypatch: py
     all_gone(notes)
 
 
+def test_what_a_rank_has_started_ends_too_and_nothing_else(notes: Path) -> None:
+    """The launcher has ended by then; of another launch nothing is touched."""
+    elsewhere = {**os.environ, FOLDER: f"{notes}-2"}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], env=elsewhere) as other:
+        try:
+            assert LAUNCH._run([sys.executable, "-c", STARTS], dict(os.environ), notes, 600) == (0, "")
+            assert len(pids(notes)) == 2
+            assert not any(map(alive, pids(notes)))
+            assert other.poll() is None
+        finally:
+            other.kill()
+            for pid in filter(alive, pids(notes)):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_time_is_up_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LAUNCH, "_run", lambda *_: (None, ""))
     with pytest.raises(RankFailed, match=r"^after 120 s 2 of 2 ranks had not answered, and all were ended\. Does one "):
         launch("no_module")
+
+
+def test_the_launcher_says_whom_it_ended_however_quiet_it_was_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGLEVEL", "ERROR")
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(LAUNCH, "_run", lambda _, environment, *rest: (None, str(seen.append(environment))))
+    with pytest.raises(RankFailed):
+        launch("no_module")
+    assert seen[0]["LOGLEVEL"] == "WARNING"
 
 
 def test_all_ended_well_but_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +238,21 @@ def test_all_ended_well_but_without_an_answer(monkeypatch: pytest.MonkeyPatch) -
 
 # ---- the sentence, out of what is left behind ----
 
-BLOCK = "rank      : {} (local_rank: {})\n  exitcode  : {} (pid: 7)"
+PEER = "RuntimeError: [/gloo/pair.cc:5] Read error [127.0.0.1]:7: Connection reset by peer"
+CLOSED = "RuntimeError: [/gloo/pair.cc:5] Connection closed by peer"
+TIMED = "RuntimeError: [/gloo/buffer.cc:78] Timed out waiting 6000ms for recv operation to complete"
+BOTH = {0, 1}  # gave no answer
+
+
+def left(codes: dict[int, int], closed: tuple[int, ...] = ()) -> str:
+    """What the launcher says: whom it ended because another one had, and then each rank's status."""
+    ended = [f"W1 torch/api.py:10] Sending process {100 + rank} closing signal SIGTERM" for rank in closed]
+    blocks = [
+        f"  rank      : {rank} (local_rank: {rank})\n  exitcode  : {code} (pid: {100 + rank}) "
+        for rank, code in codes.items()
+    ]
+    failed = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n======"
+    return "\n".join([*ended, failed, *blocks, "======"])
 
 
 def error(logs: Path, rank: int, text: str, at: int) -> None:
@@ -216,34 +264,120 @@ def error(logs: Path, rank: int, text: str, at: int) -> None:
 
 def test_torchs_seconds_are_too_coarse_to_tell_who_was_first(tmp_path: Path) -> None:
     """Both failed within a second; rank 0 stands first, and says only that rank 1 has gone."""
-    error(tmp_path, 0, "RuntimeError: [/gloo/pair.cc:5] Connection closed by peer", 2_000_000)
+    error(tmp_path, 0, CLOSED, 2_000_000)
     error(tmp_path, 1, "ValueError: no labels", 1_000_000)
-    said = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(1, 1, 1)}"
-    assert first_failure(said, tmp_path) == ("rank 1 failed first: ValueError: no labels", 1)
+    assert first_failure(left({0: 1, 1: 1}), tmp_path, BOTH) == ("rank 1 failed first: ValueError: no labels", 1)
 
 
 def test_a_signal_explains_the_closed_connection_of_others(tmp_path: Path) -> None:
-    error(tmp_path, 0, "RuntimeError: [/gloo/pair.cc:5] Connection closed by peer", 1)
-    said = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(2, 2, -15)}\n{BLOCK.format(1, 1, -11)}"
-    assert first_failure(said, tmp_path)[0].startswith("rank 1 was killed by SIGSEGV;")
-    ended = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(1, 1, -15)}"
-    assert first_failure(ended, tmp_path)[0] == "rank 0 failed first: RuntimeError: Connection closed by peer"
+    error(tmp_path, 0, CLOSED, 1)
+    said = left({0: 1, 2: -15, 1: -11}, closed=(2,))
+    assert first_failure(said, tmp_path, {0, 1, 2})[0].startswith("rank 1 was killed by SIGSEGV;")
+
+
+def test_a_rank_that_aborts_on_its_way_out_had_failed_before(tmp_path: Path) -> None:
+    """Its error was noted first; how the process ends after that is no cause."""
+    error(tmp_path, 1, "ValueError: no labels", 1)
+    error(tmp_path, 0, CLOSED, 2)
+    for code in (-6, -11):
+        told = first_failure(left({0: -15, 1: code}, closed=(0,)), tmp_path, BOTH)
+        assert told == ("rank 1 failed first: ValueError: no labels", 1)
+
+
+def test_what_the_launcher_ends_is_not_the_cause(tmp_path: Path) -> None:
+    """It does so by SIGTERM, and by SIGKILL where that does not help."""
+    error(tmp_path, 0, "ValueError: no labels", 1)
+    for code in (-15, -9):
+        told = first_failure(left({1: code, 0: 1}, closed=(1,)), tmp_path, BOTH)
+        assert told == ("rank 0 failed first: ValueError: no labels", 0)
+
+
+@pytest.mark.parametrize("waited", [PEER, CLOSED, TIMED, "DistNetworkError: failed to recv, got 0 bytes"])
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (-15, "rank 1 was killed by SIGTERM; a rank that is killed says nothing itself"),
+        (3, "rank 1 ended without an answer (status 3)"),
+        (0, "rank 1 ended without an answer"),
+    ],
+)
+def test_a_rank_that_only_waited_is_not_the_first(waited: str, code: int, sentence: str, tmp_path: Path) -> None:
+    """Rank 1 ends and notes nothing. The launcher ends rank 0 while it is still on its way out, or is too late."""
+    error(tmp_path, 0, waited, 1)
+    for mine, closed in ((-15, (0,)), (1, ())):
+        codes = {0: mine, 1: code} if code else {0: 1}
+        assert first_failure(left(codes, closed), tmp_path, BOTH) == (sentence, 1)
+
+
+def test_a_rank_that_others_wait_for_in_vain_is_named(tmp_path: Path) -> None:
+    """It never comes, until the launcher ends it; of several, nobody can tell which one it was."""
+    error(tmp_path, 0, TIMED, 1)
+    first = "rank 0 failed first: RuntimeError: Timed out waiting 6000ms for recv operation to complete"
+    for code in (-15, -9, 143):  # the last: it has a handler for SIGTERM
+        assert first_failure(left({1: code, 0: 1}, closed=(1,)), tmp_path, BOTH) == (
+            f"{first}; rank 1 had neither answered nor failed by then", 0,
+        )  # fmt: skip
+    told, rank = first_failure(left({1: -15, 2: -15, 0: 1}, closed=(1, 2)), tmp_path, {0, 1, 2})
+    assert (told, rank) == (f"{first}; ranks 1, 2 had neither answered nor failed by then", 0)
+
+
+def test_a_rank_that_leaves_notes_so_itself(tmp_path: Path) -> None:
+    error(tmp_path, 1, "Left: ", 1)
+    error(tmp_path, 0, CLOSED, 2)
+    assert first_failure(left({0: 1, 1: 1}), tmp_path, BOTH) == ("rank 1 ended without an answer", 1)
 
 
 def test_a_rank_that_was_done_only_waited(tmp_path: Path) -> None:
     error(tmp_path, 0, "RuntimeError: Timed out", 2)
     error(tmp_path, 1, "RuntimeError: Timed out", 1)
-    said = f"{BLOCK.format(0, 0, 1)}\n{BLOCK.format(1, 1, 1)}"
-    assert first_failure(said, tmp_path, {1}) == ("rank 0 failed first: RuntimeError: Timed out", 0)
+    assert first_failure(left({0: 1, 1: 1}), tmp_path, {0}) == ("rank 0 failed first: RuntimeError: Timed out", 0)
+
+
+def test_an_abort_has_said_why(tmp_path: Path) -> None:
+    """Here an all-reduce of 4 values against one of 8. What rank 0 says is a consequence."""
+    said = (
+        "terminate called after throwing an instance of 'gloo::EnforceNotMet'\n"
+        "  what():  [enforce fail at /gloo/pair.cc:456] op.preamble.length <= op.nbytes. 8 vs 4. Is there a mismatch?\n"
+        f"Fatal Python error: Aborted\n[rank0]: {CLOSED}\n"
+    )
+    error(tmp_path, 0, CLOSED, 1)
+    assert first_failure(said + left({0: -15, 1: -6}, closed=(0,)), tmp_path, BOTH) == (
+        "rank 1 was killed by SIGABRT; the log says: op.preamble.length <= op.nbytes. 8 vs 4. Is there a mismatch?", 1,
+    )  # fmt: skip
+    said = f"[rank1]: KeyboardInterrupt\n[rank0]: {CLOSED}\n"
+    assert first_failure(said + left({0: -15, 1: -2}, closed=(0,)), tmp_path, BOTH) == (
+        "rank 1 was killed by SIGINT; the log says: KeyboardInterrupt", 1,
+    )  # fmt: skip
+    assert first_failure(left({1: -6, 0: 1}), tmp_path, BOTH) == (
+        "rank 1 was killed by SIGABRT; a rank that is killed says nothing itself", 1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("AssertionError: ", "AssertionError"),
+        ("LeftOver: ", "LeftOver"),
+        ("ValueError: \n\nno labels\nat all", "ValueError: no labels"),
+        ("ValueError: [3, 4] is no shape", "ValueError: [3, 4] is no shape"),
+        (f"{PEER}. Check the logs. GLHF! 🏖️", "RuntimeError: Read error [127.0.0.1]:7: Connection reset by peer. "
+         "Check the logs."),
+        (f"ValueError: {'ab ' * 2000}", f"ValueError: {'ab ' * 66}a…"),
+    ],
+)  # fmt: skip
+def test_an_errors_message_fits_into_a_sentence(text: str, told: str, tmp_path: Path) -> None:
+    error(tmp_path, 0, text, 1)
+    assert first_failure(left({0: 1}), tmp_path, {0}) == (f"rank 0 failed first: {told}", 0)
 
 
 def test_a_rank_that_noted_nothing(tmp_path: Path) -> None:
-    said = f"[rank1]: Traceback\n[rank1]: KeyError: 'labels'\n=====\n{BLOCK.format(1, 1, 1)}"
-    assert first_failure(said, tmp_path) == ("rank 1 ended with status 1: KeyError: 'labels'", 1)
-    silent, rank = first_failure(BLOCK.format(1, 1, 3), tmp_path)
-    assert (silent, rank) == (
-        "rank 1 ended with status 3: it noted no error; decorate its main function with torch.distributed's @record", 1,
-    )  # fmt: skip
-    assert first_failure("usage: …\nrun.py: error: no such option\n", tmp_path) == (
+    said = "[rank1]: Traceback\n[rank1]: KeyError: 'labels'\n" + left({0: -15, 1: 1}, closed=(0,))
+    assert first_failure(said, tmp_path, BOTH) == ("rank 1 ended with status 1: KeyError: 'labels'", 1)
+    for others in ("", f"[rank0]: {CLOSED}\n"):
+        assert first_failure(others + left({1: 3}), tmp_path, {1}) == (
+            "rank 1 ended with status 3: it noted no error; "
+            "decorate its main function with torch.distributed's @record", 1,
+        )  # fmt: skip
+    assert first_failure("usage: …\nrun.py: error: no such option\n", tmp_path, BOTH) == (
         "the launcher itself failed: run.py: error: no such option", None,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +59,8 @@ def launch(
     """Run `script` in `ranks` processes of this machine; returns what each handed to `rank.answer`, in their order.
 
     The command is `python -m torch.distributed.run --standalone --nproc-per-node RANKS …`; it takes about five seconds.
-    When this returns or raises, also after an interrupt, none of its processes is left.
+    When this returns or raises, also after an interrupt, none of its processes is left, nor of those that the ranks
+    started: on Linux they are found by the environment that they inherit.
 
     Args:
         script: a module ("mpkit.course.ranks.agreement"), a file (a `Path`), or a function `f(rank)` whose
@@ -78,7 +80,8 @@ def launch(
         folder = Path(name)
         target = _target(script, folder)
         command = torchrun(ranks, "--log-dir", folder / "logs", *target, *arguments)
-        found = {FOLDER: str(folder), WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2"}
+        # By LOGLEVEL the launcher says whom it ended itself.
+        found = {WAITS: str(waits), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2", "LOGLEVEL": "WARNING"}
         status, said = _run(command, around(1, device == "cuda", **found), folder, patience)
         answers = {n: path for n in range(ranks) if (path := folder / f"rank{n}.json").exists()}
         silent = [n for n in range(ranks) if n not in answers]
@@ -87,7 +90,7 @@ def launch(
         if silent and status == 0:
             raise RankFailed(LEFT.format(silent[0], ""), silent[0])
         if silent:
-            raise RankFailed(*first_failure(said, folder / "logs", answers))
+            raise RankFailed(*first_failure(said, folder / "logs", silent))
         return [json.loads(path.read_text(encoding="utf-8")) for path in answers.values()]  # however they left then
 
 
@@ -104,43 +107,44 @@ def _target(script: str | Path | Callable[..., Any], folder: Path) -> list[str]:
 
 def _run(command: list[str], environment: dict[str, str], folder: Path, patience: float) -> tuple[int | None, str]:
     """Status, None if time was up, and what was said. A file and no pipe: whoever is left over could hold that open."""
-    path = folder / "said.txt"
+    path, found = folder / "said.txt", {**environment, FOLDER: str(folder)}
     with path.open("wb") as said:
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(command, env=found, stdout=said, stderr=said, start_new_session=True)
         try:
             status: int | None = process.wait(patience)
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            _end(process)
+            _end(process, folder)
     return status, path.read_text(encoding="utf-8", errors="replace")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the launcher and its ranks, each of which leads a session of its own, so that no signal reaches them all."""
-    family = _family(process.pid)
+def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """End the launcher, its ranks, and what they started: many lead sessions of their own, so no signal reaches all."""
     if process.poll() is None:
         process.terminate()  # it passes this on to its ranks
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            family += _family(process.pid)
             process.kill()
             process.wait()
-    for pid in family[1:]:
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):  # it has ended, or leads no group of its own
-            continue
-
-
-def _family(pid: int) -> list[int]:
-    """The process and all that came from it, where /proc tells (Linux)."""
-    found = [pid]
-    for one in found:
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
+    until = time.monotonic() + GRACE
+    while (left := _left(folder)) and time.monotonic() < until:  # again: one may start another meanwhile
+        for pid in left:
             try:
-                found += map(int, task.read_text(encoding="utf-8").split())
-            except OSError:  # it ended just now
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it ended just now
                 continue
+        time.sleep(0.01)
+
+
+def _left(folder: Path) -> list[int]:
+    """This user's processes that were started with this folder in their environment, where /proc tells (Linux)."""
+    mark, found = f"{FOLDER}={folder}".encode(), []
+    for one in Path("/proc").glob("[0-9]*"):
+        try:
+            if one.stat().st_uid == os.getuid() and mark in (one / "environ").read_bytes().split(b"\0"):
+                found.append(int(one.name))
+        except OSError:  # it ended just now, or is another user's
+            continue
     return found
