@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
-from mpkit.course.lesson_11 import agreement, drift, resume, sums
+from mpkit.course.lesson_11 import agreement, checkpoint, drift, resume, sums
 from mpkit.course.lesson_11.agreement import Agreement, Trained
 from mpkit.course.lesson_11.checkpoint import Resumed
 from mpkit.course.lesson_11.sums import Sums
@@ -146,9 +147,38 @@ def resumed() -> Resumed:
 def test_as_many_ranks_resume_bit_for_bit_and_others_within_rounding(resumed: Resumed) -> None:
     assert resumed.bit_equal
     assert resumed.loaded == {2: resumed.state, 3: resumed.state}
-    assert resumed.state == (6, 2.0**17), "one growth after four steps"
+    assert resumed.state == (6, 2.0**17, 2), "one growth after four steps"
+    assert resumed.end == (12, 2.0**19, 0), "two more, the first of them two steps after the load"
+    assert resumed.ended == {2: resumed.end, 3: resumed.end}
     assert resumed.distance[2] == 0
     assert resumed.distance[3] < 1e-6 * resumed.largest
+
+
+FORGETFUL = """
+import mpkit
+from mpkit.course.ranks import checkpoint
+from mpkit.course.ranks.rank import answer
+
+honest = checkpoint.Training.load_state_dict
+
+def forgets(self, state):
+    honest(self, state)
+    self.scaler = mpkit.LossScaler(mpkit.DynamicScale(init_scale=self.scaler.get_scale(), growth_interval=4))
+
+checkpoint.Training.load_state_dict = forgets
+answer(checkpoint.work)
+"""
+
+
+def test_a_scaler_that_forgets_its_clean_steps_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights cannot show it: a scale is a power of two, and the net is in FP32."""
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL, encoding="utf-8")
+    monkeypatch.setattr(checkpoint, "SCRIPT", script)
+    found = resume(others=())
+    assert found.bit_equal
+    assert found.loaded[2] == (*found.state[:2], 0)
+    assert found.ended[2] == (12, 2.0**18, 2) != found.end
 
 
 def test_another_global_batch_is_another_training(resumed: Resumed) -> None:
