@@ -12,6 +12,7 @@ from mpkit.course.lesson_11.agreement import Agreement, Trained
 from mpkit.course.lesson_11.checkpoint import Resumed
 from mpkit.course.lesson_11.sums import Sums
 from mpkit.course.ranks.agreement import BAD, CASES, STEPS
+from mpkit.course.recorded.ranks import RanksRecord
 
 NOT_SEEN = "clipping after unscale_"  # nobody looks at the gradients after that
 SKIP = [step != BAD for step in range(STEPS)]
@@ -91,6 +92,15 @@ def test_sgd_drifts_on_and_what_remembers_gradients_first_comes_closer() -> None
             assert apart[8] > 2 * apart[0]
         elif batch == 512:
             assert apart[8] < apart[0] / 1.2
+
+
+def test_what_a_record_has_besides_its_command_stands_in_a_note() -> None:
+    record = RanksRecord.load()
+    once = {(name, n) for name, row in record.range["images"].items() for n, (low, high) in row.items() if low == high}
+    assert once == {("fsdp", "2")}
+    assert record.note == "FSDP on two GPUs ran once, all other timed runs twice"
+    assert "(" not in record.command
+    assert record.agree("ddp") is record.agree("fsdp") is True
 
 
 # ---- sums ----
