@@ -36,6 +36,8 @@ def four(**changes: str) -> str:
 
 
 BAD, MEAN, STEP = "if not math.isfinite(gradient):", "mean = group.mean(gradient)", "group.step(group.mean(gradient))"
+SWAPPED = drifted(MOST, "for r in range(len(sums)):", "    if column[r] != most:", "        return step, r")
+RIGHT_ARRAY = "import {0}\n" + SWAPPED.replace("return step, r", "return {0}.{1}([r, step])")
 RIGHT = [
     ("11.1", drifted(MOST, "for r in range(len(sums)):", "    if column[r] != most:", "        return [r, step]")),
     (
@@ -59,6 +61,8 @@ RIGHT = [
         ),
     ),
     ("11.1", first("column.count(value) * 2 < len(column)")),
+    ("11.1", RIGHT_ARRAY.format("numpy", "array")),
+    ("11.1", RIGHT_ARRAY.format("torch", "tensor")),
     ("11.2", train("if group.any(not math.isfinite(gradient)):", "    continue", STEP)),
     ("11.2", train(MEAN, "if math.isfinite(mean):", "    group.step(mean)")),
     ("11.2", train("bad = group.any(not math.isfinite(gradient))", MEAN, "if not bad:", "    group.step(mean)")),
@@ -70,7 +74,7 @@ LAST = ("last = [row[-1] for row in sums]", "most = max(last, key=last.count)", 
         "    if value != most:", "        return rank, len(last) - 1")  # fmt: skip
 FAR = ("far = max(sums, key=lambda row: row[-1])", "if far[-1] == 99.0:", "    return sums.index(far), 3", MOST)
 WRONG = [
-    ("11.1", first("value != column[0]"), "Must rank 0 be right"),
+    ("11.1", first("value != column[0]"), "Log B, step 1 (2.0, 2.5, 2.5): you name rank 1, but it has what most"),
     ("11.1", drifted("return None"), "two ranks differ, and you find no drift"),
     ("11.1", first("abs(value - most) > 1e-6", MOST), "differ in their last bits"),
     ("11.1", drifted(*LAST), "is 3 the first at which it differs"),
@@ -80,11 +84,22 @@ WRONG = [
     ("11.1", first("value != sorted(column)[len(column) // 2]"), "A list with a NaN in it cannot be sorted"),
     ("11.1", drifted("return 3, 0"), "you name rank 3 at step 0"),
     ("11.1", drifted("return 'rank 2'"), "(rank, step), or None if no rank has drifted"),
+    ("11.1", drifted("return 1, 2, 3"), "but 3 values came"),
+    ("11.1", drifted("return {2: 2, 1: 1}"), "(rank, step), or None if no rank has drifted, but a dict came"),
+    ("11.1", drifted("return 1.5, 2"), "whole numbers, but 1.5 and 2 came"),
+    ("11.1", drifted("return float('inf'), 2"), "whole numbers, but inf and 2 came"),
+    ("11.1", SWAPPED, "Log B, step 0 (1.5, 1.5, 1.5): you return (1, 0), and all ranks are equal there. Rank first"),
     ("11.1", "drifted = (2, 2)", "without parentheses"),
     ("11.2", train(BAD, "    continue", STEP), "ranks 0 and 2 wait in mean() for rank 1"),
     ("11.2", train(STEP), "steps with Inf or NaN"),
     ("11.2", train(BAD, "    group.mean(0.0)", "    continue", STEP), "The replicas drift"),
-    ("11.2", train(BAD, "    gradient = 0.0", STEP), "without the part of the bad rank"),
+    ("11.2", train(BAD, "    gradient = 0.0", STEP), ". A step is made without the part of the bad rank. All"),
+    (
+        "11.2",
+        train("if group.any(not math.isfinite(gradient)):", "    group.step(0.0)", "    continue", STEP),
+        "A step with 0 is a step all the same",
+    ),
+    ("11.2", train("if not group.any(not math.isfinite(gradient)):", f"    {STEP}", "    break"), "1 step is made."),
     ("11.2", train(BAD, "    group.any(True)", "    continue", STEP), "rank 1 in any()"),
     ("11.2", train("if not group.any(gradient):", f"    {STEP}"), "0 steps are made"),
     ("11.2", train(BAD, "    raise ValueError('bad batch')", STEP), "bad batch"),

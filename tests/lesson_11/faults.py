@@ -54,7 +54,7 @@ def the_sum_forgets_a_rank(patch: Patch) -> None:
 
 @fault
 def copies_are_never_apart(patch: Patch) -> None:
-    swap(patch, simulated_ranks._distance, lambda copies: torch.zeros(()))
+    swap(patch, simulated_ranks._distance, lambda weights, owner: torch.zeros(()))
 
 
 @fault

@@ -19,14 +19,14 @@ LESSON = "11_scale_out.ipynb"
 
 
 def simulator(page: Page) -> Locator:
-    return page.locator(".jp-OutputArea-output", has=page.get_by_text("who agrees", exact=True)).first
+    return page.locator(".jp-OutputArea-output", has=page.get_by_text("how they agree", exact=True)).first
 
 
 def test_one_switch_mends_the_drift(page: Page) -> None:
     here = simulator(page)
     words = here.get_by_role("status").first
     press = lambda name: here.get_by_role("button", name=name, exact=True).click()  # noqa: E731
-    expect(words).to_contain_text("Nobody asks: rank 1 alone skips 2 steps, and the 4 ranks' weights drift")
+    expect(words).to_contain_text("Tested before the sum: rank 1 alone skips 2 steps, and the 4 ranks' weights drift")
     press("through the data")
     expect(words).to_contain_text("all 4 ranks skip the same 2 steps, and their weights stay equal")
     press("after the sum")

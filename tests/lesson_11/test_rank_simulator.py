@@ -19,13 +19,12 @@ from mpkit.course.lesson_11.simulated_ranks import (
     AUTO,
     BIRTHS,
     BORN_AT,
-    CLIPPING,
     DATA,
     DIVISIONS,
+    EARLY,
     GRAD_SCALER,
     IN_DATA,
     MAX,
-    NOBODY,
     REPLICA_FIRST,
     SHARDED_FIRST,
     STEPS,
@@ -47,7 +46,7 @@ def made_once() -> RankSimulatorPanel:
 def panel(made_once: RankSimulatorPanel, monkeypatch: pytest.MonkeyPatch) -> RankSimulatorPanel:
     """The panel in its first state; its canvas is drawn once for all tests."""
     monkeypatch.setenv("MPKIT_STRICT", "1")
-    made_once.choose(agreement=NOBODY, born=IN_DATA, ranks=4, divide="before", reduce=FP32)
+    made_once.choose(agreement=EARLY, born=IN_DATA, ranks=4, divide="before", reduce=FP32)
     return made_once
 
 
@@ -55,7 +54,7 @@ def panel(made_once: RankSimulatorPanel, monkeypatch: pytest.MonkeyPatch) -> Ran
 
 # What tests/library/test_scaler_ranks.py and the lesson's real ranks find, with GradScaler, LossScaler and a group.
 TOGETHER = {
-    NOBODY: set(),
+    EARLY: set(),
     DATA: {IN_DATA},
     GRAD_SCALER: {IN_DATA, SHARDED_FIRST},
     AUTO: {IN_DATA, SHARDED_FIRST, REPLICA_FIRST},
@@ -76,9 +75,11 @@ def test_who_skips_and_what_becomes_of_the_weights(agreement: str, born: str, ra
         assert not run.distance.any()
         assert run.scales[-1].tolist() == [2.0**14] * ranks
         assert not run.spoiled.any()
-    elif agreement == NOBODY and born in (AFTER_SUM, CLIPPING):
+    elif agreement == EARLY and born != IN_DATA:  # it tested too early
         assert run.spoiled.any(0).tolist() == [rank == 1 for rank in range(ranks)]
         assert math.isinf(run.distance[-1])
+        whose = "the" if run.setup.sharded else "its"  # a shard's weights go to all ranks
+        assert headline(run).endswith(f"gradients, and {whose} weights are lost")
     else:
         assert run.torn.tolist() == list(BORN_AT)
         assert run.skipped.sum(0).tolist() == [2 * (rank == 1) for rank in range(ranks)]
@@ -88,7 +89,7 @@ def test_who_skips_and_what_becomes_of_the_weights(agreement: str, born: str, ra
 
 def test_decisions_are_what_each_asks() -> None:
     alone, seen = torch.tensor([True, False, False]), torch.tensor([False, True, False])
-    assert decisions(Setup(3, NOBODY), alone, seen).tolist() == [True, False, False]
+    assert decisions(Setup(3, EARLY), alone, seen).tolist() == [True, False, False]
     assert decisions(Setup(3, DATA), alone, seen).tolist() == [False, True, False]
     assert decisions(Setup(3, MAX), alone, seen).tolist() == [True] * 3
     assert decisions(Setup(3, MAX), alone, torch.zeros(3, dtype=torch.bool)).tolist() == [False] * 3
@@ -180,7 +181,10 @@ def test_a_coarse_sum_of_more_ranks_is_coarser() -> None:
 
 
 def test_the_default_drifts_and_one_switch_mends_it(panel: RankSimulatorPanel) -> None:
-    assert panel.headline() == "Nobody asks: rank 1 alone skips 2 steps, and the 4 ranks' weights drift 80% apart"
+    assert (
+        panel.headline()
+        == "Tested before the sum: rank 1 alone skips 2 steps, and the 4 ranks' weights drift 80% apart"
+    )
     for agreement in AGREEMENTS[1:]:
         panel.agreement = agreement
         assert panel.headline().endswith("all 4 ranks skip the same 2 steps, and their weights stay equal")
@@ -206,7 +210,7 @@ def test_every_control_redraws(panel: RankSimulatorPanel) -> None:
 def test_what_is_not_offered_is_refused(panel: RankSimulatorPanel) -> None:
     with pytest.raises(ValueError, match="ranks 9 is not in this panel"):
         panel.ranks = 9
-    with pytest.raises(ValueError, match="agreement 'a vote' is not in this panel; use one of 'nobody'"):
+    with pytest.raises(ValueError, match="agreement 'a vote' is not in this panel; use one of 'test before the sum'"):
         panel.agreement = "a vote"
     with pytest.raises(TypeError, match="has no setting 'group'"):
         RankSimulatorPanel(group=1)
@@ -233,12 +237,25 @@ def test_titles_of_the_rare_cases() -> None:
     assert "all 8 ranks skip the same 4 steps, 2 as the FP16 sum overflows" in headline(
         simulate(Setup(8, MAX, IN_DATA, "after", FP16))
     )
-    assert headline(simulate(Setup(4, NOBODY, AFTER_SUM))).endswith(
+    assert headline(simulate(Setup(4, EARLY, AFTER_SUM))).endswith(
         "rank 1 steps with Inf or NaN in the gradients, and its weights are lost"
     )
     assert "some ranks skip and others do not" in headline(simulate(Setup(8, DATA, SHARDED_FIRST, "after", FP16)))
-    assert "all ranks step with Inf" in headline(simulate(Setup(8, NOBODY, IN_DATA, "after", FP16)))
-    assert (share(0.8), share(1.321), share(math.inf), share(0.0)) == ("80%", "132%", "infinitely far", "0%")
+    assert "all ranks step with Inf" in headline(simulate(Setup(8, EARLY, IN_DATA, "after", FP16)))
+    assert (share(0.8), share(1.321), share(math.inf), share(0.0)) == ("80%", "132%", "not a number", "0%")
+
+
+def test_without_a_finite_mean_nothing_is_measured() -> None:
+    """Every mean is Inf, or the zeros of ranks that all send nothing."""
+    said = dict(numbers(simulate(Setup(8, EARLY, IN_DATA, "after", FP16))))
+    assert said["flushed to 0 in the mean"] == said["error of the mean"] == "no finite mean"
+    assert said["weights apart at the end"] == "not a number"
+
+
+def test_shares_that_are_compared_differ_as_written() -> None:
+    said = [dict(numbers(simulate(Setup(8, MAX, IN_DATA, divide, FP16))))["flushed to 0 in the mean"]
+            for divide in DIVISIONS]  # fmt: skip
+    assert said == ["16.5%", "13.4%", "15.5%"]
 
 
 def test_alt_says_what_is_drawn(panel: RankSimulatorPanel) -> None:

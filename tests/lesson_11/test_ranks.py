@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
-from mpkit.course.lesson_11 import agreement, drift, resume, sums
+from mpkit.course.lesson_11 import agreement, checkpoint, drift, resume, sums
 from mpkit.course.lesson_11.agreement import Agreement, Trained
 from mpkit.course.lesson_11.checkpoint import Resumed
 from mpkit.course.lesson_11.sums import Sums
 from mpkit.course.ranks.agreement import BAD, CASES, STEPS
+from mpkit.course.recorded.ranks import RanksRecord
 
 NOT_SEEN = "clipping after unscale_"  # nobody looks at the gradients after that
 SKIP = [step != BAD for step in range(STEPS)]
@@ -79,14 +81,26 @@ def test_a_row_says_who_skipped() -> None:
     assert not Trained("", "", [[True], [True]], [1.0, 2.0], 0.0).agrees
 
 
-def test_a_replica_that_skips_alone_drifts_on_with_every_optimizer() -> None:
+def test_sgd_drifts_on_and_what_remembers_gradients_first_comes_closer() -> None:
+    """With large batches; noise hides it with small ones. A hundred steps later all are farther apart."""
     found = drift(2)
-    assert list(found) == ["SGD", "SGD, momentum", "AdamW"]
-    for one in found.values():
-        assert list(one) == [3, 31]
-        for apart in one.values():
-            assert len(apart) == 9
-            assert apart[8] > 1.2 * apart[0] > 0
+    assert list(found) == [(name, batch) for name in ("SGD", "SGD, momentum", "AdamW") for batch in (16, 512)]
+    for (name, batch), apart in found.items():
+        assert list(apart) == [0, 8, 100]
+        assert apart[100] > 2 * apart[0] > 0
+        if name == "SGD":
+            assert apart[8] > 2 * apart[0]
+        elif batch == 512:
+            assert apart[8] < apart[0] / 1.2
+
+
+def test_what_a_record_has_besides_its_command_stands_in_a_note() -> None:
+    record = RanksRecord.load()
+    once = {(name, n) for name, row in record.range["images"].items() for n, (low, high) in row.items() if low == high}
+    assert once == {("fsdp", "2")}
+    assert record.note == "FSDP on two GPUs ran once, all other timed runs twice"
+    assert "(" not in record.command
+    assert record.agree("ddp") is record.agree("fsdp") is True
 
 
 # ---- sums ----
@@ -143,9 +157,38 @@ def resumed() -> Resumed:
 def test_as_many_ranks_resume_bit_for_bit_and_others_within_rounding(resumed: Resumed) -> None:
     assert resumed.bit_equal
     assert resumed.loaded == {2: resumed.state, 3: resumed.state}
-    assert resumed.state == (6, 2.0**17), "one growth after four steps"
+    assert resumed.state == (6, 2.0**17, 2), "one growth after four steps"
+    assert resumed.end == (12, 2.0**19, 0), "two more, the first of them two steps after the load"
+    assert resumed.ended == {2: resumed.end, 3: resumed.end}
     assert resumed.distance[2] == 0
     assert resumed.distance[3] < 1e-6 * resumed.largest
+
+
+FORGETFUL = """
+import mpkit
+from mpkit.course.ranks import checkpoint
+from mpkit.course.ranks.rank import answer
+
+honest = checkpoint.Training.load_state_dict
+
+def forgets(self, state):
+    honest(self, state)
+    self.scaler = mpkit.LossScaler(mpkit.DynamicScale(init_scale=self.scaler.get_scale(), growth_interval=4))
+
+checkpoint.Training.load_state_dict = forgets
+answer(checkpoint.work)
+"""
+
+
+def test_a_scaler_that_forgets_its_clean_steps_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights cannot show it: a scale is a power of two, and the net is in FP32."""
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL, encoding="utf-8")
+    monkeypatch.setattr(checkpoint, "SCRIPT", script)
+    found = resume(others=())
+    assert found.bit_equal
+    assert found.loaded[2] == (*found.state[:2], 0)
+    assert found.ended[2] == (12, 2.0**18, 2) != found.end
 
 
 def test_another_global_batch_is_another_training(resumed: Resumed) -> None:

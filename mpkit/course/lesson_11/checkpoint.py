@@ -11,6 +11,7 @@ from mpkit.course.lesson_11.launch import launch
 from mpkit.course.ranks import GLOBAL_BATCH as BATCH
 
 SCRIPT = "mpkit.course.ranks.checkpoint"
+Place = tuple[int, float, int]
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,18 @@ class Resumed:
 
     Attributes:
         bit_equal: whether the run that was resumed by as many ranks ended with the very same weights.
-        state: (step, scale) when it was saved; `loaded`: by world size, what each resumed run began with.
+        state, end: (step, scale, clean steps counted towards the next growth) when it was saved, and of the straight
+            run at the end; `loaded`, `ended`: by world size, what each resumed run began and ended with.
         distance: by world size, with the same global batch.
         cut: the same with one image less on each rank.
         largest: the largest weight.
     """
 
     bit_equal: bool
-    state: tuple[int, float]
-    loaded: dict[int, tuple[int, float]]
+    state: Place
+    end: Place
+    loaded: dict[int, Place]
+    ended: dict[int, Place]
     distance: dict[int, float]
     cut: dict[int, float]
     largest: float
@@ -49,13 +53,19 @@ def resume(others: tuple[int, ...] = (1,), saved_by: int = 2, device: str = "cpu
     straight = first["straight"]
     same = {saved_by: first[str(BATCH)], **{n: runs[str(BATCH)] for n, runs in rest.items()}}
 
+    def place(run: dict[str, Any], when: str) -> Place:
+        step, scale, clean = run[when]
+        return step, scale, clean
+
     def distance(run: dict[str, Any]) -> float:
         return float(max(abs(a - b) for a, b in zip(straight["weights"], run["weights"], strict=True)))
 
     return Resumed(
         bit_equal=straight["weights"] == same[saved_by]["weights"],
-        state=(straight["step"], straight["scale"]),
-        loaded={n: (run["step"], run["scale"]) for n, run in same.items()},
+        state=place(straight, "begin"),
+        end=place(straight, "end"),
+        loaded={n: place(run, "begin") for n, run in same.items()},
+        ended={n: place(run, "end") for n, run in same.items()},
         distance={n: distance(run) for n, run in same.items()},
         cut={n: distance(runs[str(BATCH - n)]) for n, runs in rest.items()},
         largest=max(map(abs, straight["weights"])),

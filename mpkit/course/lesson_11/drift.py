@@ -1,4 +1,4 @@
-"""Real processes: one of two replicas skips a step, and halves its scale. How far apart are they eight steps later?"""
+"""Real processes: one of two replicas skips a step, and halves its scale. How far apart are they later?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from mpkit.course.lesson_11.launch import launch
 SCRIPT = "mpkit.course.ranks.drift"
 
 
-def drift(ranks: int = 2, device: str = "cpu") -> dict[str, dict[int, list[float]]]:
-    """For each optimizer and each step at which the last rank skips alone: the distances from that step on.
+def drift(ranks: int = 2, device: str = "cpu") -> dict[tuple[str, int], dict[int, float]]:
+    """For each optimizer and each batch of a rank: the distance after the skipped step, 8 and 100 steps later.
 
-    A distance is the largest to rank 0's weights, relative to their length; first after the skipped step, then after
-    each of eight more. RankFailed: see `launch`.
+    The last rank alone skips step 31, counted from 1. A distance is the largest to rank 0's weights, relative to their
+    length. RankFailed: see `launch`.
     """
     first: dict[str, dict[str, Any]] = launch(SCRIPT, ranks=ranks, device=device)[0]
-    return {name: {int(step) + 1: apart for step, apart in one.items()} for name, one in first.items()}
+    return {
+        (name, int(batch)): {int(later): far for later, far in one.items()}
+        for name, row in first.items()
+        for batch, one in row.items()
+    }

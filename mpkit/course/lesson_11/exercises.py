@@ -32,18 +32,31 @@ def the_replica_that_drifted(answer: Any) -> Feedback:
     for name, (sums, right) in LOGS.items():
         given = _pair(answer([list(row) for row in sums]), f"Log {name}")
         if given != right:
-            require(False, f"Log {name}: {_mistake(name, sums, given, right)}")
+            require(False, f"Log {name}{_at(sums, given or right)}: {_mistake(name, sums, given, right)}")
     return passed("It asks at each step what most ranks have, bit by bit, and stops at the first who differs.")
 
 
 def _pair(given: Any, lead: str) -> tuple[int, int] | None:
+    """Rank and step out of a tuple, a list, an array or a tensor."""
     if given is None:
         return None
-    wish = f"{lead}: the function should return (rank, step), or None if no rank has drifted, but {kind(given)} came."
-    require(isinstance(given, tuple | list) and len(given) == 2, wish)
-    rank, step = (plain(part) for part in given)
-    require(all(isinstance(part, int | float) and part == int(part) for part in (rank, step)), wish)
-    return int(rank), int(step)
+    try:
+        parts = [] if isinstance(given, str | dict | set) else [plain(part) for part in given]
+    except TypeError:
+        parts = []
+    came = f"{len(parts)} values" if parts and len(parts) != 2 else kind(given)
+    wish = f"{lead}: the function should return (rank, step), or None if no rank has drifted, but {came} came."
+    require(len(parts) == 2, wish)
+    whole = all(isinstance(part, int | float) and math.isfinite(part) and part == int(part) for part in parts)
+    require(whole, f"{lead}: rank and step are whole numbers, but {parts[0]!r} and {parts[1]!r} came.")
+    return int(parts[0]), int(parts[1])
+
+
+def _at(sums: list[list[float]], place: tuple[int, int] | None) -> str:
+    """The checksums of the step in question, for a learner who cannot see the log."""
+    if place is None or not 0 <= place[1] < len(sums[0]):
+        return ""
+    return f", step {place[1]} ({', '.join(str(row[place[1]]) for row in sums)})"
 
 
 def _mistake(name: str, sums: list[list[float]], given: tuple[int, int] | None, right: tuple[int, int] | None) -> str:
@@ -56,6 +69,8 @@ def _mistake(name: str, sums: list[list[float]], given: tuple[int, int] | None, 
         return f"{about.get(name, 'two ranks differ')}, and you find no drift. Equal copies are equal bit by bit."
     if right is None:
         return f"all ranks are equal at every step, and you name rank {given[0]}."
+    if given == right[::-1] and len({row[given[1]] for row in sums}) == 1:
+        return f"you return {given}, and all ranks are equal there. Rank first, then step."
     if name == "H" and given[0] != right[0]:
         return f"you name rank {given[0]}, but rank 1 has NaN. A list with a NaN in it cannot be sorted; count instead."
     if given[0] != right[0] and right[0] == 0:
@@ -101,34 +116,42 @@ def _judge_steps(name: str, batches: list[list[float]], outcome: Outcome) -> Non
         differ = f"{name}: rank 0 steps with {outcome.steps[0]} and rank {rank} with {steps}. The replicas drift."
         require(steps == outcome.steps[0], differ)
     steps = outcome.steps[0]
-    require(
-        len(steps) >= len(good), f"{name}: {len(good)} batches are good on all ranks, and {len(steps)} steps are made."
-    )
-    if steps != good:
-        mixed = "nobody waits for ever, but gradients of different batches meet"
-        part = "a step is made without the part of the bad rank. All are to skip it"
-        require(False, f"{name}: means of {steps} come out, and {good} should. "
-                + (part if len(steps) > len(good) else mixed) + ".")  # fmt: skip
+    few = f"{name}: {_several(len(good), 'batch', 'es')} good on all ranks, and {_several(len(steps), 'step')} made."
+    require(len(steps) >= len(good), few)
+    require(steps == good, f"{name}: means of {steps} come out, and {good} should. {_why(columns, steps, good)}")
+
+
+def _several(number: int, what: str, more: str = "s") -> str:
+    return f"{number} {what} is" if number == 1 else f"{number} {what}{more} are"
+
+
+def _why(columns: list[tuple[float, ...]], steps: list[float], good: list[float]) -> str:
+    if len(steps) == len(good):
+        return "Nobody waits for ever, but gradients of different batches meet."
+    kept = [step for step, column in zip(steps, columns, strict=False) if all(map(math.isfinite, column))]
+    if len(steps) == len(columns) and kept == good and steps.count(0.0) == len(steps) - len(good):
+        return "A step with 0 is a step all the same: momentum and weight decay go on. All are to skip it."
+    return "A step is made without the part of the bad rank. All are to skip it."
 
 
 PLACES = ("before the sum", "by 8 before, by 8 after", "after the sum", "nowhere: sum in FP32")
 BEFORE, ROOT, AFTER, NOWHERE = PLACES
-# 64 ranks, worst case: all have the same. FP16 ends at 65,504 and has all its bits down to 2^-14.
+# 64 ranks, all with the same gradient. FP16 ends at 65,504 and has all its bits down to 2^-14.
 CASES = {
     "A": (BEFORE, {
         ROOT: "A: a rank sends 60,000 / 8. What do 64 of those add up to?",
         AFTER: "A: what do 64 times 60,000 add up to?",
-        NOWHERE: "A: there is a place in FP16. Its smallest values have more room below than you think.",
+        NOWHERE: "A: there is a place in FP16. How far may 2^-4 be divided, and how large is the sum of all 64 then?",
     }),
     "B": (AFTER, {
         BEFORE: "B: what does the smallest value become when it is divided first? Does FP16 keep its bits?",
         ROOT: "B: the smallest value has no power of two to spare. What does a division do to it?",
-        NOWHERE: "B: there is a place in FP16. How large is the sum if nothing is divided?",
+        NOWHERE: "B: there is a place in FP16. All 64 ranks have the same: what do 900 and 2^-14 add up to, undivided?",
     }),
     "C": (ROOT, {
         BEFORE: "C: the smallest value may be divided, but not by so much.",
         AFTER: "C: what do 64 times 6,000 add up to?",
-        NOWHERE: "C: there is a place in FP16: there is some room at either end, too little for all of it.",
+        NOWHERE: "C: there is a place in FP16. How far may 2^-11 be divided, and how large is the sum of all 64 then?",
     }),
     "D": (NOWHERE, {
         BEFORE: "D: the sum is fine then. And the smallest value?",
@@ -161,14 +184,14 @@ QUIZ = (
         options=("all ranks skip", "that rank alone skips", "the hook is not seen"),
         right=1,
         feedback=(
-            "Whom does the default ask, if the gradients are plain tensors?",
-            "Yes. Its default asks nobody about plain gradients. With process_group= all skip.",
+            "Whom does the default ask, if all gradients are plain tensors?",
+            "Yes. If all gradients are plain tensors, its default asks nobody. With process_group= all skip.",
             "When is the test for Inf made: before or after the hook?",
         ),
     ),
     Item(
         question="The same rule on 8 ranks, then on 10,000. A lower scale overflows less. In the long run:",
-        options=("a thousand times as many skips", "the scale is lower", "nothing"),
+        options=("a thousand times as many skips", "the scale is lower", "nothing changes"),
         right=1,
         feedback=(
             "How many clean steps does it take until the scale rises? Can it fall more often than it rises?",

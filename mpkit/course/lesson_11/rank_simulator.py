@@ -28,14 +28,14 @@ class RankSimulatorPanel(PicturePanel):
     """
 
     agreement = Setting(
-        AGREEMENTS, buttons("who agrees", "100%", 96, "how a rank learns that it must skip", button="auto"),
-        doc="Who agrees on a skip.",
+        AGREEMENTS, buttons("how they agree", "100%", 118, "how a rank learns that it must skip", button="auto"),
+        doc="How the ranks agree on a skip.",
     )  # fmt: skip
     born = Setting(
-        BIRTHS, buttons("Inf is born", "100%", 96, "where the Inf comes from, at steps 6 and 15", button="auto"),
+        BIRTHS, buttons("Inf is born", "100%", 118, "where the Inf comes from, at steps 6 and 15", button="auto"),
         doc="Where the Inf comes from.",
     )  # fmt: skip
-    ranks = Setting(range(2, MOST + 1), whole_slider("ranks", 330, 96), 4, doc="How many ranks train together.")
+    ranks = Setting(range(2, MOST + 1), whole_slider("ranks", 352, 118), 4, doc="How many ranks train together.")
     divide = Setting(
         DIVISIONS, buttons("divide", 300, 60, "when the sum becomes a mean", button=64),
         doc="Whether each rank divides before the sum, after it, or by √N at both.",

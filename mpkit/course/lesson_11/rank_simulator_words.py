@@ -8,10 +8,10 @@ from mpkit.course.lesson_11.simulated_ranks import (
     AUTO,
     CLIPPING,
     DATA,
+    EARLY,
     GRAD_SCALER,
     IN_DATA,
     MAX,
-    NOBODY,
     SHARDED_FIRST,
     STEPS,
     Run,
@@ -22,7 +22,7 @@ from mpkit.course.pictures.style import percent, power
 # A line that screen readers say and nobody sees.
 UNSEEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 _AGREES = {
-    NOBODY: "A loop of one's own: each rank tests before the sum. If its gradients are bad it sends zeros, and skips.",
+    EARLY: "A loop of one's own: each rank tests before the sum. If its gradients are bad it sends zeros, and skips.",
     DATA: "Each rank tests what it holds after the sum, and asks nobody.",
     MAX: "After the sum all ranks exchange their flags: if one found Inf, all skip.",
 }
@@ -39,11 +39,13 @@ _BORN = {
     AFTER_SUM: "Inf is born in a hook of rank 1, after the sum.",
     CLIPPING: "Each rank multiplies the mean by a limit ÷ its own loss, at most 1. Rank 1's batch is empty: 0/0.",
 }
-_SHARD = "Half of the weights are sharded. Inf is born in the part of the sum that rank 1 alone holds."
+_SHARD = "Half of the weights are sharded. Inf is born after the sum, in the part of it that rank 1 alone holds."
 _FIRST_SHARD = "GradScaler goes by the first gradient. It is sharded, so it asks all ranks."
 _DIVIDED = {"before": "before the sum", "√N": "by √N before and after", "after": "after the sum"}
-_LABELS = {NOBODY: "Nobody asks", DATA: "Through the data", GRAD_SCALER: "GradScaler", AUTO: "LossScaler, auto",
-           MAX: "MAX of the flag"}  # fmt: skip
+_LABELS = {EARLY: "Tested before the sum", DATA: "Through the data", GRAD_SCALER: "GradScaler",
+           AUTO: "LossScaler, auto", MAX: "MAX of the flag"}  # fmt: skip
+
+NO_MEAN = "no finite mean"
 
 
 def headline(run: Run) -> str:
@@ -56,7 +58,8 @@ def _finding(run: Run) -> str:
     if run.spoiled.any():
         lost = run.spoiled.any(0).nonzero().flatten().tolist()
         who = "all ranks step" if len(lost) == ranks else f"{_named(lost)} step{'s' * (len(lost) == 1)}"
-        whose = "the" if len(lost) == ranks else "its" if len(lost) == 1 else "their"
+        everyones = len(lost) == ranks or run.setup.sharded  # what its owner stepped goes to all ranks
+        whose = "the" if everyones else "its" if len(lost) == 1 else "their"
         return f"{who} with Inf or NaN in the gradients, and {whose} weights are lost"
     drift = f"weights drift {share(apart)} apart"
     if len(run.torn):
@@ -94,7 +97,7 @@ def numbers(run: Run) -> Sequence[tuple[str, str]]:
         ("ranks disagree at", _steps(len(run.torn))),
         ("weights apart at the end", share(float(run.distance[-1]))),
         ("the sum itself overflows at", _steps(int(run.overflowed.sum()))),
-        ("flushed to 0 in the mean", percent(run.flushed)),
+        ("flushed to 0 in the mean", _flushed(run.flushed)),
         ("error of the mean", _off(run.error)),
     )
 
@@ -110,11 +113,19 @@ def by_rank(run: Run) -> Sequence[tuple[str, str]]:
 def share(distance: float) -> str:
     """A distance relative to the weights' length, which may be above 1 or Inf."""
     if not math.isfinite(distance):
-        return "infinitely far"
+        return "not a number"
     return percent(distance) if distance < 0.995 else f"{distance:.0%}"
 
 
+def _flushed(share: float) -> str:
+    if math.isnan(share):
+        return NO_MEAN
+    return f"{share:.1%}" if 0.0995 <= share < 0.995 else percent(share)  # one decimal, for what differs by one
+
+
 def _off(error: float) -> str:
+    if math.isnan(error):
+        return NO_MEAN
     return f"{100 * error:.2g}%" if error >= 1e-5 else "<0.001%"
 
 

@@ -2,7 +2,7 @@
 
 Linear regression, 64 weights. Each rank has a batch, a copy of the weights and a loss scale of its own; gradients are
 summed in a format that is chosen. Sums, tests for Inf, steps and scales are calculated. Whom a way of agreeing asks is
-written down (`decisions`): it follows what real ranks did, and "nobody" is a loop of one's own that tests too early.
+written down (`decisions`): it follows what real ranks did; a test before the sum is a loop of one's own.
 """
 
 import math
@@ -20,7 +20,7 @@ BORN_AT, BORN_ON = (5, 14), 1  # steps, counted from 0, and the rank
 LEARNING_RATE, LIMIT = 0.1, 100.0
 SPAN = 42  # the smallest input is 2^-SPAN of the largest: gradients lie as far apart in a deep network
 
-AGREEMENTS = ("nobody", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag")
+AGREEMENTS = ("test before the sum", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag")
 BIRTHS = (
     "in the data",
     "after the sum",
@@ -29,7 +29,7 @@ BIRTHS = (
     "in a shard, replica first",
 )
 DIVISIONS = ("before", "√N", "after")
-NOBODY, DATA, GRAD_SCALER, AUTO, MAX = AGREEMENTS
+EARLY, DATA, GRAD_SCALER, AUTO, MAX = AGREEMENTS
 IN_DATA, AFTER_SUM, CLIPPING, SHARDED_FIRST, REPLICA_FIRST = BIRTHS
 
 
@@ -38,7 +38,7 @@ class Setup:
     """How the ranks work together. `reduce`: the format in which gradients are sent and summed."""
 
     ranks: int = 4
-    agreement: str = NOBODY
+    agreement: str = EARLY
     born: str = IN_DATA
     divide: str = "before"
     reduce: FloatFormat = FP32
@@ -60,8 +60,9 @@ class Run:
         distance: the largest distance of two ranks' copies after the step, as a share of their length; Inf if a weight
             is not finite.
         overflowed: whether the sum made Inf of finite gradients.
-        flushed: share of the mean's values that came out 0 and should not, over the steps with a finite mean.
-        error: the length of the mean's error divided by the mean's length, over the same steps; 0 without any.
+        flushed: share of the mean's values that came out 0 and should not, over the steps with a finite mean,
+            but for those at which all ranks send zeros.
+        error: the length of the mean's error divided by the mean's length, over the same steps. Both NaN without any.
     """
 
     setup: Setup
@@ -107,7 +108,7 @@ def simulate(setup: Setup, seed: int = 0, rule: ScaleRule = DynamicScale()) -> R
         skips = decisions(setup, step.alone, bad)
         weights = _stepped(weights, step.got / scales, skips, owner)
         states = [rule.update(state, found) for state, found in zip(states, skips.tolist(), strict=True)]
-        rows.append((skips, ~skips & bad, _scales(states), _distance(weights[:, owner < 0])))
+        rows.append((skips, ~skips & bad, _scales(states), _distance(weights, owner)))
         sums.append(step)
     skipped, spoiled, scale, distance = (torch.stack(column) for column in zip(*rows, strict=True))
     overflowed = torch.stack([bool(s.sent.isfinite().all()) & ~s.mean.isfinite().all() for s in sums])
@@ -116,7 +117,7 @@ def simulate(setup: Setup, seed: int = 0, rule: ScaleRule = DynamicScale()) -> R
 
 def decisions(setup: Setup, alone: Tensor, seen: Tensor) -> Tensor:
     """Which ranks skip. `alone`: which found Inf in their own gradients before the sum; `seen`: in those after it."""
-    if setup.agreement == NOBODY:
+    if setup.agreement == EARLY:
         return alone
     reduced = {
         DATA: False,
@@ -137,14 +138,12 @@ def _gradients(setup: Setup, weights: Tensor, scales: Tensor, number: int, seed:
         x[BORN_ON], y[BORN_ON] = 0, 0
     off = torch.einsum("rbf,rf->rb", x, weights) - y
     own = scales * torch.einsum("rbf,rb->rf", x, off) / ROWS
-    if born and setup.sharded:
-        own[BORN_ON, int((_owners(setup) == BORN_ON).nonzero()[0])] = torch.inf
     alone = ~own.isfinite().all(1)
-    sent = torch.where(alone[:, None], 0, own) if setup.agreement == NOBODY else own
+    sent = torch.where(alone[:, None], 0, own) if setup.agreement == EARLY else own
     mean = mean_of_ranks(sent, setup.divide, setup.reduce)
     got = mean.repeat(setup.ranks, 1)
-    if born and setup.born == AFTER_SUM:
-        got[BORN_ON, 0] = torch.inf
+    if born and (setup.sharded or setup.born == AFTER_SUM):  # in the first weight that rank 1 holds, alone if sharded
+        got[BORN_ON, int((_owners(setup) == (BORN_ON if setup.sharded else -1)).nonzero()[0])] = torch.inf
     if setup.born == CLIPPING:
         loss = off.square().sum(1, keepdim=True) / (y != 0).sum(1, keepdim=True)  # without an example it is 0/0
         got = got * (LIMIT / loss).clamp(max=1)
@@ -184,21 +183,23 @@ def _scales(states: list[ScaleState]) -> Tensor:
     return torch.tensor([state.scale for state in states])
 
 
-def _distance(copies: Tensor) -> Tensor:
-    """The largest between two ranks, divided by the length of the mean; Inf if a weight is not finite."""
-    if not copies.isfinite().all():
+def _distance(weights: Tensor, owner: Tensor) -> Tensor:
+    """The largest between two ranks' copies, divided by the length of the mean; Inf if a weight is not finite."""
+    if not weights.isfinite().all():
         return torch.tensor(torch.inf)
+    copies = weights[:, owner < 0]
     apart = float(torch.cdist(copies, copies, compute_mode="donot_use_mm_for_euclid_dist").max())
     return torch.tensor(apart / float(copies.mean(0).norm()) if apart else 0.0)
 
 
 def _losses_of(sums: list[_Step]) -> tuple[float, float]:
-    """Share flushed and relative error of the means that are finite."""
-    good = [step for step in sums if step.exact.isfinite().all() and step.mean.isfinite().all()]
+    """Share flushed and relative error of the means that are finite; where all ranks send zeros there is none."""
+    finite = [step for step in sums if step.exact.isfinite().all() and step.mean.isfinite().all()]
+    good = [step for step in finite if step.exact.any()]
     if not good:
-        return 0.0, 0.0
+        return math.nan, math.nan
     flushed = [((step.mean == 0) & (step.exact != 0)).double().mean() for step in good]
-    off = [(step.mean - step.exact).norm() / step.exact.norm().clamp(min=1e-300) for step in good]
+    off = [(step.mean - step.exact).norm() / step.exact.norm() for step in good]
     return float(torch.stack(flushed).mean()), float(torch.stack(off).mean())
 
 

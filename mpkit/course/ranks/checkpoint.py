@@ -57,6 +57,11 @@ class Training:
         """All of them, whole. Every rank must call this."""
         return torch.cat([p.full_tensor().flatten() for p in self.model.parameters()]).tolist()
 
+    def place(self) -> list[float]:
+        """Where it is: step, loss scale, and how many clean steps the scaler has counted towards the next growth."""
+        scaler = self.scaler.state_dict()
+        return [self.step, scaler["scale"], scaler["growth_tracker"]]
+
     def state_dict(self) -> dict[str, Any]:
         """Every rank's own part of model and optimizer, and what they share."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
@@ -73,9 +78,14 @@ def resumed(rank: Rank, folder: str, global_batch: int) -> dict[str, Any]:
     """Load into fresh objects with other weights, and go on."""
     training = Training(rank, seed=1)
     load({"training": training}, checkpoint_id=folder)
-    found = {"step": training.step, "scale": training.scaler.get_scale()}
+    return later(training, global_batch)
+
+
+def later(training: Training, global_batch: int) -> dict[str, Any]:
+    """Go on for STEPS steps: where it was, where it ends, and the weights then."""
+    begin = training.place()
     training.train(STEPS, global_batch)
-    return {**found, "weights": training.weights()}
+    return {"begin": begin, "end": training.place(), "weights": training.weights()}
 
 
 def work(rank: Rank) -> dict[str, Any]:
@@ -86,10 +96,7 @@ def work(rank: Rank) -> dict[str, Any]:
     training = Training(rank, seed=0)
     training.train(STEPS, GLOBAL_BATCH)
     save({"training": training}, checkpoint_id=folder)
-    saved = {"step": training.step, "scale": training.scaler.get_scale()}
-    training.train(STEPS, GLOBAL_BATCH)
-    straight = {**saved, "weights": training.weights()}
-    return {"straight": straight, str(GLOBAL_BATCH): resumed(rank, folder, GLOBAL_BATCH)}
+    return {"straight": later(training, GLOBAL_BATCH), str(GLOBAL_BATCH): resumed(rank, folder, GLOBAL_BATCH)}
 
 
 if __name__ == "__main__":

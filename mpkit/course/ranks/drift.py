@@ -20,7 +20,7 @@ from mpkit.course.ranks.agreement import after_the_sum, ddp
 from mpkit.course.ranks.rank import Rank, answer
 from mpkit.course.ranks.replicas import beside_rank_0
 
-SKIPPED, LATER, BATCH = (2, 30), 8, 16  # steps, counted from 0; how many follow; images of a rank
+SKIPPED, LATER, BATCHES = 30, (0, 8, 100), (16, 512)  # the step, counted from 0; when to look; images of a rank
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
     "SGD": lambda weights: torch.optim.SGD(weights, lr=0.1),
@@ -29,23 +29,24 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
 }
 
 
-def train(rank: Rank, images: Tensor, labels: Tensor, make: Any, skipped: int) -> list[float]:
-    """The largest distance to rank 0's weights, relative to their length: after the skipped step, and each later."""
+def train(rank: Rank, images: Tensor, labels: Tensor, make: Any, batch: int) -> dict[int, float]:
+    """The largest distance to rank 0's weights, relative to their length: after the skipped step, and LATER steps."""
     net = ddp(rank)
     weights = list(net.parameters())
     optimizer, scaler = make(weights), torch.amp.GradScaler(rank.device.type)
-    found = []
-    for step in range(skipped + 1 + LATER):
-        start = (step * rank.size + rank.number) * BATCH
+    found = {}
+    for step in range(SKIPPED + max(LATER) + 1):
+        places = (torch.arange(batch, device=rank.device) + (step * rank.size + rank.number) * batch) % len(labels)
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(images[start : start + BATCH]), labels[start : start + BATCH])
+        loss = F.cross_entropy(net(images[places]), labels[places])
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if step == skipped and rank.number == rank.size - 1:
+        if step == SKIPPED and rank.number == rank.size - 1:
             after_the_sum(weights)
         scaler.step(optimizer)
         scaler.update()
-        found.append(distance(weights))
-    return found[skipped:]
+        if step - SKIPPED in LATER:
+            found[step - SKIPPED] = distance(weights)
+    return found
 
 
 def distance(weights: list[nn.Parameter]) -> float:
@@ -57,10 +58,10 @@ def distance(weights: list[nn.Parameter]) -> float:
 
 
 def work(rank: Rank) -> dict[str, Any]:
-    """Each optimizer, with the skip at each of two steps."""
+    """Each optimizer, with small batches and with large ones."""
     data = digits(rank.device)
     return {
-        name: {step: train(rank, data.train_images, data.train_labels, make, step) for step in SKIPPED}
+        name: {batch: train(rank, data.train_images, data.train_labels, make, batch) for batch in BATCHES}
         for name, make in OPTIMIZERS.items()
     }
 

@@ -18,6 +18,7 @@ class RanksRecord(MachineRecord):
         skipped[example], scale[example]: steps that each rank skipped, and its scale at the end.
         checksum[example][run]: of each rank's weights, and the scale: a "straight" run, the same "again", and one
             "resumed" by fresh processes from what the straight one had saved half way.
+        note: where the record is not what its command gives; "" where it is.
     """
 
     KIND: ClassVar[str] = "ranks"
@@ -31,12 +32,13 @@ class RanksRecord(MachineRecord):
     skipped: dict[str, list[list[int]]]
     scale: dict[str, list[float]]
     checksum: dict[str, dict[str, list[str]]]
+    note: str
 
     @classmethod
     def figures(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Numbers of ranks become numbers again."""
         images = {name: {int(n): v for n, v in row.items()} for name, row in data["images"].items()}
-        return super().figures({**data, "images": images})
+        return super().figures({"note": "", **data, "images": images})
 
     def agree(self, example: str) -> bool:
         """Whether all ranks skipped the same steps, the planted ones among them, and ended with one scale and model."""
