@@ -140,7 +140,7 @@ FORMATS = ("BF16", "TF32", "E5M2", "E4M3", "FP16")
 RUNS = ("classifier", "autoencoder", "bad start", "falling loss", "made up: drifts")
 RULES = ("no scaling", "static 2¹⁰", "torch", "apex-amp", "deepspeed", "fairseq", "megatron", "keras", "LogMax",
          "popart", "article", "article, scaled norm")  # fmt: skip
-COMPETITORS = ("FP16, no scaling", "FP16, static 2¹⁰", "FP16, dynamic", "BF16", "article", "all in FP16")
+COMPETITORS = ("FP16, no scaling", "FP16, static 2¹⁰", "FP16, dynamic", "BF16", "article", "FP16 all, no scaling")
 EXAMS = ("run it again · 1", "in FP32 · 2", "smaller scale · 1", "look at the data · 1", "tally the gradients · 1",
          "trace · 4")  # fmt: skip
 DATA = "data: the batch itself is bad"

@@ -32,6 +32,9 @@ def judged(**changes: str) -> str:
     return f"lines = { ({**RIGHT_LINES, **{places[int(key[1:])]: value for key, value in changes.items()}})!r}\n"
 
 
+BEFORE = "before = scaler.get_scale()"
+UNCHANGED = advance(BEFORE, STEP, UPDATE, "if scaler.get_scale() == before: scheduler.step()")
+
 WRONG = [
     ("06.1", group(SCALE, CLIP, UNSCALE, STEP, UPDATE), "clip, unscale_, step, update. The step is 0.000977"),
     ("06.1", group(SCALE, UNSCALE, STEP, UPDATE), "but max_norm is 1"),
@@ -51,6 +54,7 @@ WRONG = [
     ("06.2", advance(STEP, "scheduler.step()", UPDATE), "ahead of the weights"),
     ("06.2", advance(STEP, UPDATE), "advanced only 0 times"),
     ("06.2", advance("optimizer.step()", "scheduler.step()", "scaler.unscale_(optimizer)", UPDATE), "The weight moved"),
+    ("06.2", UNCHANGED, "a scale changes at a skip, and also when it grows"),
     ("06.2", "advance = 1", "without parentheses"),
     *(("06.3", judged(**{f"l{n}": given}), why) for n, (_, said) in enumerate(LINES.values())
       for given, why in said.items() if (n, given) != (5, "fine")),
@@ -79,7 +83,10 @@ RIGHT = [
     ("06.1", group("scaler.scale(sum(losses) / len(losses)).backward()", UNSCALE, CLIP, STEP, UPDATE)),
     ("06.1", group(SCALE, UNSCALE, CLIP, STEP, UPDATE, "optimizer.zero_grad()")),
     ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if result.stepped: scheduler.step()")),
-    ("06.2", advance("before = scaler.get_scale()", STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
+    ("06.2", advance("result = scaler.step(optimizer)", UPDATE, "if not result.found_inf: scheduler.step()")),
+    ("06.2", advance(BEFORE, STEP, UPDATE, "if scaler.get_scale() >= before: scheduler.step()")),
+    ("06.2", advance(BEFORE, STEP, UPDATE, "if not scaler.get_scale() < before: scheduler.step()")),
+    ("06.2", advance(f"was = {PARAMS}[0].clone()", STEP, UPDATE, f"if was != {PARAMS}[0]: scheduler.step()")),
     ("06.3", judged()),
     ("06.3", judged(l5="fine")),  # zero_grad() may stand at the top of the loop, as in the lesson's repaired listing
     ("06.3", judged(l4="Wrong comment.", l6="FINE").replace("model = ResNet50()", "model=ResNet50()")),

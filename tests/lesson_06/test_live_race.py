@@ -18,7 +18,7 @@ from harness.turns import nothing_goes_on, until
 from mpkit import LossScaler, StepRecord, fit
 from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, TASKS, LiveRace, standings
 from mpkit.course.lesson_06.precision_race_picture import RaceFigure
-from mpkit.course.lesson_06.precision_race_words import cells, description
+from mpkit.course.lesson_06.precision_race_words import cells, description, headline, line
 from mpkit.course.nets.digits import digits
 from mpkit.course.nets.models import MLP, Autoencoder
 from mpkit.course.panels import runner as background
@@ -155,15 +155,22 @@ def test_a_race_is_judged_when_it_is_over_and_has_a_reference() -> None:
         standings(race)
 
 
-def judged(task: str, losses: tuple[float, float], scores: tuple[float, float]) -> str:
-    """The standing of a rival whose loss goes from 1 to losses[1], beside a reference that goes from 1 to losses[0]."""
+def rivals(
+    task: str, losses: tuple[float, float], scores: tuple[float, float], apart: tuple[float, float] = (0.0, 0.0)
+) -> LiveRace:
+    """A race that is over of a reference whose loss goes from 1 to losses[0], and a rival's that goes to losses[1].
+
+    `apart`: how far the rival's scores for two seeds are from its own mean, beside the reference's.
+    """
     race = LiveRace([Variant(REFERENCE, Policy()), Variant("rival", Policy())], TASKS[task], steps=1)
     race.advance()
     record = race.outcomes["rival"].records[0]
     for outcome, loss, score in zip(race.outcomes.values(), losses, scores, strict=True):
         outcome.records[:] = [replace(record, loss=1.0), *[replace(record, loss=loss)] * 10]
         outcome.scores = (score - 0.002, score + 0.002)
-    return standings(race)["rival"]
+    mine = race.outcomes["rival"]
+    mine.scores = tuple(score + off for score, off in zip(mine.scores, apart, strict=True))
+    return race
 
 
 @pytest.mark.parametrize(
@@ -183,7 +190,47 @@ def judged(task: str, losses: tuple[float, float], scores: tuple[float, float]) 
 def test_who_is_level_behind_ahead_or_stuck(
     task: str, losses: tuple[float, float], scores: tuple[float, float], standing: str
 ) -> None:
-    assert judged(task, losses, scores) == standing
+    assert standings(rivals(task, losses, scores))["rival"] == standing
+
+
+LEARNED = (0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "apart", "standing", "title"),
+    [
+        ((0.7, 0.95), (-0.2, 0.2), "undecided", "Undecided: the seeds differ more than the precisions"),
+        ((0.7, 0.7), (-0.02, 0.02), "undecided", "Undecided: the seeds differ more than the precisions"),
+        ((0.9, 0.888), (0.001, -0.001), "undecided", "Undecided: so few seeds cannot tell who is level with FP32"),
+        ((0.9, 0.86), (0.001, -0.001), "behind", "rival is behind"),
+    ],
+)
+def test_a_mean_alone_decides_nothing(
+    scores: tuple[float, float], apart: tuple[float, float], standing: str, title: str
+) -> None:
+    """At learning rate 1 one of five seeds failed in FP32, and a mean that hung on it was called ahead."""
+    race = rivals("classifier", LEARNED, scores, apart)
+    assert standings(race)["rival"] == standing
+    assert headline(race) == title
+    assert f"{standing}: rival." in line(race)
+
+
+def test_scores_that_are_not_finite() -> None:
+    race = rivals("autoencoder", LEARNED, (0.05, float("nan")))
+    assert standings(race)["rival"] == "stuck"
+    race = rivals("autoencoder", LEARNED, (float("nan"), 0.05))
+    with pytest.raises(ValueError, match="FP32 itself has learned nothing"):
+        standings(race)
+
+
+def test_a_long_title_counts_instead_of_naming() -> None:
+    race = LiveRace(ALL, TASKS["classifier"], steps=1)
+    race.advance()
+    record = race.outcomes[REFERENCE].records[0]
+    for outcome, score in zip(race.outcomes.values(), (0.9, 0.5, 0.6, 0.9, 0.9, 0.97, 0.98), strict=True):
+        outcome.records[:] = [replace(record, loss=loss) for loss in (1.0, *[0.2] * 10)]
+        outcome.scores = (score,) * 5
+    assert headline(race) == "2 competitors are behind; 2 competitors are ahead; 2 competitors are level with FP32"
 
 
 def test_fp16_without_scaling_goes_nowhere_with_a_tiny_loss_and_scaling_repairs_it() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mpkit import LossScaler, StaticScale
+from mpkit import DynamicScale, LossScaler, StaticScale
 from mpkit.course.exercises.checker import Feedback, checker, not_yet, passed, require, wrong
 from mpkit.course.exercises.matching import matching
 from mpkit.course.exercises.quiz import Item
@@ -108,12 +108,18 @@ class _Schedule:
         self.steps += 1
 
 
+INF, NAN = float("inf"), float("nan")
+GROWING = DynamicScale(growth_interval=1)  # its scale changes at every step, taken or skipped
+RUNS_INTO = ((DynamicScale(), (1.0, 1.0)), (DynamicScale(), (INF, 1.0, 1.0)), (DynamicScale(), (1.0, NAN, 1.0)),
+             (GROWING, (1.0, INF, 1.0)))  # fmt: skip
+
+
 @checker("06.2", wants="function", returns_nothing=True)
 def schedule_after_a_skip(answer: Any) -> Feedback:
     """A scheduler must not advance when the optimizer did not step."""
-    for gradients in ((1.0, 1.0), (float("inf"), 1.0, 1.0), (1.0, float("nan"), 1.0)):
+    for rule, gradients in RUNS_INTO:
         p, schedule = torch.nn.Parameter(torch.zeros(1)), _Schedule()
-        optimizer, scaler = torch.optim.SGD([p], lr=1.0), LossScaler()
+        optimizer, scaler = torch.optim.SGD([p], lr=1.0), LossScaler(rule)
         for g in gradients:
             optimizer.zero_grad()
             scaler.scale((g * p).sum()).backward()
@@ -123,7 +129,9 @@ def schedule_after_a_skip(answer: Any) -> Feedback:
         require(-p.item() == stepped, f"{lead} The weight moved {-p.item():g} times instead of {stepped}.")
         if schedule.steps > stepped:
             return wrong(f"{lead} Your schedule advanced {schedule.steps} times. It is ahead of the weights.")
-        require(schedule.steps == stepped, f"{lead} Your schedule advanced only {schedule.steps} times.")
+        why = " This scale grew after every step: a scale changes at a skip, and also when it grows."
+        behind = f"{lead} Your schedule advanced only {schedule.steps} times.{why if rule is GROWING else ''}"
+        require(schedule.steps == stepped, behind)
     return passed("Schedule and weights stay together.")
 
 

@@ -11,6 +11,7 @@ import torch
 from mpkit import Batches, DynamicScale, Policy, StaticScale, StepRecord
 from mpkit.course.nets.digits import Digits, digits
 from mpkit.course.nets.models import MLP, Autoencoder, SeedsNet
+from mpkit.course.runs.equivalence import Equivalence, equivalence
 from mpkit.course.runs.experiments import Outcome, Variant, require_different, start, weighted
 from mpkit.course.runs.side_by_side import SideBySide
 from mpkit.scaling import preset
@@ -29,7 +30,7 @@ COMPETITORS: dict[str, Variant] = {
         Variant("FP16, dynamic", _MIXED, DynamicScale(growth_interval=50)),  # 2000 would not be seen in a short race
         Variant("BF16", Policy.preset("bf16-mixed")),
         Variant("article", Policy.preset("article"), preset("article")),
-        Variant("all in FP16", Policy.preset("fp16-true")),
+        Variant("FP16 all, no scaling", Policy.preset("fp16-true")),
     )
 }
 
@@ -40,7 +41,7 @@ WHAT = {  # of each competitor, in a few words
     "FP16, dynamic": "doubles after 50 clean steps",
     "BF16": "FP32's range, fewer digits; no scale",
     "article": "backward in FP32; its scale can only fall",
-    "all in FP16": "weights and updates in FP16, too; no scale",
+    "FP16 all, no scaling": "weights and updates in FP16, too",
 }
 
 
@@ -68,7 +69,7 @@ class RaceTask:
 
     @property
     def margin(self) -> float:
-        """How far from the reference's mean score counts as level: 0.01 of accuracy, or 5 % of the error."""
+        """How far from the reference counts as level: 0.01 of accuracy, or 5 % of the reference's mean error."""
         return 0.05 if self.autoencoder else 0.01
 
     def model(self) -> SeedsNet:
@@ -169,10 +170,11 @@ class LiveRace(SideBySide):
 
 
 def standings(race: LiveRace) -> dict[str, str]:
-    """Where each competitor ended, the reference left out: "level", "behind", "ahead" or "stuck".
+    """Where each competitor ended, the reference left out: "level", "behind", "ahead", "undecided" or "stuck".
 
-    Level: the mean score is within the task's margin of the reference's. Stuck: the training loss came down by less
-    than a tenth of what the reference's did. A loss that is not finite is stuck too.
+    All but the last hang on the 90 % interval of `difference`. Level: it lies within the task's margin. Behind, ahead:
+    it lies wholly outside. Undecided: it reaches over the margin. Stuck: the training loss came down by less than a
+    tenth of what the reference's did. A loss or a score that is not finite is stuck too.
 
     Raises:
         ValueError: the race is not over, or the reference is missing or learned nothing.
@@ -180,25 +182,36 @@ def standings(race: LiveRace) -> dict[str, str]:
     if not race.over or REFERENCE not in race.outcomes:
         why = "it is not over" if not race.over else f"{REFERENCE} is not in it"
         raise ValueError(f"This race cannot be judged: {why}.")
-    base = race.outcomes[REFERENCE]
     if not has_yardstick(race):
         raise ValueError(f"This race cannot be judged: {REFERENCE} itself has learned nothing.")
-    return {name: _standing(race.task, o, base) for name, o in race.outcomes.items() if name != REFERENCE}
+    return {name: _standing(race, name) for name in race.outcomes if name != REFERENCE}
+
+
+def difference(race: LiveRace, name: str) -> Equivalence:
+    """How far a competitor's scores are from the reference's, paired by seed, in accuracy or in parts of its error."""
+    base = race.outcomes[REFERENCE]
+    unit = base.mean if race.task.autoencoder else 1.0
+    mine, theirs = ([score / unit for score in o.scores] for o in (race.outcomes[name], base))
+    return equivalence(mine, theirs, race.task.margin)
 
 
 def has_yardstick(race: LiveRace) -> bool:
     """Has the reference's loss come down, by LEARNED at least?"""
-    records = race.outcomes[REFERENCE].records
-    return _progress(records) > LEARNED * records[0].loss
+    base = race.outcomes[REFERENCE]
+    return all(map(math.isfinite, base.scores)) and _progress(base.records) > LEARNED * base.records[0].loss
 
 
-def _standing(task: RaceTask, mine: Outcome, base: Outcome) -> str:
-    if not _progress(mine.records) >= STUCK * _progress(base.records):  # also for NaN
+def _standing(race: LiveRace, name: str) -> str:
+    mine, base = race.outcomes[name], race.outcomes[REFERENCE]
+    moved = _progress(mine.records) >= STUCK * _progress(base.records)  # not for NaN
+    if not moved or not all(map(math.isfinite, mine.scores)):
         return "stuck"
-    gap = mine.mean / base.mean - 1 if task.autoencoder else mine.mean - base.mean
-    if abs(gap) <= task.margin:
+    test = difference(race, name)
+    if test.equivalent:
         return "level"
-    return "behind" if (gap > 0) == task.autoencoder else "ahead"
+    if test.low < test.margin and test.high > -test.margin:
+        return "undecided"
+    return "behind" if (test.difference > 0) == race.task.autoencoder else "ahead"
 
 
 def _progress(records: Sequence[StepRecord]) -> float:

@@ -7,7 +7,8 @@ from itertools import accumulate
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, WHAT, LiveRace
+from mpkit.course.lesson_06.end_labels import groups, labels
+from mpkit.course.lesson_06.live_race import COMPETITORS, REFERENCE, WHAT, LiveRace, has_yardstick, standings
 from mpkit.course.lesson_06.precision_race_words import called, cells, detail, headline, legend, spread
 from mpkit.course.pictures.canvas import Canvas, Dash, Frame, counts
 from mpkit.course.pictures.comparison import RUNS
@@ -17,14 +18,14 @@ from mpkit.course.runs.experiments import Outcome
 SIZE = (1040, 500)  # pixels: with its controls it fits into a window of 1280 x 800
 EMPTY = 300  # steps of the empty track
 EDGE = 0.012  # of the steps: room at the left, so that no marker is cut
-APART = 16  # pixels: lines that end closer share their names
 LOWEST = -3.0  # of log2 scale, so that a marker at 2⁰ is whole
 SMOOTH = 5  # steps that a point of the loss is the mean of
 LOOK: dict[str, tuple[str, Dash, str]] = {
     REFERENCE: (INK, "-", "o"),
     **dict(zip((name for name in COMPETITORS if name != REFERENCE), RUNS, strict=False)),
 }
-COLUMNS = (("loss", 816), ("skipped", 880), ("flushed", 948), ("score", 1032))  # right edges, pixels
+NAMES = 644  # left edge of the table's names, pixels
+COLUMNS = (("loss", 826), ("skipped", 884), ("flushed", 950), ("score", 1032))  # right edges, pixels
 
 
 class RaceFigure:
@@ -65,22 +66,24 @@ class RaceFigure:
         return frame
 
     def _names_at_the_end(self, frame: Frame, race: LiveRace) -> None:
-        """Of a race that is over: who ends where, at the loss. Who ends at one height shares a name."""
-        if not race.over:
+        """Of a race that is over: who ends where, at the loss, in the groups of the title; one group needs no name."""
+        if not race.over or not has_yardstick(race):
             return
-        ends = {name: self.canvas.place(self.loss, (race.steps, _losses(race, o)[-1])) for name, o in
-                race.outcomes.items() if math.isfinite(_losses(race, o)[-1])}  # fmt: skip
-        groups: list[list[str]] = []
-        for name in sorted(ends, key=lambda name: ends[name][1]):  # from top to bottom
-            if groups and ends[name][1] - ends[groups[-1][-1]][1] < APART:
-                groups[-1].append(name)
-            else:
-                groups.append([name])
-        for group in groups:
-            below = group is groups[-1] and len(groups) > 1
-            x, y = ends[group[-1 if below else 0]]
-            words = ", ".join(map(called, group)) if len(group) < 5 else f"{len(group)} of {len(race.outcomes)}"
-            frame.text((x - 14, y + (12 if below else -12)), words, size=12, bold=True, anchor="rm")
+        kinds = {REFERENCE: "level", **standings(race)}
+        curves = {name: self._dots(race, o) for name, o in race.outcomes.items()}
+        curves = {name: dots for name, dots in curves.items() if len(dots)}
+        right = max(dots[-1, 0] for dots in curves.values())
+        found = groups({name: dots[-1, 1] for name, dots in curves.items() if dots[-1, 0] == right}, kinds)
+        named = [(names, _together(names)) for names in found if len(found) > 1]
+        low, high = self.loss.get_ylim()
+        room = self.canvas.place(self.loss, (0, high))[1], self.canvas.place(self.loss, (0, low))[1]
+        for label in labels(curves, named, room):
+            frame.text(label.place, label.words, size=12, bold=True, anchor="rm")
+
+    def _dots(self, race: LiveRace, outcome: Outcome) -> np.ndarray:
+        """The finite points of a loss curve, (n, 2) pixels."""
+        points = [(step, loss) for step, loss in enumerate(_losses(race, outcome)) if math.isfinite(loss)]
+        return np.array([self.canvas.place(self.loss, point) for point in points]).reshape(-1, 2)
 
     def _fit(self, frame: Frame, race: LiveRace | None) -> None:
         steps, loss, scale = (EMPTY, (-1.0, 1.0), (LOWEST, 25.0)) if race is None else (race.steps, *_limits(race))
@@ -117,22 +120,29 @@ class RaceFigure:
 
     def _table(self, frame: Frame, race: LiveRace, shown: Mapping[str, Outcome]) -> None:
         top = 118
-        frame.text((646, top - 26), f"after step {race.step}", size=13, color="#444444", anchor="lm")
+        frame.text((NAMES, top - 26), f"after step {race.step}", size=13, color="#444444", anchor="lm")
         for title, x in COLUMNS:
             words = ("error" if race.task.autoencoder else "test") if title == "score" else title
             frame.text((x, top - 26), words, size=13, color="#444444", anchor="rm")
         for row, (name, outcome) in enumerate(shown.items()):
             y = top + 4 + 44 * row
             color, _, marker = LOOK.get(name, RUNS[-1])
-            frame.marks(self.page, [(636, y)], marker, color, size=9)
-            frame.text((648, y), name, size=13, bold=name == REFERENCE, anchor="lm")
+            frame.marks(self.page, [(NAMES - 11, y)], marker, color, size=9)
+            frame.text((NAMES, y), name, size=13, bold=name == REFERENCE, anchor="lm")
             for words, (_, x) in zip(cells(race, outcome), COLUMNS, strict=True):
                 frame.text((x, y), words, size=13, anchor="rm")
-            frame.text((648, y + 16), WHAT.get(name, ""), size=12, color=FAINT, anchor="lm")
+            frame.text((NAMES, y + 16), WHAT.get(name, ""), size=12, color=FAINT, anchor="lm")
             if outcome.scores:
                 frame.text((COLUMNS[-1][1], y + 17), spread(race, outcome), size=12, color="#444444", anchor="rm")
         for number, words in enumerate(legend(race)):
-            frame.text((646, top + 6 + 44 * len(shown) + 16 * number), words, size=12, color=FAINT, anchor="lm")
+            frame.text((NAMES, top + 6 + 44 * len(shown) + 16 * number), words, size=12, color=FAINT, anchor="lm")
+
+
+def _together(names: list[str]) -> str:
+    """The words of a label."""
+    if len(names) < 5:
+        return ", ".join(map(called, names))
+    return f"{REFERENCE} and {len(names) - 1} others" if REFERENCE in names else f"{len(names)} competitors"
 
 
 def _marks(low: float, high: float, every: int = 1, most: int = 8) -> range:

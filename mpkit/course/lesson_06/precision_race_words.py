@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping
 
-from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, has_yardstick, standings
+from mpkit.course.lesson_06.live_race import REFERENCE, LiveRace, difference, has_yardstick, standings
 from mpkit.course.pictures.style import percent
 from mpkit.course.runs.experiments import Outcome
 
 INVITATION = "Nobody has started yet: press Start"
 NO_YARDSTICK = f"{REFERENCE} itself has learned nothing: try another learning rate"
 LONGEST = 97  # letters of a title that fit above the picture
-_ORDER = ("level", "ahead", "behind", "stuck")
+NOISE = "Undecided: the seeds differ more than the precisions"
+TOO_FEW = f"Undecided: so few seeds cannot tell who is level with {REFERENCE}"
+_ORDER = ("level", "ahead", "behind", "undecided", "stuck")
 
 
 def headline(race: LiveRace | None) -> str:
@@ -39,11 +41,11 @@ def detail(race: LiveRace | None) -> str:
     """The recipe, and what "level" means."""
     if race is None:
         return "Everybody trains the same networks on the same batches, one step each in turn."
-    measure = "5 % of its mean test error" if race.task.autoencoder else "1 percentage point of its mean test accuracy"
+    near = "5 % of FP32's test error" if race.task.autoencoder else "1 percentage point of FP32's test accuracy"
     recipe = f"{race.task.about}, learning rate {race.lr:g}."
     if race.task.wait and not race.over and (race.lr, race.steps) == (race.task.lr, race.task.steps):
         return f"{recipe} {race.task.wait}."
-    return f"{recipe} Level: within {measure}, {len(race.task.model().seeds)} seeds."
+    return f"{recipe} Level: 90 % interval of {len(race.task.model().seeds)} seeds within {near}."
 
 
 def line(race: LiveRace | None) -> str:
@@ -66,16 +68,21 @@ def _named(found: Mapping[str, str], kind: str) -> list[str]:
 
 
 def _verdict(race: LiveRace, found: Mapping[str, str]) -> str:
-    """Who is stuck, and of one alone why; then who is behind or ahead, and who is level."""
-    level, stuck = _named(found, "level"), _named(found, "stuck")
-    why = _flushed(race, stuck[0]) if len(stuck) == 1 else ""
-    said = [f"{_list(stuck)} {_is(stuck)} stuck{why}"] if stuck else []
-    said += [f"{_list(names)} {_is(names)} {kind}" for kind in ("behind", "ahead") if (names := _named(found, kind))]
+    """Who is stuck, and of one alone why; then who is behind, ahead or undecided, and who is level."""
+    level, stuck, unclear = (_named(found, kind) for kind in ("level", "stuck", "undecided"))
     if len(level) == len(found) > 1:
         return f"All of them are level with {REFERENCE}"
-    said += [f"{_list(level)} {_is(level)} level with {REFERENCE}"] if level else []
-    title = "; ".join(said)
-    return title if len(title) <= LONGEST else title.replace(why, "", 1) if why else title
+    if len(unclear) == len(found):
+        return TOO_FEW if any(difference(race, name).different for name in found) else NOISE
+    why = _flushed(race, stuck[0]) if len(stuck) == 1 else ""
+    for named, reason in ((2, why), (2, ""), (1, "")):  # the first that fits
+        said = [f"{_list(stuck, named)} {_is(stuck)} stuck{reason}"] if stuck else []
+        kinds = [(kind, _named(found, kind)) for kind in ("behind", "ahead", "undecided")]
+        said += [f"{_list(names, named)} {_is(names)} {kind}" for kind, names in kinds if names]
+        said += [f"{_list(level, named)} {_is(level)} level with {REFERENCE}"] if level else []
+        if len(title := "; ".join(said)) <= LONGEST:
+            break
+    return title
 
 
 def _flushed(race: LiveRace, name: str) -> str:
@@ -94,8 +101,8 @@ def called(name: str) -> str:
     return name.replace(", no scaling", " without scaling").replace(",", "")
 
 
-def _list(names: list[str]) -> str:
-    return " and ".join(map(called, names)) if len(names) < 3 else f"{len(names)} competitors"
+def _list(names: list[str], most: int = 2) -> str:
+    return " and ".join(map(called, names)) if len(names) <= most else f"{len(names)} competitors"
 
 
 def cells(race: LiveRace, outcome: Outcome) -> tuple[str, str, str, str]:

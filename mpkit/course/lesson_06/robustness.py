@@ -14,7 +14,7 @@ VARIANTS = (
     Variant("FP32", Policy()),
     Variant("FP16 mixed", Policy.preset("fp16-mixed"), DynamicScale()),
     Variant("BF16", Policy.preset("bf16-mixed"), NoScaling()),
-    Variant("article", Policy.preset("article"), DynamicScale()),
+    Variant("article formats", Policy.preset("article"), DynamicScale()),
     Variant("E4M3", Policy(FP32, forward=E4M3, backward=E4M3), StaticScale(64.0)),
     Variant("FP16 all", Policy.preset("fp16-true"), DynamicScale()),
     Variant("BF16 all", Policy.preset("bf16-true"), NoScaling()),
@@ -51,7 +51,7 @@ SWEEPS = (
         expected={
             "FP16 mixed": "equivalent",
             "BF16": "equivalent",
-            "article": "equivalent",
+            "article formats": "equivalent",
             "E4M3": "undecided",
             "FP16 all": "worse",
             "BF16 all": "worse",
