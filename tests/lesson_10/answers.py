@@ -48,6 +48,20 @@ RIGHT = [
     ("10.3", moved("zero_grad", 7)),
     ("10.3", moved("zero_grad", 1)),
     ("10.3", f"calls = tuple(name + '()' for name in {CALLS})"),
+    ("10.3", f"calls = [' ' + name.title() for name in {CALLS}]"),
+    (
+        "10.3",
+        calls(
+            "optimizer.zero_grad()",
+            "forward",
+            "scaler.scale(loss).backward()",
+            "scaler.unscale_(optimizer)",
+            "clip",
+            "scaler.step(optimizer)",
+            "scaler.update()",
+            "scheduler.step()",
+        ),
+    ),
 ]
 WRONG = [
     (
@@ -109,6 +123,7 @@ WRONG = [
     ("10.3", calls(*CALLS[:-1]), "schedule is missing"),
     ("10.3", calls(*CALLS, "step"), "step is there twice"),
     ("10.3", calls(*CALLS, "wait"), "'wait' is none of the eight"),
+    ("10.3", calls(*CALLS[:-3], "optimizer.step()", *CALLS[-2:]), "'optimizer.step()' is none of the eight"),
     ("10.3", "calls = 'step'", "a list of eight names"),
 ]
 ALSO_WRONG = [

@@ -103,6 +103,8 @@ def test_nothing_is_below_the_fold_in_any_state(page: Page, lab: Lab, which: int
         look("cured")
     press(here, "show me")
     look("shown")
+    here.get_by_text("What your tests said").click()
+    expect(here.get_by_text("From the same state the loss is")).to_be_visible()
     assert not [one for one in seen if one[1] > BOTTOM or one[2] > 0], seen
     press(here, "begin again")
     here.get_by_label("patient").select_option(index=0)

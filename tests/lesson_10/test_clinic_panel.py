@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +32,7 @@ from mpkit.course.lesson_10.tests import TESTS
 from mpkit.course.lesson_10.waiting_room import NUMBERS, ORDER, admitted, curves, patient
 from mpkit.course.pictures.canvas import _fitting
 from mpkit.diagnosis import KINDS
+from mpkit.diagnosis.diagnose import MOST
 
 SLOW = ORDER.index("micro-batches-in-bf16") + 1
 QUICK = [which for which in NUMBERS if which != SLOW]
@@ -143,6 +148,154 @@ def test_no_reason_says_what_the_runs_deny(which: int) -> None:
         for one in said:
             assert all(true for words, true in claims.items() if words in one), (kind, one)
             assert "no checkpoint" not in one or case.state is None
+
+
+Said = dict[str, str]  # what a patient's tests answer, by test
+
+
+def losses(said: str) -> list[str]:
+    """This loss and the next, in FP32 and as they are, as the test in FP32 gives them."""
+    found = re.match(r"The loss is (\S+), a step later (\S+) \(as it is.*?: (\S+), then (\S+)\)", said)
+    assert found, said
+    return list(found.groups())
+
+
+def nearly(one: str, other: str) -> bool:
+    return math.isclose(float(one.replace(",", "")), float(other.replace(",", "")), rel_tol=2e-3)
+
+
+def all_in_fp32(said: str) -> bool:
+    return "FP8" not in said
+
+
+def the_same_in_fp32(said: str) -> bool:
+    wide, later, here, then = losses(said)
+    odd = ("Not finite", "gradients that reach", "moves, in FP32")
+    return all_in_fp32(said) and not any(o in said for o in odd) and nearly(wide, here) and nearly(later, then)
+
+
+def has(pattern: str) -> Callable[[str], bool]:
+    return lambda said: bool(re.search(pattern, said))
+
+
+def lacks(pattern: str) -> Callable[[str], bool]:
+    return lambda said: not re.search(pattern, said)
+
+
+BAD, BAD_WIDE = r"Not finite as it is: (?!nothing)", r"in FP32: (?!nothing|[\d.,]+, then)"
+# Words of a reason, the test that it stands on, and whether they can be read in what that test answered.
+READ: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
+    ("it is not finite either", "fp32", has(BAD_WIDE)), ("FP32 gives the same loss", "fp32", the_same_in_fp32),
+    ("this loss and the next are the same", "fp32", the_same_in_fp32), ("as FP32 does", "fp32", has("with BF16:")),
+    ("finds no Inf that reaches", "trace", has("^No operation|reaches neither")),
+    ("only ordinary numbers went in", "trace", has("^Invalid")),
+    ("was bad before the first operation", "trace", has("^Input")),
+    ("was not finite before the step began", "tally", has("not finite before this step")),
+    ("was not finite before the step began", "data", has("[1-9] not finite")),
+    ("too large, not too small", "trace", has(r"^Overflow|are cut|largest input \S+e\+0[5-9]")),
+    ("too large, and not for a rounding", "trace", has("are cut")),
+    ("comes in place of Inf", "fp32", has(BAD)), ("what stalls stays finite", "fp32", has(BAD)),
+    ("keeps in 16 bits stands still", "fp32", lambda said: all_in_fp32(said) and "moves, in FP32" not in said),
+    ("moments and averages are in FP32", "fp32", lambda said: all_in_fp32(said) and "moves, in FP32" not in said),
+    ("sees no value cut", "trace", lacks("are cut")), ("sees no integers", "trace", lacks("different (numb|int)")),
+    ("sees no eps", "trace", lacks("An eps")), ("the calls in the trace", "trace", has("Calls: [^n]")),
+    ("calls no optimizer", "trace", has("Calls: none")), ("no order of calls", "data", has("float16.*[1-9] not fin")),
+    ("the same calls move in FP32", "fp32", has("moves, in FP32")),
+    ("there is no loss scale", "scale", has("^There is no loss scale")),
+    ("without a loss scale it is the same", "scale", has("without a scale they are not finite")),
+    ("finite at its scale", "scale", has("gradients are finite")),
+    ("is made forward", "trace", has("in the forward pass")),
+    ("one more step gives another loss", "again", lacks("to the last digit")),
+    ("before any weight has moved", "again", has("the loss is (NaN|Inf) both")),
+    ("all gradients are 0", "tally", has("100% zero")),
+    ("where nothing is cast", "fp32", lambda said: all_in_fp32(said) and len(set(losses(said)[:2])) == 1),
+    ("no cast stands between steps and moments", "fp32", has("Of moment")),
+    ("the same optimizer moves the loss", "fp32", lambda said: len(set(losses(said)[:2])) == 2),
+    ("belong to tensors of the optimizer", "tally", lacks("None of them")),
+    ("has no backward pass", "tally", has("no backward pass")), ("no checkpoint is", "data", lacks("checkpoint")),
+    ("nothing is Inf or NaN after", "fp32", lacks(BAD)), ("nothing that stays is", "fp32", has(BAD)),
+    ("in FP32 all is finite", "fp32", lacks(BAD_WIDE)), ("same batch is finite", "fp32", has("in FP32: nothing")),
+    ("FP32 learns", "fp32", lambda said: all_in_fp32(said) and len(set(losses(said)[:2])) == 2),
+    ("the batch is finite", "data", has("^The batch")), ("the same numbers twice", "again", has("both times")),
+    ("gave two results", "again", has("Nothing was changed")), ("here is Inf or NaN", "fp32", has(BAD)),
+    ("gradients differ from", "fp32", has("gradients that reach")), (" moves, in FP32", "fp32", has(" moves, in FP32")),
+    ("backward leaves gradients", "tally", has("As backward left them")),
+    ("the optimizer holds nothing", "tally", has("None of them")),
+    ("the trace names an operation", "trace", has("^(Overflow|Invalid)")), ("are cut", "trace", has("are cut")),
+    ("eps of", "trace", has("An eps of")), ("positions counted", "trace", has("positions counted")),
+    ("nobody calls", "trace", lacks("zero_grad")), ("unscaled twice", "trace", has("unscales as well")),
+    ("while they carry", "trace", has("clip_grad_norm_")), ("the checkpoint has no", "data", lacks("scaler")),
+)  # fmt: skip
+
+
+@everyone
+def test_a_reason_can_be_read_in_the_answer_of_its_test(which: int) -> None:
+    own, examined = patient(which), Examination(which)
+    facts, said = Facts(examined), {test: examined.said(test) for test in TESTS}
+    for kind in set(KINDS) - {own.kind, *ALSO.get(own.name, {})}:
+        with examined.ready():
+            curve = set(against(kind, facts, ["none of them"]))
+            alone = {test: set(against(kind, facts, [test])) - curve for test in TESTS}
+            both = {pair: set(against(kind, facts, [*pair])) - curve for pair in combinations(TESTS, 2)}
+        for test, reasons in alone.items():
+            for one in reasons:
+                seen = [read(said[test]) for words, of, read in READ if words in one and of == test]
+                assert seen, f"{kind}, {test}: {one}"
+                assert all(seen), f"{kind}: {one} | {said[test]}"
+        for (one, other), reasons in both.items():
+            assert reasons <= alone[one] | alone[other], "two tests say no more than each of them"
+
+
+# Of a patient and a kind that is not its own: the tests that may deny it. The others do not see where it would be.
+DENIED_BY = {
+    ("stale-scale", "underflow"): {"trace"}, ("stale-scale", "lost eps"): {"trace"},
+    ("stale-scale", "lost integer"): {"trace"}, ("stale-scale", "lost update"): {"trace"},
+    ("stale-scale", "data"): {"data"}, ("stale-scale", "order"): set(), ("stale-scale", "stale cast"): set(),
+    ("ema-in-bf16", "order"): {"fp32"}, ("ema-in-bf16", "underflow"): {"fp32"},
+    ("ema-in-bf16", "lost integer"): {"trace"}, ("ema-in-bf16", "lost eps"): {"trace"},
+    ("one-autocast", "order"): set(), ("one-autocast", "lost integer"): {"trace"}, ("adam-eps", "overflow"): set(),
+    ("other-parameters", "order"): set(), ("scaler-not-saved", "order"): set(), ("bf16-checkpoint", "order"): {"data"},
+    ("colliding-positions", "underflow"): {"fp32"}, ("adam-in-bf16", "underflow"): {"fp32"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kind"), DENIED_BY)
+def test_no_test_rules_out_what_it_does_not_see(name: str, kind: str) -> None:
+    examined = Examination(number_of(name))
+    for tests in [(test,) for test in TESTS] + list(combinations(TESTS, 2)):
+        verdict, said = judged(examined, kind, list(tests))
+        assert (verdict == "wrong") == bool(DENIED_BY[name, kind] & set(tests)), f"{tests}: {said}"
+        assert verdict != "right"
+
+
+def test_the_calls_of_a_trace_are_held_against_a_disorder_only_where_they_are_all() -> None:
+    for which in QUICK:
+        examined = Examination(which)
+        with examined.ready():
+            found = list(against("order", Facts(examined), ["trace"]))
+            eight_bit = examined.exam.fp32.left
+        case, name = examined.case, patient(which).name
+        elsewhere = case.ema is not None or case.state is not None or eight_bit or name == "one-autocast"
+        assert not (elsewhere and found), name
+
+
+def test_fp8_stays_in_fp32_and_so_that_rules_nothing_out() -> None:
+    examined = Examination(number_of("stale-scale"))
+    assert examined.said("fp32").endswith("The casts to FP8 stay.")
+    assert "FP8" not in Examination(number_of("one-autocast")).said("fp32")
+    for kind in ("saturated", "overflow"):
+        for test in set(TESTS) - {"trace"}:
+            assert judged(examined, kind, [test])[0] == "open", "a guess"
+        assert judged(examined, kind, ["trace"])[0] == "right"
+
+
+def test_what_stays_bad_is_said_by_the_test_that_sees_it() -> None:
+    examined = Examination(number_of("adam-eps"))
+    assert judged(examined, "poisoned state", ["trace"])[0] == "open", (
+        "a trace does not look at what the optimizer does"
+    )
+    assert judged(examined, "poisoned state", ["fp32"])[0] == "half"
+    assert judged(Examination(number_of("bf16-checkpoint")), "poisoned state", ["trace"])[0] == "half"
 
 
 @pytest.mark.parametrize(
@@ -402,11 +555,53 @@ def test_show_me_prints_the_diagnosis_for_no_points(panel: ClinicPanel) -> None:
     panel.test("tally")
     panel.ask.click()
     assert "<b>poisoned state:</b> norm.running_mean" in panel.words.value
-    assert "Of 193 gradients" not in panel.words.value, "there is room for one of the two"
+    assert "Of 193 gradients" not in panel.words.value.split("<details>")[0], "there is room for one of the two"
     assert panel.chart.left == 0
     panel.test("tally")
     assert "Of 193 gradients" in panel.words.value
     assert "norm.running_mean" not in panel.words.value
+
+
+def test_show_me_says_what_it_costs_and_keeps_what_was_tested(panel: ClinicPanel) -> None:
+    panel.test("tally")
+    panel.name("healthy")
+    assert "does not fit" in panel.said()
+    panel.show_me()
+    assert panel.said().startswith("This is what mpkit.diagnose says. There are no points, but you may still name it")
+    assert "does not fit" not in panel.words.value
+    assert "norm.running_mean" in panel.words.value
+    before, after = panel.words.value.split("<summary>What your tests said</summary>")
+    assert "Of 193 gradients" not in before
+    assert "Of 193 gradients" in after
+    panel.again.click()
+    panel.show_me()
+    assert "<summary>" not in panel.words.value, "nothing was tested"
+
+
+def test_show_me_between_diagnosis_and_cure(panel: ClinicPanel) -> None:
+    panel.test("data")
+    panel.name("poisoned state")
+    panel.show_me()
+    assert panel.said() == "This is what mpkit.diagnose says. There are no points, but you may still pick the cure."
+    panel.test("tally")
+    assert panel.said() == "Now pick the cure."
+    right = next(place for place in range(3) if cure_judged(1, place)[0])
+    panel.cure(right)
+    healed = panel.said()
+    panel.show_me()
+    assert panel.said() == healed, "who is cured is told why"
+    assert panel.chart.left == 0
+
+
+def test_how_often_diagnose_runs_the_step(panel: ClinicPanel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MOST == 8
+    waited: list[str] = []
+    monkeypatch.setattr(panel, "wait", waited.append)
+    panel.show_me()
+    assert waited == ["mpkit.diagnose runs the step, eight times at most …"]
+    lesson = (Path(__file__).parents[2] / "notebooks" / "10_debug_the_nan.ipynb").read_text(encoding="utf-8")
+    assert "runs it eight times at most" in lesson
+    assert "ten times" not in lesson
 
 
 def test_another_patient_is_announced_before_the_script_runs(

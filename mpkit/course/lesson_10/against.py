@@ -9,11 +9,16 @@ from mpkit.course.pictures.style import percent
 CURVES = "curves"  # needs no test
 Ask = Callable[[Facts], str]
 FINITE_BEFORE = "what is bad was bad before the first operation ran"
-AGREES = "nothing is Inf or NaN, and FP32 gives the same loss and gradients, but for rounding"
+AGREES = "nothing is Inf or NaN, and FP32 gives the same loss, gradients and next loss, but for rounding"
 
 
 def _in_fp32(why: str) -> Ask:
-    return lambda f: f"in FP32, {why}, it is not finite either ({listed(f.bad_in_fp32)})" if f.bad_in_fp32 else ""
+    def ask(f: Facts) -> str:
+        if not f.bad_in_fp32 or f.eight_bit:
+            return ""
+        return f"in FP32, {why}, it is not finite either ({listed(f.bad_in_fp32)})"
+
+    return ask
 
 
 def _if(holds: Callable[[Facts], object], said: str) -> Ask:
@@ -29,15 +34,19 @@ def _before(what: str = "") -> Ask:
 
 
 def _stands_still(f: Facts) -> str:
-    if f.bad or f.examined.stuck or f.passes > 1:
+    if f.bad or f.examined.stuck or f.passes > 1 or f.eight_bit:
         return ""
     return ("no sum, moment or average that it keeps in 16 bits stands still" if f.low else
-            "it keeps nothing in 16 bits from one step to the next")  # fmt: skip
+            "its weights, moments and averages are in FP32")  # fmt: skip
 
 
 def _no_cast_between(f: Facts) -> str:
-    moments = [said for said in f.examined.stuck if said.startswith(("Of moment", "Of average"))]
+    moments = [said for said in f.examined.stuck if said.startswith("Of moment")]
     return f"no cast stands between steps and moments, yet of{moments[0][2:].rstrip('.')}" if moments else ""
+
+
+def _moves_in_fp32(f: Facts) -> str:
+    return f"the same calls move in FP32 what stands still: of{f.examined.stuck[-1][2:-1]}" if f.examined.stuck else ""
 
 
 def _differs(f: Facts) -> str:
@@ -68,22 +77,29 @@ def _odd_in_trace(f: Facts) -> str:
 def _scale_forgotten(f: Facts) -> str:
     state = f.examined.case.state
     lacks = state is not None and f.has_scale and "scaler" not in state
-    return "the checkpoint has no scaler, so each restart begins with a scale that is too large" if lacks else ""
+    return "the checkpoint has no scaler, so a restart begins with another scale" if lacks else ""
+
+
+def _misfit(f: Facts) -> str:
+    return "no order of calls gives the model's dtype the largest numbers of the file" if f.misfit else ""
 
 
 # Of each kind: (test, what its result says against the kind, or "").
 AGAINST: dict[str, tuple[tuple[str, Ask], ...]] = {
     "overflow": (
         ("fp32", _in_fp32("which goes up to 3e38")), ("fp32", _if(lambda f: f.agrees, AGREES)),
-        ("trace", _if(lambda f: not f.first, "the trace finds no Inf that reaches the loss or a gradient")),
+        ("fp32", _if(lambda f: f.only_bf16, "its 16 bits are BF16, which goes up to 3e38 as FP32 does")),
+        ("trace", _if(lambda f: not f.first and not f.only_kept,
+                      "the trace finds no Inf that reaches the loss or a gradient")),
         ("trace", _if(lambda f: f.of_ordinary, "the first bad value is a NaN, and only ordinary numbers went in")),
         ("trace", _if(lambda f: f.first == "input", FINITE_BEFORE)), ("tally", _before("gradient")),
     ),
     "underflow": (
         ("fp32", _in_fp32("which goes down to 1e-38")), ("fp32", _if(lambda f: f.agrees, AGREES)),
+        ("fp32", _if(lambda f: f.only_bf16, "its 16 bits are BF16, which goes down to 1e-38 as FP32 does")),
         ("trace", _if(lambda f: f.too_large, "the first value that goes wrong is too large, not too small")),
+        ("trace", _if(lambda f: "saturated" in f.notes, "what goes wrong in the cast is too large, not too small")),
         ("trace", _if(lambda f: f.first == "input", FINITE_BEFORE)), ("tally", _before("gradient")),
-        ("tally", _if(lambda f: f.passes and not f.zeros and not f.bad, "not one gradient is 0")),
     ),
     "saturated": (
         ("fp32", lambda f: f"it comes in place of Inf, and here is Inf or NaN: {f.not_finite()}" if f.bad else ""),
@@ -92,6 +108,8 @@ AGAINST: dict[str, tuple[tuple[str, Ask], ...]] = {
     "lost update": (
         ("fp32", lambda f: f"what stalls stays finite, and here is Inf or NaN: {f.not_finite()}" if f.bad else ""),
         ("fp32", _stands_still),
+        ("trace", _if(lambda f: "saturated" in f.notes,
+                      "what a cast loses here, it loses for being too large, and not for a rounding")),
     ),
     "lost integer": (
         ("fp32", _in_fp32("which counts to 16 million")), ("fp32", _if(lambda f: f.agrees, AGREES)),
@@ -99,12 +117,13 @@ AGAINST: dict[str, tuple[tuple[str, Ask], ...]] = {
     ),
     "lost eps": (
         ("fp32", _in_fp32("where no such eps is 0")),
-        ("fp32", _if(lambda f: f.agrees_later, "in FP32, where no such eps is 0, this loss and the next are the same")),
+        ("fp32", _if(lambda f: f.agrees, "in FP32, where no such eps is 0, this loss and the next are the same")),
         ("trace", _if(lambda f: "eps" not in f.notes, "the trace sees no eps that is 0 where it is added")),
     ),
     "order": (
-        ("trace", _if(lambda f: not f.disorder and f.calls, "the calls in the trace are all there, in a right order")),
-        ("trace", _if(lambda f: not f.calls, "this step calls no optimizer and no scaler")),
+        ("trace", _if(lambda f: not f.disorder and f.calls and not f.elsewhere and not f.eight_bit,
+                      "the calls in the trace are all there, in a right order")),
+        ("fp32", _moves_in_fp32), ("data", _misfit),
     ),
     "loss scale": (
         ("scale", _if(lambda f: not f.has_scale and f.zeros < 0.5, "there is no loss scale in this step")),
@@ -118,7 +137,7 @@ AGAINST: dict[str, tuple[tuple[str, Ask], ...]] = {
         ("again", _if(lambda f: f.moves, "one more step gives another loss: the forward pass sees new weights")),
         ("again", lambda f: f"the loss is {f.bad_at_once} before any weight has moved" if f.bad_at_once else ""),
         ("tally", _if(lambda f: f.zeros == 1, "all gradients are 0, so no weight has moved")),
-        ("fp32", _if(lambda f: not f.moves_in_fp32 and not f.bad_in_fp32,
+        ("fp32", _if(lambda f: not f.moves_in_fp32 and not f.bad_in_fp32 and not f.eight_bit,
                      "in FP32, where nothing is cast, one more step gives the same loss as well")),
         ("fp32", _no_cast_between),
     ),
@@ -136,12 +155,12 @@ AGAINST: dict[str, tuple[tuple[str, Ask], ...]] = {
     ),
     "invalid": (
         ("fp32", _if(lambda f: not f.bad_in_fp32, "in FP32 all is finite")),
-        ("tally", _before("gradient")), ("trace", _before()),
+        ("tally", _before("gradient")), ("trace", _if(lambda f: f.first == "input", FINITE_BEFORE)),
         ("data", lambda f: _before()(f) if f.examined.case.state is not None else ""),
     ),
     "data": (
         ("fp32", _if(lambda f: f.bad and not f.bad_in_fp32, "the same batch is finite in FP32")),
-        ("fp32", _if(lambda f: f.learns_in_fp32, "FP32 learns from the same batch")),
+        ("fp32", _if(lambda f: f.learns_in_fp32 and not f.eight_bit, "FP32 learns from the same batch")),
         ("data", lambda f: f"the batch is finite, with numbers up to {number(f.largest)}" if f.ordinary else ""),
     ),
     "not repeatable": (("again", _if(lambda f: f.repeats, "the same step gives the same numbers twice")),),

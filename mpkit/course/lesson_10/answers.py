@@ -32,10 +32,7 @@ ALSO = {
     "no-scaler": {"loss scale": "Right, there is none. What it would prevent is underflow."},
     "scaler-not-saved": {"checkpoint": "Right, something is missing there: the loss scale."},
     "bf16-checkpoint": {"overflow": "Right, in the cast of load_state_dict. The file and the model do not fit."},
-    "stale-scale": {
-        "overflow": "Right, values are too large. FP8 has no Inf, so they stay at the end: saturated.",
-        "stale cast": "Right, something is out of date: the scale. What it does to the weights is saturation.",
-    },
+    "stale-scale": {"overflow": "Right, values are too large. FP8 has no Inf, so they stay at the end: saturated."},
     "eps-in-norm": {"underflow": "Right, the eps became 0. What follows is a division by it: lost eps."},
     "adam-eps": {"underflow": "Right, the eps became 0. What follows is a division by it: lost eps."},
     "zero-grad-after-skip": {
@@ -48,7 +45,7 @@ ALSO = {
     },
     "ignored-labels": {"invalid": "Right, 0 / 0 has no value in FP32 either. The batch is the reason."},
 }  # fmt: skip
-# True of a patient, and not its cause. Neither accepted nor punished.
+# True of a patient, and not what its kind says; some stand where no test looks. Neither accepted nor punished.
 HALF = {
     "scheduler-drift": {"overflow": "skipped steps overflowed, for a larger scale was tried. What must not go on then"},
     "probing-scaler": {
@@ -56,7 +53,6 @@ HALF = {
         "loss scale": "now and then the scale is too large. Does it find back",
     },
     "scale-to-zero": {"loss scale": "it ends at 0. But no scale was small enough. Why"},
-    "scaler-not-saved": {"overflow": "scaled gradients overflow. What are they multiplied by, and since when"},
     "zero-norm": {"underflow": "nearly all gradients are 0: something is divided by Inf. What made the Inf"},
     "zero-grad-after-skip": {
         "loss scale": "the scale falls and falls. But no scale helps here. What stays from step to step",
@@ -67,6 +63,17 @@ HALF = {
     "discarded-log": {
         "overflow": "log(0) is −Inf. Does it reach the loss or a gradient",
         "invalid": "log(0) has no finite value. Does it reach the loss or a gradient",
+    },
+    "one-autocast": {"order": "one thing stands in the wrong place. What does the next forward pass compute with"},
+    "other-parameters": {"order": "no call of the loop is wrong, but one before it came too early. What does it miss"},
+    "adam-eps": {"overflow": "something becomes Inf or NaN after the gradients. What is it divided by"},
+    "scaler-not-saved": {
+        "overflow": "scaled gradients overflow. What are they multiplied by, and since when",
+        "order": "a call is missing, though none of this step. What does a restart begin with",
+    },
+    "stale-scale": {
+        "order": "something is done too rarely, and no call of the loop shows it. What becomes of the values",
+        "stale cast": "something is out of date, and it is no 16-bit copy of a weight. What becomes of the values",
     },
 }
 # Tests of which one has to be made before a right diagnosis counts: the others do not show it.
@@ -79,13 +86,13 @@ SHOWS = {
     "scaler-not-saved": "scale data", "own-softmax": "fp32 trace", "other-parameters": "again fp32 tally",
     "clipped-inf": "fp32 trace tally data", "zero-norm": "fp32 trace", "clip-before-unscale": "tally trace",
     "where-sqrt": "fp32 trace", "adam-in-bf16": "fp32", "probing-scaler": "again fp32 scale data tally trace",
-    "sum-before-mean": "fp32 trace", "stale-scale": "fp32 tally trace", "zero-grad-after-skip": "tally trace",
+    "sum-before-mean": "fp32 trace", "stale-scale": "trace", "zero-grad-after-skip": "tally trace",
     "bf16-checkpoint": "fp32 data trace", "micro-batches-in-bf16": "fp32 tally",
 }  # fmt: skip
 # Which tests tell a kind from others, the cheapest first, and what they would show.
 TELLS = {
     "overflow": ("fp32 trace", "FP32 would make a difference, and the trace would name where finite became Inf"),
-    "underflow": ("tally fp32", "the tally would show zeros, and FP32 none"),
+    "underflow": ("tally fp32", "FP32 would make a difference, and where gradients became 0 the tally would show it"),
     "saturated": ("fp32 trace", "all is finite, and the trace would show values cut at the end of an 8-bit format"),
     "lost update": ("fp32", "something would move in FP32 and stand still as it is"),
     "lost integer": ("fp32 trace", "the trace would show integers that fall together in a cast"),
@@ -130,7 +137,7 @@ Verdict = Literal["right", "wrong", "half", "open"]
 def judged(examined: Examination, kind: str, made: list[str]) -> tuple[Verdict, str]:
     """What is to be said of a diagnosis after these tests. Only "wrong" costs points: something made speaks against it.
 
-    "half": true, but a consequence. "open": what was tested neither shows it nor rules it out.
+    "half": true, but not the whole of it. "open": what was tested neither shows it nor rules it out.
     """
     own, name = examined.patient, f"“{told(kind)}”"
     if not made:
@@ -143,7 +150,7 @@ def judged(examined: Examination, kind: str, made: list[str]) -> tuple[Verdict, 
         return "open", _open(kind, made)
     with examined.ready():
         if said := HALF.get(own.name, {}).get(kind) or _kept(kind, facts, made):
-            return "half", f"True, but a consequence: {said}? No points are lost."
+            return "half", f"True, but not the whole of it: {said}? No points are lost."
         if said := next(against(kind, facts, made), ""):
             return "wrong", f"{name} does not fit: {said}."
     return "open", _open(kind, made)
@@ -151,10 +158,12 @@ def judged(examined: Examination, kind: str, made: list[str]) -> tuple[Verdict, 
 
 def _kept(kind: str, facts: Facts, made: list[str]) -> str:
     """Parameters that are NaN and stay so are poisoned, whoever has done it."""
-    if kind != "poisoned state" or not facts.kept or not {"fp32", "trace"} & set(made):
+    if kind != "poisoned state" or not facts.kept:
         return ""
     here = listed(facts.kept)
     before = [name for name in facts.bad_at_start if name in facts.kept]
+    if "fp32" not in made and not ("trace" in made and before):  # a trace sees what comes in, not what the step leaves
+        return ""
     return (f"there was Inf or NaN in {here} before the step began. How did it get there" if before else
             f"after the step there is Inf or NaN in {here}, to stay. Before it was none. What made it")  # fmt: skip
 

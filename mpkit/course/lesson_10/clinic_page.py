@@ -1,5 +1,6 @@
 """What the clinic shows of a patient: curves, answers, points. It changes nothing but what is seen."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import ipywidgets as widgets
@@ -107,9 +108,11 @@ class ClinicPage(PicturePanel):
         self.words.value = markup.status(self.said(), style=CLOSE) + score + self._answers()
 
     def _answers(self) -> str:
-        """What the tests said, or what diagnose says: what was asked for last."""
-        said = self.examination.diagnosis.items() if self.chart.reads_diagnosis else self.found()
-        found = "".join(f"<div><b>{name}:</b> {_code_apart(words)}</div>" for name, words in said)
+        """What the tests said; if diagnose was asked last, what it says, and the tests folded below it."""
+        found = _rows(self.found())
+        if self.chart.reads_diagnosis:
+            folded = f"<details><summary>What your tests said</summary>{found}</details>" if found else ""
+            found = _rows(self.examination.diagnosis.items()) + folded
         return f'<div style="{FOUND}">{found}</div>'
 
     def found(self) -> list[tuple[str, str]]:
@@ -128,7 +131,10 @@ class ClinicPage(PicturePanel):
             after = "Try another." if chart.said.startswith("The curve does not heal") else "Now pick the cure."
             return chart.said + ("" if chart.cured or chart.kind is None else f" {after}")
         if chart.reads_diagnosis:
-            return "This is what mpkit.diagnose says. There are no points, but you may still name it and pick the cure."
+            todo = f"{'name it and ' * (chart.kind is None)}pick the cure"
+            return f"This is what mpkit.diagnose says. There are no points, but you may still {todo}."
+        if chart.kind is not None:
+            return "Now pick the cure."
         if chart.tests:
             return "Test on, or choose a diagnosis and name it."
         return f"{self.headline()}. Which test comes first? Each costs points."
@@ -147,6 +153,10 @@ class ClinicPage(PicturePanel):
         here = f"{'diagnosed, ' * (chart.kind is not None)}{chart.left} of {BUDGET} points left"
         here = f"{points(chart.left)} for this one" if chart.cured else here
         return f"{here} · {len(solved)} of {len(NUMBERS)} solved, {points(total)}"
+
+
+def _rows(said: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"<div><b>{name}:</b> {_code_apart(words)}</div>" for name, words in said)
 
 
 def _code_apart(words: str) -> str:

@@ -103,10 +103,11 @@ class ClinicPanel(ClinicPage):
     @guarded
     def show_me(self) -> None:
         """Let `mpkit.diagnose` say it: then this patient gives no points, unless it had been cured before."""
-        self.wait("mpkit.diagnose runs the step some eight times …")
+        self.wait("mpkit.diagnose runs the step, eight times at most …")
         self.examination.diagnosis  # noqa: B018
-        self.chart.told = self.chart.told or not self.chart.cured
-        self.chart.reads_diagnosis = True
+        chart = self.chart
+        chart.told, chart.reads_diagnosis = chart.told or not chart.cured, True
+        chart.said = chart.said if chart.cured else ""  # else the last guess hides what there is to say now
         self.show()
 
     @guarded

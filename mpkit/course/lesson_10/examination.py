@@ -18,6 +18,7 @@ from mpkit.course.lesson_10.waiting_room import Curves, admitted, apart, curves,
 from mpkit.course.pictures.style import percent
 from mpkit.diagnosis import KINDS, Diagnosis, diagnose, diagnose_checkpoint
 from mpkit.diagnosis.exam import SMALL, Exam, close, difference, same, size
+from mpkit.diagnosis.notes import NAMES
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.trees import tensors_in
 
@@ -87,25 +88,29 @@ class Examination:
             return (f"From the same state the loss is {number(base.loss)}, then {number(again.loss)}. Nothing was "
                     "changed between the two.")  # fmt: skip
         loss, after = true_loss(base), true_loss(second)
-        one, third = in_digits(loss, after)
+        one, then = in_digits(loss, after)
         still = " to the last digit" if after == loss and math.isfinite(loss or 0) else ""
-        logged = f" The script logs {number(base.loss)}." if number(base.loss) != number(loss) else ""
-        return (
-            f"From the same state the loss is {one} both times.{logged} One more step on the same data: {third}{still}."
-        )
+        logs = f" The script logs {number(base.loss)}." if number(base.loss) != number(loss) else ""
+        return f"From the same state the loss is {one} both times.{logs} One more step on the same data: {then}{still}."
 
     def _fp32(self) -> str:
         base, wide = self.exam.base, self.exam.fp32
         one, after = in_digits(true_loss(base), true_loss(self.second))
         other, then = in_digits(true_loss(wide), true_loss(self.wide_second))
-        said = [f"The loss is {other}, a step later {then} (as it is: {one}, then {after})."]
+        low = f", with {' and '.join(self.formats)}" if self.formats else ""
+        said = [f"The loss is {other}, a step later {then} (as it is{low}: {one}, then {after})."]
         if wide.bad or base.bad:
             here, there = (listed(run.bad) for run in (base, wide))
             said.append(f"Not finite as it is: {here}; in FP32: {there}.")
         elif wide.grads and difference(base.grads, wide.grads) > 0.1:
             one, other = (number(size(run.grads)) for run in (base, wide))
             said.append(f"The gradients that reach the optimizer have a norm of {one}, in FP32 {other}.")
-        return " ".join((*said, *self.stuck[-2:]))
+        return " ".join((*said, *self.stuck[-2:], *["The casts to FP8 stay."] * bool(wide.left)))
+
+    @cached_property
+    def formats(self) -> list[str]:
+        """The formats below FP32 that the step computes in, by name."""
+        return sorted(NAMES[dtype] for dtype in self.exam.again.low) + ["FP8"] * bool(self.exam.fp32.left)
 
     @cached_property
     def stuck(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Checks and quiz of lesson 10: a test that tells look-alikes apart, a bug without a NaN, the calls of an iteration."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -107,12 +108,21 @@ RULES = (
 )
 
 
+def _bare(call: str) -> str:
+    """A call by its name alone: "optimizer.zero_grad()" is zero_grad. Of a step it matters whose it is."""
+    name = re.sub(r"\(.*?\)", "", call).strip().casefold()
+    owner, _, bare = name.rpartition(".")
+    if bare == "step" and owner not in ("", "scaler"):
+        return "schedule" if owner.startswith("schedul") else name
+    return bare
+
+
 @checker("10.3")
 def calls_in_order(answer: Any) -> Feedback:
     """The calls of one iteration with loss scaling, clipping and a schedule, in order."""
     require(isinstance(answer, Sequence) and not isinstance(answer, str), "The answer is a list of eight names.")
-    given = [str(name).strip().removesuffix("()") for name in answer]
-    unknown = [name for name in given if name not in CALLS]
+    given = [_bare(str(name)) for name in answer]
+    unknown = [str(name) for name, bare in zip(answer, given, strict=True) if bare not in CALLS]
     require(not unknown, f"{unknown[0] if unknown else ''!r} is none of the eight names.")
     twice = [name for name in CALLS if given.count(name) > 1]
     require(not twice, f"{twice[0] if twice else ''} is there twice.")

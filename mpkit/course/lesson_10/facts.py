@@ -4,22 +4,20 @@ import math
 from functools import cached_property
 
 from mpkit.course.lesson_10 import calls
-from mpkit.course.lesson_10.curve_facts import CurveFacts
+from mpkit.course.lesson_10.case_facts import CaseFacts
 from mpkit.course.lesson_10.examination import Examination, true_loss
 from mpkit.course.lesson_10.in_words import listed, number
 from mpkit.diagnosis.exam import MUCH, close, difference, same, size
 from mpkit.formats import FP16
-from mpkit.trees import tensors_in
 
 KEPT = ("parameter", "buffer", "average", "moment")
-LARGE = 1e4  # no batch of ordinary numbers goes beyond it
 
 
-class Facts(CurveFacts):
+class Facts(CaseFacts):
     """Facts of an examination. What needs a run makes it when first asked for; ask inside `examination.ready()`."""
 
     def __init__(self, examined: Examination) -> None:
-        super().__init__(examined.curves, changing=examined.case.stream is not None)
+        super().__init__(examined.curves, examined.case)
         self.examined = examined
 
     # ---- the same step again ----
@@ -65,14 +63,27 @@ class Facts(CurveFacts):
 
     @cached_property
     def agrees(self) -> bool:
-        """Is all finite, with FP32's loss and FP32's gradients?"""
-        base, wide = self.examined.exam.base, self.examined.exam.fp32
-        return not base.bad and not wide.bad and close(base.loss, wide.loss) and self.gap <= MUCH
+        """Is all finite, and what FP32 gives: this loss, its gradients, what stays, and the next loss?"""
+        base, wide, examined = self.examined.exam.base, self.examined.exam.fp32, self.examined
+        if base.bad or wide.bad or self.eight_bit or examined.stuck:
+            return False
+        later = close(examined.second.loss, examined.wide_second.loss)
+        return later and close(base.loss, wide.loss) and self.gap <= MUCH
 
-    @cached_property
-    def agrees_later(self) -> bool:
-        """... and one more step, too?"""
-        return self.agrees and close(self.examined.second.loss, self.examined.wide_second.loss)
+    @property
+    def eight_bit(self) -> bool:
+        """Does the step cast to FP8, in the run in FP32 as well?"""
+        return bool(self.examined.exam.fp32.left)
+
+    @property
+    def only_bf16(self) -> bool:
+        """Is BF16 the only format below FP32? It ends where FP32 does."""
+        return self.examined.formats == ["BF16"]
+
+    @property
+    def only_kept(self) -> bool:
+        """Is there Inf or NaN only in what stays, where a trace does not look?"""
+        return bool(self.bad) and self.kept == self.bad
 
     @cached_property
     def moves_in_fp32(self) -> bool:
@@ -90,7 +101,7 @@ class Facts(CurveFacts):
         """Is anything that should move kept in 16 bits?"""
         return bool(self.examined.exam.subject.low)
 
-    # ---- the scale, the data, the gradients ----
+    # ---- the scale, the gradients ----
 
     @property
     def has_scale(self) -> bool:
@@ -101,23 +112,6 @@ class Facts(CurveFacts):
     def bad_without_scale(self) -> bool:
         """Are gradients not finite without a loss scale either?"""
         return bool(self.examined.exam.unscaled.has("gradient"))
-
-    @cached_property
-    def ordinary(self) -> bool:
-        """Does the batch hold finite numbers of ordinary size, with labels that differ?"""
-        tensors = list(tensors_in(self.examined.case.batch))
-        for tensor in tensors:
-            if not tensor.is_floating_point():
-                if tensor.numel() > 1 and tensor.min() == tensor.max():
-                    return False
-            elif not tensor.isfinite().all() or tensor.abs().max() > LARGE:
-                return False
-        return bool(tensors)
-
-    @cached_property
-    def largest(self) -> float:
-        """The largest magnitude in the batch."""
-        return max(float(tensor.abs().max()) for tensor in tensors_in(self.examined.case.batch))
 
     @cached_property
     def zeros(self) -> float:
