@@ -57,8 +57,9 @@ def diagnose(
         step: forward and backward pass, or the whole iteration with the calls of scaler, clipping, optimizer and
             scheduler; faults of the loop show only in the latter. It may return the loss.
         model: what is trained. optimizer, scaler (`LossScaler` or `torch.amp.GradScaler`), scheduler: those that the
-            step uses; of optimizers and schedulers a list, if there are several (those not given are put back, with a
-            warning). ema: a module that averages the weights.
+            step uses; of optimizers and schedulers a list, if there are several. ema: a module that averages the
+            weights. Of those not given the first scaler is taken as if it had been; optimizers, schedulers, other
+            scalers and averages by `AveragedModel` are put back, with a warning; anything else is left as it comes out.
         batch: given to `step`, if it is not None; halves of it are tried where that helps. Without it, they are not.
 
     Call it inside the contexts that the loop runs in: a fault may be in them.

@@ -41,6 +41,7 @@ class Observed:
         self._factor, self._unscale_first, self._plant, self._raw = factor, unscale_first, plant, raw
         self._final: set[str] = set()  # whose gradients the optimizer has had
         self._in_backward = False
+        self._entered = ExitStack()  # what `watching` has put in place
         self.calls: list[str] = []
         self.scale = 1.0  # that the loss was multiplied with
         self.backward_loss: float | None = None
@@ -58,10 +59,9 @@ class Observed:
         """A block whose calls are observed."""
         with ExitStack() as stack:
             enter = stack.enter_context
+            self._entered = stack
             if self._scaler is not None:
-                enter(replaced(self._scaler, "scale", self._scaling))
-                for name in SCALER:
-                    enter(replaced(self._scaler, name, functools.partial(self._named, name)))
+                self.listen(self._scaler)
             if self._scheduler is not None:
                 enter(replaced(self._scheduler, "step", functools.partial(self._named, "scheduler.step")))
             enter(replaced(torch.optim.Optimizer, "zero_grad", functools.partial(self._named, "zero_grad")))
@@ -77,6 +77,13 @@ class Observed:
             if self._plant is not None:
                 self._plant.grad = torch.full_like(self._plant, math.inf)
             yield
+
+    def listen(self, scaler: Any) -> None:
+        """To the calls of this scaler until the block ends, as to one that was given; call it inside the block."""
+        self._scaler, enter = scaler, self._entered.enter_context
+        enter(replaced(scaler, "scale", self._scaling))
+        for name in SCALER:
+            enter(replaced(scaler, name, functools.partial(self._named, name)))
 
     def _named(self, name: str, was: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(was)

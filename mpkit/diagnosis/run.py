@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ MOMENTS = frozenset("exp_avg exp_avg_sq max_exp_avg_sq momentum_buffer square_av
                     "exp_inf prev step_size".split())  # fmt: skip
 NOT_GIVEN = (
     "the step uses {}, which diagnose was not given: what it changes is put back, but not examined. Pass all of them: "
-    "optimizer=[…], scheduler=[…]."
+    "optimizer=[…], scheduler=[…], ema=."
 )
 
 
@@ -41,7 +42,7 @@ class Subject:
     """The step and all that belongs to it. Every run starts where the first one did; `restore` when done.
 
     `optimizer` and `scheduler` are the first of those given, which the calls of the loop are held against; `optimizers`
-    are all of them. TypeError: one is no optimizer.
+    are all of them. `scaler` is that of the step, also if none was given. TypeError: one is no optimizer.
     """
 
     def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: Any, scaler: Any, scheduler: Any,
@@ -86,7 +87,7 @@ class Subject:
         seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=raw or watch, **observed)
         noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
         left: set[str] = set()
-        inside = [path, seen.watching(), self.snapshot.watching(), *changes]
+        inside = [path, seen.watching(), self.snapshot.watching(partial(self._adopt, seen)), *changes]
         inside += [one for one, asked in ((traced, watch), (noting, notes)) if asked]
         if fp32:  # innermost, so that a trace sees what runs
             inside.append(in_fp32(self.modules, self._all_optimizers(), left))
@@ -113,6 +114,14 @@ class Subject:
         if watch:
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}
         return run
+
+    def _adopt(self, seen: Observed, scaler: Any) -> bool:
+        """Take a scaler that the step uses for one that was given; False: there is one."""
+        if self.scaler is not None:
+            return False
+        self.scaler = scaler
+        seen.listen(scaler)
+        return True
 
     def _all_optimizers(self) -> Any:
         """Their groups and states, as if they were one."""
