@@ -93,8 +93,8 @@ def not_trained(exam: Exam) -> Diagnosis | None:
         return None
     held = {p for one in subject.optimizers for group in one.param_groups for p in group["params"]}
     foreign = [p for p in held if p not in subject.names]  # perhaps of a layer that was replaced
-    left = [name for p, name in subject.names.items() if p not in held and name not in base.moved
-            and name in base.grads and bool(base.grads[name].any())]  # fmt: skip
+    left = [name for p, name in subject.names.items() if p not in held and name not in subject.mastered
+            and name not in base.moved and name in base.grads and bool(base.grads[name].any())]  # fmt: skip
     inside = any(name in base.grads for p, name in subject.names.items() if p in held)
     if not left or (inside and not foreign):  # some trained and others left out is somebody's choice
         return None

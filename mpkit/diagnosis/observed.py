@@ -51,6 +51,9 @@ class Observed:
         self._scaled: list[Any] = []  # what scale gave
         self.beside = False  # backward was called on something else
         self.added_to_old = False  # when backward began, what was planted before the step was still there
+        self.fed = set[
+            int
+        ]()  # ids of the tensors that optimizers stepped with a gradient, and that are not in `params`
         self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
         self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
 
@@ -190,6 +193,9 @@ class Observed:
         if turn is not None:
             turn.ended, turn.stepped = True, turn.stepped or taken
             own = {name for name, p in self._params.items() if id(p) in turn.own}
+        ours = {id(p) for p in self._params.values()}
+        self.fed |= {id(p) for group in optimizer.param_groups for p in group["params"] if id(p) not in ours
+                     and p.grad is not None and bool(p.grad.any())}  # fmt: skip
         self._keep(1.0 if inside is None else float(inside), own)
         self._final |= own
 

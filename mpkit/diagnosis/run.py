@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.diagnosis.data import Kept, data_in
+from mpkit.diagnosis.masters import Masters
 from mpkit.diagnosis.notes import Notes
 from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.outcome import Run as Run
@@ -63,6 +64,7 @@ class Subject:
         self.low = {name for name, t in self.moving() if t.dtype in LOW}
         self.held = {p for group in self._all_optimizers().param_groups for p in group["params"]}
         self._others = {name: p for p, name in self.names.items() if p not in self.held and p.requires_grad}
+        self._masters, self.mastered = Masters(self.names, self.held), set[str]()  # parameters that have a master
         self._start = {name: p.detach().clone() for name, p in self._others.items()}
 
     def restore(self) -> None:
@@ -112,6 +114,7 @@ class Subject:
         )
         run.error = error
         if watch:
+            self.mastered = self._masters.confirmed(seen.fed)
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}
         return run
 
@@ -142,7 +145,9 @@ class Subject:
                 return None, raised
 
     def has_remainder(self, parameter: str) -> bool:
-        """Does the optimizer keep something for it that no optimizer of torch does, such as what rounding left?"""
+        """Does the optimizer keep something for it that no optimizer of torch does: what rounding left, or a master?"""
+        if parameter in self.mastered:
+            return True
         p = next(p for p, name in self.names.items() if name == parameter)
         state = getattr(self.optimizer, "state", {}).get(p, {})
         return any(isinstance(v, Tensor) and v.shape == p.shape and (key not in MOMENTS or v.dtype == torch.float32)
