@@ -13,8 +13,9 @@ from torch import Tensor
 from mpkit.diagnosis.data import filled
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.run import Run, Subject
-from mpkit.diagnosis.wide import nudged, one_in_fp32
+from mpkit.diagnosis.wide import nudged, one_cleaned, one_in_fp32
 from mpkit.diagnosis.words import held
+from mpkit.tracing.event import TraceEvent
 from mpkit.trees import map_tensors, tensors_in
 
 SMALL = 2.0**-8
@@ -129,6 +130,11 @@ class Exam:
         run = self.subject.run(one_in_fp32(self.subject.model, event.module, event.operation), keep=True)
         self._note(f"{event.operation} in {event.module} alone in FP32", run)
         return None if run.error else run
+
+    def cleaned(self, event: TraceEvent) -> Run:
+        """In FP32, with what that operation makes of Inf and NaN set to 0."""
+        change = one_cleaned(self.subject.model, event.module, event.operation)
+        return self._note(f"in FP32, Inf and NaN of {event.operation} set to 0", self.subject.run(change, fp32=True))
 
     def half(self, which: int) -> Run | None:
         """One half of the batch; None: it has no common first dimension of two or more."""
