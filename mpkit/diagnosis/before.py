@@ -9,7 +9,13 @@ from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam, same
 from mpkit.diagnosis.loud import precision
 from mpkit.diagnosis.mathematics import mathematics
+from mpkit.diagnosis.refused import refused
 from mpkit.diagnosis.words import begun, held, source
+
+ENDED = (
+    "mpkit.diagnose: the step went through once, and raised this when it ran again from the same state. If it draws "
+    "from an iterator, that has moved on: draw one batch outside of the step, and pass it: batch=."
+)
 
 
 def scale_of_zero(exam: Exam) -> Diagnosis | None:
@@ -60,10 +66,8 @@ def raised(exam: Exam) -> Diagnosis | None:
             f"In FP32 the step {'is finite' if exam.fp32.fine else 'goes on'}.",
             "Take the end of the tensor's own format.\nx.masked_fill(mask, torch.finfo(x.dtype).min)",
         )  # fmt: skip
-    if "unscale_()" in str(error) or "already been called" in str(error):
-        return exam.found("order", "unscale_", f"The scaler refuses: {error}",
-                          f"The calls were {' → '.join(exam.base.seen.calls)}.",
-                          "Unscale once an iteration, before clipping.\nscaler.unscale_(optimizer)")  # fmt: skip
+    if (found := refused(exam)) is not None:
+        return found
     base = exam.base
     base.events = base.events or base.harmless  # nothing came of them, because the step stopped
     if _own_check(error) and base.events:
@@ -81,6 +85,7 @@ def _own_check(error: Exception) -> bool:
 def not_repeatable(exam: Exam) -> Diagnosis | None:
     """The same again gives something else."""
     if exam.again.error is not None:
+        exam.again.error.add_note(ENDED)
         raise exam.again.error
     if same(exam.base, exam.again):
         exam.again.grads.clear()  # those of `base`: once is enough

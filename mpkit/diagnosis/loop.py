@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio, size
+from mpkit.diagnosis.exam import MUCH, Exam, close, difference, ratio, size
 from mpkit.diagnosis.turn import Turn
-from mpkit.diagnosis.words import told
+from mpkit.diagnosis.words import called, told
 
 DROPPED = 0.5  # scaled gradients would be 1/256 of what they were
 
@@ -16,7 +16,9 @@ DROPPED = 0.5  # scaled gradients would be 1/256 of what they were
 def order(exam: Exam) -> Diagnosis | None:
     """Calls in the wrong place, as the gradients show that reach an optimizer."""
     seen = exam.base.seen
-    if seen.scale == 1.0 or "scale" not in seen.calls:
+    if "scale" not in seen.calls:
+        return _never_scaled(exam)
+    if seen.scale == 1.0:
         return None
     if seen.beside and ratio(exam.other_scale.seen.raw, seen.raw) > DROPPED:
         return exam.found(
@@ -28,6 +30,25 @@ def order(exam: Exam) -> Diagnosis | None:
         )  # fmt: skip
     found = (rule(exam, turn) for rule in (_clipped_scaled, _scale_left) for turn in seen.turns)
     return next((one for one in found if one is not None), None)
+
+
+def _never_scaled(exam: Exam) -> Diagnosis | None:
+    """The scaler divided gradients by its scale, which the loss was not multiplied with, nor by hand."""
+    seen, scaler = exam.base.seen, exam.subject.scaler
+    if "step" not in seen.calls or "backward" not in seen.calls or seen.asked or not seen.stepped:
+        return None
+    exam.subject.restore()
+    scale, left = float(scaler.get_scale()), size(exam.base.seen.raw)
+    apart = size({name: exam.base.grads[name] * scale - raw for name, raw in seen.raw.items()})
+    by_hand = exam.base.loss is not None and close(exam.base.loss * scale, seen.backward_loss)
+    if by_hand or scale == 1.0 or not left or apart > MUCH * left:
+        return None
+    return exam.found(
+        "order", "scaler.scale (missing)",
+        f"backward was called on a loss that was not scaled, and the scaler divided the gradients by {told(scale)}.",
+        f"The calls were {called(seen.script)}. Times {told(scale)} the gradients that reached the optimizer are those "
+        "that backward left.", "Call backward on the scaled loss.\nscaler.scale(loss).backward()",
+    )  # fmt: skip
 
 
 def _clipped_scaled(exam: Exam, turn: Turn) -> Diagnosis | None:
@@ -140,7 +161,7 @@ def update_missing(exam: Exam) -> Diagnosis | None:
         "order", "scaler.update (missing)",
         "scaler.step was called and scaler.update was not: the scale never adapts, and the scaler takes the next step "
         "for a part of this one.",
-        f"The calls were {' → '.join(calls)}.{refused}",
+        f"The calls were {called(exam.base.seen.script)}.{refused}",
         "Update once, behind the last scaler.step.\nscaler.step(optimizer); scaler.update()",
     )  # fmt: skip
 

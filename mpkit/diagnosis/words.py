@@ -1,10 +1,13 @@
 """Numbers and events in the words of a diagnosis."""
 
 import math
+from collections.abc import Sequence
 
 from mpkit.formats import FP16
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.names import OUTSIDE
+
+MOST = 12  # calls
 
 
 def source(event: TraceEvent | None) -> str:
@@ -51,3 +54,9 @@ def begun(text: str) -> str:
 def told(value: float) -> str:
     """A number in a sentence."""
     return f"{value:,.0f}" if 10 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def called(calls: Sequence[str]) -> str:
+    """The calls of a script, in a line; of a long one the last."""
+    shown = [f"scaler.{call}" if call in ("scale", "unscale_", "step", "update") else call for call in calls[-MOST:]]
+    return "… → " * (len(calls) > MOST) + " → ".join(shown) or "none"
