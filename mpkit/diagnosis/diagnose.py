@@ -11,6 +11,7 @@ from torch import nn
 from mpkit.diagnosis import before, direction, loop, loud, silent
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
+from mpkit.diagnosis.remarks import remarks
 from mpkit.diagnosis.run import Spent, Subject
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
@@ -26,11 +27,6 @@ NOT_TRIED = "{}: not tried, the step has run {} times"
 ONE_PROCESS = (
     "diagnose reruns a step in one process, and the others would wait for it: call it without torch.distributed, on "
     "the model inside of DDP or FSDP. mpkit.guard works on all ranks."
-)
-
-IN_PLACE = (
-    " The step changes its batch in place; it was put back before each run. A loader that gives out the same memory "
-    "again gives out changed data then."
 )
 
 
@@ -92,6 +88,6 @@ def diagnose(
             except Spent:
                 exam.tests.append(NOT_TRIED.format(rule.__name__.replace("_", " "), subject.runs))
         return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats."
-                          + IN_PLACE * subject.batch_changed, proof=direction.compared(exam))  # fmt: skip
+                          + remarks(exam), proof=direction.compared(exam))  # fmt: skip
     finally:
         subject.restore()

@@ -89,7 +89,7 @@ class Exam:
     @cached_property
     def cleared(self) -> Run:
         """Without the gradients that were there before."""
-        return self._note("old gradients cleared", self.subject.run(self._without_gradients()))
+        return self._note("old gradients cleared", self.subject.run(self._without_gradients(), raw=True))
 
     def without(self, marked: list[tuple[Tensor, Tensor]], test: str) -> Run:
         """In FP32, with these values of the data set to 0."""

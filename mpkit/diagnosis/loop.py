@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import MUCH, Exam, close, difference, ratio, size
+from mpkit.diagnosis.remarks import never_cleared, norms
 from mpkit.diagnosis.turn import Turn
 from mpkit.diagnosis.words import called, told
 
@@ -182,6 +183,13 @@ def on_a_skip(exam: Exam) -> Diagnosis | None:
             "if scaler.get_scale() >= before: scheduler.step()",
         )  # fmt: skip
     if planted.has("gradient") and planted.seen.added_to_old and exam.after_planted().bad:
+        if never_cleared(exam):
+            return exam.found(
+                "order", "zero_grad (missing)", "The step never clears the gradients: each backward pass adds to what "
+                f"was there before{norms(exam)}.", "Gradients were there when it began, and an Inf that was planted "
+                "into one is still there in the step after it.",
+                "Clear the gradients before every backward pass.\noptimizer.zero_grad()",
+            )  # fmt: skip
         return exam.found(
             "order", "zero_grad (not after a skipped step)",
             "After a skipped step the gradients are not cleared, and the next backward pass adds to the Inf in them.",

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.clips import Clips
 from mpkit.diagnosis.patching import replaced
-from mpkit.diagnosis.turn import Turn, gradients
+from mpkit.diagnosis.turn import Turn, gradient_norm, gradients
 from mpkit.trees import map_leaves, tensors_in
 
 SCALER = ("unscale_", "step", "update")
@@ -57,6 +57,7 @@ class Observed:
         self.fed = set[
             int
         ]()  # ids of the tensors that optimizers stepped with a gradient, and that are not in `params`
+        self.old = 0.0  # norm of the gradients when the first backward pass began; only if those it leaves are kept
         self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
         self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
 
@@ -148,6 +149,8 @@ class Observed:
             self.backward_calls += 1
             if self._plant is not None and self.backward_calls == 1 and (grad := self._plant.grad) is not None:
                 self.added_to_old = not bool(grad.isfinite().all())
+            if self._raw and self.backward_calls == 1:
+                self.old = gradient_norm(self._params.values())
             root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
             self.beside |= "scale" in self.calls and not any(root is one for one in self._scaled)
             if isinstance(root, Tensor) and root.numel() == 1:

@@ -60,3 +60,9 @@ def called(calls: Sequence[str]) -> str:
     """The calls of a script, in a line; of a long one the last."""
     shown = [f"scaler.{call}" if call in ("scale", "unscale_", "step", "update") else call for call in calls[-MOST:]]
     return "… → " * (len(calls) > MOST) + " → ".join(shown) or "none"
+
+
+def listing(names: Sequence[str], most: int = 3) -> str:
+    """Names in a sentence; of many the first, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
