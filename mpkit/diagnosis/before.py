@@ -91,22 +91,33 @@ def not_repeatable(exam: Exam) -> Diagnosis | None:
         exam.again.grads.clear()  # those of `base`: once is enough
         return None
     if str(exam.base.given) != str(exam.again.given):  # as text, in which NaN is NaN
-        return exam.found(
-            "not repeatable", "the batch",
-            "From the same weights and random numbers the first module was given something else: the step draws a new "
-            "batch each time, or random numbers that only it knows.",
-            f"Nothing was changed between the two runs; the loss was {_said(exam.base.loss)}, then "
-            f"{_said(exam.again.loss)}.",
-            "Draw one batch outside of the step, and pass it: batch=.\nmpkit.diagnose(step, model=model, batch=batch)",
-        )  # fmt: skip
+        return _other_data(exam)
     event = exam.base.first
     return exam.found(
         "not repeatable", _first_difference(exam) or source(event) or "the step",
         f"From the same weights, batch and random numbers the loss was {_said(exam.base.loss)}, then "
         f"{_said(exam.again.loss)}.",
         "Nothing was changed between the two runs; rounding is the same each time.",
-        "Look for memory that nobody has set (torch.empty), for state kept outside of parameters and buffers, and for "
-        "streams that do not wait.\nrows = torch.zeros_like(block)",
+        "Look for memory that nobody has set (torch.empty), for state kept outside of parameters and buffers, such as "
+        "a counter or an iterator, and for streams that do not wait.\nrows = torch.zeros_like(block)",
+    )  # fmt: skip
+
+
+def _other_data(exam: Exam) -> Diagnosis:
+    """The first module was given something else."""
+    given = exam.subject.batch is not None
+    return exam.found(
+        "not repeatable", "what the model is given" if given else "the batch",
+        "From the same weights and random numbers "
+        + ("and the same batch the first module was given something else: the step counts its calls, draws from an "
+           "iterator, or draws random numbers that diagnose does not find." if given else
+           "the first module was given something else: the step draws a new batch each time, or random numbers that "
+           "only it knows."),
+        f"Nothing was changed between the two runs; the loss was {_said(exam.base.loss)}, then "
+        f"{_said(exam.again.loss)}.",
+        "Let the step depend on its batch alone: count and draw outside of it, and pass the result with the batch.\n"
+        "mpkit.diagnose(step, model=model, batch=(inputs, labels, noise))" if given else
+        "Draw one batch outside of the step, and pass it: batch=.\nmpkit.diagnose(step, model=model, batch=batch)",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.diagnosis.data import Kept, data_in
+from mpkit.diagnosis.generators import generators_in
 from mpkit.diagnosis.masters import Masters
 from mpkit.diagnosis.notes import Notes
 from mpkit.diagnosis.observed import Observed
@@ -54,7 +55,8 @@ class Subject:
         self.scheduler = next(iter(listed(scheduler)), None)
         self.modules = [model] if ema is None else [model, ema]
         self.names = {p: name for name, p in model.named_parameters()}
-        self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
+        draws = generators_in(step, batch, *self.modules)
+        self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler, draws)
         self.runs, self.kept = 0, Kept(data_in(batch))
         self.most = math.inf  # runs
         self.batch_changed = self.draws = False  # does it change its batch, and draw random numbers?

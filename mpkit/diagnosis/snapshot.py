@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.optim.swa_utils import AveragedModel
 
+from mpkit.diagnosis.generators import rewinding
 from mpkit.diagnosis.patching import replaced
 from mpkit.diagnosis.random_numbers import random_state as random_state
 from mpkit.diagnosis.random_numbers import set_random_state as set_random_state
@@ -38,16 +39,18 @@ class Snapshot:
     `restore` puts all of it back, in the same tensors. Inside `watching()` an optimizer, a scaler, a scheduler or an
     `AveragedModel` that was not given is kept too, right before its first call, and `met` has its name; the gradients
     of parameters that only such an optimizer knows are cleared. What a script keeps elsewhere (an attribute that is no
-    buffer, a list, an iterator, an average of its own) is not put back: a step that depends on such a thing differs
-    from run to run, and is found by that.
+    buffer, a list, an iterator, a counter, an average of its own) is not put back: a step that depends on such a thing
+    differs from run to run, and is found by that.
 
     Args:
         modules: all that the step changes.
         optimizers, schedulers: one, a list of them, or None.
         scaler: one, or None.
+        generators: those that the step keeps for itself, as `generators_in` finds them.
     """
 
-    def __init__(self, modules: list[nn.Module], optimizers: Any, scaler: Any, schedulers: Any) -> None:
+    def __init__(self, modules: list[nn.Module], optimizers: Any, scaler: Any, schedulers: Any,
+                 generators: Iterable[Any] = ()) -> None:  # fmt: skip
         self.met: list[str] = []
         self._known = {id(one) for module in modules for one in module.modules()}
         self._undo: list[Undo] = [modules_undo(modules)]
@@ -59,7 +62,8 @@ class Snapshot:
                 self._keep_scaler(one)
             for one in listed(schedulers):
                 self._keep_scheduler(one)
-        self._random = random_state()
+        self._random, self._draws = random_state(), [(one, rewinding(one)) for one in generators]
+        self._seeds = [one.get_state() for one in self._torch_draws()]
 
     def restore(self) -> None:
         """Put everything back. It can be done again and again."""
@@ -72,12 +76,18 @@ class Snapshot:
     def rewind(self) -> None:
         """Put the random numbers alone back."""
         set_random_state(self._random)
+        for _, undo in self._draws:
+            undo()
 
     def drawn(self) -> bool:
         """Has torch drawn random numbers since?"""
         now, cuda = random_state(), self._random.get("cuda", [])
         here = [*zip([now["torch"], *now.get("cuda", [])], [self._random["torch"], *cuda], strict=False)]
+        here += zip([one.get_state() for one in self._torch_draws()], self._seeds, strict=True)
         return not all(torch.equal(a, b) for a, b in here)
+
+    def _torch_draws(self) -> list[torch.Generator]:
+        return [one for one, _ in self._draws if isinstance(one, torch.Generator)]
 
     @contextmanager
     def watching(self, adopt: Callable[[Any], bool] = lambda scaler: False) -> Iterator[None]:
