@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mpkit.diagnosis.data import filled
 from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.eps import HeldEps
 from mpkit.diagnosis.run import Run, Subject
 from mpkit.diagnosis.wide import nudged, one_cleaned, one_in_fp32
 from mpkit.diagnosis.words import held
@@ -135,6 +136,10 @@ class Exam:
         """In FP32, with what that operation makes of Inf and NaN set to 0."""
         change = one_cleaned(self.subject.model, event.module, event.operation)
         return self._note(f"in FP32, Inf and NaN of {event.operation} set to 0", self.subject.run(change, fp32=True))
+
+    def with_eps(self, eps: str) -> Run:
+        """With this number in the place of each eps that is 0 in its format."""
+        return self._note(f"with an eps of {eps}", self.subject.run(HeldEps(float(eps)), keep=True))
 
     def half(self, which: int) -> Run | None:
         """One half of the batch; None: it has no common first dimension of two or more."""
