@@ -61,12 +61,12 @@ class Clips:
     def clipping_values(self, was: Callable[..., Any]) -> Callable[..., Any]:
         """Each value."""
 
-        def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        def clip(parameters: Any, clip_value: float, *args: Any, **kwargs: Any) -> Any:
             self._called("clip_grad_value_")
             given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
             self._unscale_if_asked(given)
             for turn in self._clipped(given):
-                turn.clipped("clip_grad_value_")
-            return was(given, *args, **kwargs)
+                turn.clipped("clip_grad_value_", None, float(clip_value))
+            return was(given, clip_value, *args, **kwargs)
 
         return clip

@@ -13,6 +13,7 @@ from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
 from mpkit.diagnosis.remarks import remarks
 from mpkit.diagnosis.run import Spent, Subject
+from mpkit.diagnosis.snapshot import listed
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
@@ -22,6 +23,8 @@ RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
 )  # fmt: skip
 
 MOST = 8  # runs of the step
+SCALER = ("scale", "unscale_", "step", "update", "state_dict")
+SCHEDULER = ("step", "state_dict")
 NOT_TRIED = "{}: not tried, the step has run {} times"
 
 ONE_PROCESS = (
@@ -64,19 +67,11 @@ def diagnose(
         A `Diagnosis`: print it.
 
     Raises:
-        TypeError: `step` cannot be called, or `model` or `ema` is no module.
+        TypeError: `step` cannot be called, `model` or `ema` is no module, or another argument is not what it should be.
         RuntimeError: in one of several processes of torch.distributed.
         Whatever the step raises, unless precision explains it; the state is put back first.
     """
-    if not callable(step):
-        raise TypeError(f"step must be a function that runs forward and backward, but {type(step).__name__} came; "
-                        "pass the function itself, not what it returns.")  # fmt: skip
-    for name, one in (("model", model), ("ema", ema)):
-        if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
-            raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
-    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if spread and torch.distributed.get_world_size() > 1:
-        raise RuntimeError(ONE_PROCESS)
+    _check(step, model, ema, scaler, scheduler)
     subject = Subject(step, model, optimizer, scaler, scheduler, ema, batch)
     try:
         exam = Exam(subject)
@@ -91,3 +86,20 @@ def diagnose(
                           + remarks(exam), proof=direction.compared(exam))  # fmt: skip
     finally:
         subject.restore()
+
+
+def _check(step: Any, model: Any, ema: Any, scaler: Any, scheduler: Any) -> None:
+    if not callable(step):
+        raise TypeError(f"step must be a function that runs forward and backward, but {type(step).__name__} came; "
+                        "pass the function itself, not what it returns.")  # fmt: skip
+    for name, one in (("model", model), ("ema", ema)):
+        if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
+            raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
+    for name, given, verbs in (("scaler", scaler, SCALER), ("scheduler", scheduler, SCHEDULER)):
+        for each in listed(given):
+            if not all(hasattr(each, verb) for verb in verbs):
+                raise TypeError(f"{name} must have {', '.join(verbs)}, but {type(each).__name__} came; pass the {name} "
+                                "that the step uses.")  # fmt: skip
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if spread and torch.distributed.get_world_size() > 1:
+        raise RuntimeError(ONE_PROCESS)

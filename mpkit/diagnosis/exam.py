@@ -88,6 +88,11 @@ class Exam:
         return self._note("unscaled before clipping", self.subject.run(unscale_first=True, keep=True))
 
     @cached_property
+    def scale_told_double(self) -> Run:
+        """With scaler.get_scale() answering twice the scale: what of the loop goes by that?"""
+        return self._note("get_scale() doubled", self.subject.run(answer=2.0))
+
+    @cached_property
     def cleared(self) -> Run:
         """Without the gradients that were there before."""
         return self._note("old gradients cleared", self.subject.run(self._without_gradients(), raw=True))
@@ -129,8 +134,11 @@ class Exam:
         if event is None or event.phase != "forward" or event.kind == "input":
             return None
         run = self.subject.run(one_in_fp32(self.subject.model, event.module, event.operation), keep=True)
-        self._note(f"{event.operation} in {event.module} alone in FP32", run)
-        return None if run.error else run
+        test = f"{event.operation} in {event.module} alone in FP32"
+        if run.error is None:
+            return self._note(test, run)
+        self.tests.append(f"{test}: cannot be tried, what comes behind it does not take its result")
+        return None
 
     def cleaned(self, event: TraceEvent) -> Run:
         """In FP32, with what that operation makes of Inf and NaN set to 0."""

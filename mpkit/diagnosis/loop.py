@@ -58,7 +58,7 @@ def _clipped_scaled(exam: Exam, turn: Turn) -> Diagnosis | None:
         return None
     scale, norm = exam.base.seen.scale, turn.clip_norm
     here, there = exam.base.grads, _own(exam, turn, exam.unscaled_first.grads)
-    if difference(here, there) <= MUCH:
+    if difference(here, there) <= MUCH or _scaled_limit(exam, turn):
         return None
     return exam.found(
         "order", f"{turn.clip} (before unscale_){_which(exam, turn)}",
@@ -67,6 +67,14 @@ def _clipped_scaled(exam: Exam, turn: Turn) -> Diagnosis | None:
         f"Unscaled before clipping, the update is {told(1 / ratio(here, there))} times as large.",
         "Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(parameters, 5.0); scaler.step(optimizer)",
     )  # fmt: skip
+
+
+def _scaled_limit(exam: Exam, turn: Turn) -> bool:
+    """Is the limit of clipping computed from the scale, as it may be instead of unscaling first?"""
+    if not exam.base.seen.asks:
+        return False
+    other = exam.scale_told_double.seen.turns[exam.base.seen.turns.index(turn)]
+    return other.clip is not None and 1.9 < other.max_norm / turn.max_norm < 2.1
 
 
 def _scale_left(exam: Exam, turn: Turn) -> Diagnosis | None:

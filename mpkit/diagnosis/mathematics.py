@@ -10,7 +10,7 @@ from mpkit.diagnosis.data import data_in
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
 from mpkit.diagnosis.run import Spent
-from mpkit.diagnosis.words import short, source
+from mpkit.diagnosis.words import counted, short, source
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.names import OUTSIDE
 
@@ -85,8 +85,8 @@ def _data(exam: Exam) -> Diagnosis | None:
         if marked and exam.without(marked, f"{name} of the data set to 0").fine:
             count = sum(int(mask.sum()) for _, mask in marked)
             return exam.found(
-                "data", "the batch", f"The batch holds {count:,} values that are {name}.",
-                f"{PROOF} With these {count:,} values set to 0 it is.",
+                "data", "the batch", f"The batch holds {counted(count)} {name}.",
+                f"{PROOF} With {f'these {count:,} values' if count > 1 else 'this value'} set to 0 it is.",
                 "Find where they come from, and leave them out.\nassert batch.isfinite().all()",
             )  # fmt: skip
     return None

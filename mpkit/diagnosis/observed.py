@@ -29,24 +29,27 @@ class Observed:
         scaler, scheduler: those of the step, or None.
         params: name → parameter whose gradients are kept.
         factor: what the scaled loss is multiplied by in addition; gradients are not divided by it.
+        answer: what get_scale answers to the script is multiplied by it.
         unscale_first: gradients are unscaled before they are clipped, whether the step does so or not.
         plant: a parameter whose gradient holds Inf when the step begins, and gets it again in every backward pass.
         raw: keep what backward leaves.
     """
 
     def __init__(self, optimizers: list[Any], scaler: Any, scheduler: Any, params: dict[str, Tensor],
-                 factor: float = 1.0, unscale_first: bool = False, plant: Tensor | None = None,
+                 factor: float = 1.0, answer: float = 1.0, unscale_first: bool = False, plant: Tensor | None = None,
                  raw: bool = False) -> None:  # fmt: skip
         self.turns = [Turn(one) for one in optimizers]
         self._scaler, self._scheduler, self._params = scaler, scheduler, params
         self.clips = Clips(self.turns, params, unscale_first, self._called)
-        self._factor, self._plant, self._raw = factor, plant, raw
+        self._factor, self._answer, self._plant, self._raw = factor, answer, plant, raw
         self._final: set[str] = set()  # whose gradients the optimizer has had
         self._in_backward = False
         self._entered = ExitStack()  # what `watching` has put in place
         self.calls: list[str] = []
-        self.script: list[str] = []  # those of them that the script makes itself: not inside of scaler.step
-        self._inside = self.asked = False  # of scaler.step; was the scale asked for before backward?
+        self.script: list[str] = []  # those of them that the script makes itself: not inside of the scaler
+        self._inside = False  # of a call of the scaler
+        self.asked = False  # was the scale asked for before backward?
+        self.asks = 0  # how often it was asked for by the script
         self.scale = 1.0  # that the loss was multiplied with
         self.backward_loss: float | None = None
         self.backward_calls = 0
@@ -112,7 +115,7 @@ class Observed:
                     turn.gets(args[0])
                 elif name == "step":
                     turn.ended |= turn.takes(args[0])
-            outer, self._inside = self._inside, self._inside or name == "step"
+            outer, self._inside = self._inside, self._inside or name in SCALER
             try:
                 return was(*args, **kwargs)
             finally:
@@ -124,7 +127,7 @@ class Observed:
         def scale(outputs: Any) -> Any:
             self._called("scale")
             scaled = was(outputs)
-            self.scale = float(self._scaler.get_scale())
+            self.scale = float(self._get_scale())
             if self._factor != 1.0:
                 scaled = map_leaves(lambda t: t * self._factor if isinstance(t, Tensor) else t, scaled)
             self._scaled += tensors_in(scaled)
@@ -133,10 +136,13 @@ class Observed:
         return scale
 
     def _asking(self, was: Callable[..., Any]) -> Callable[..., Any]:
+        self._get_scale = was
+
         @functools.wraps(was)
         def get_scale() -> Any:
             self.asked |= "backward" not in self.calls
-            return was()
+            self.asks += not self._inside
+            return was() * (1.0 if self._inside else self._answer)
 
         return get_scale
 

@@ -24,7 +24,7 @@ def short(event: TraceEvent | None) -> str:
         return "values leave the format"
     what = f"the gradient of {event.operation}" if event.phase == "backward" else event.operation
     if event.kind == "input":
-        return f"{event.operation} of {event.module} holds {event.count:,} values that are Inf or NaN"
+        return f"{event.operation} of {event.module} holds {counted(event.count)} Inf or NaN"
     if event.dtype == "float16" and FP16.max < event.input_amax < math.inf:
         return f"{told(event.input_amax)} goes into {what}, and FP16 ends at 65,504"
     found = " and ".join(f"{n:,} {name}" for n, name in ((event.inf_count, "Inf"), (event.nan_count, "NaN")) if n)
@@ -49,6 +49,11 @@ def held(what: str) -> str:
 def begun(text: str) -> str:
     """The beginning of a sentence."""
     return text[:1].upper() + text[1:]
+
+
+def counted(values: int) -> str:
+    """So many values that are …"""
+    return f"{values:,} values that are" if values != 1 else "1 value that is"
 
 
 def told(value: float) -> str:
