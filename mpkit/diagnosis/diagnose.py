@@ -11,7 +11,7 @@ from torch import nn
 from mpkit.diagnosis import before, direction, loop, loud, silent
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
-from mpkit.diagnosis.remarks import remarks
+from mpkit.diagnosis.remarks import remarks, unmeasured
 from mpkit.diagnosis.run import Spent, Subject
 from mpkit.diagnosis.snapshot import listed
 
@@ -83,7 +83,7 @@ def diagnose(
             except Spent:
                 exam.tests.append(NOT_TRIED.format(rule.__name__.replace("_", " "), subject.runs))
         return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats."
-                          + remarks(exam), proof=direction.compared(exam))  # fmt: skip
+                          + remarks(exam), proof=direction.compared(exam) + unmeasured(exam))  # fmt: skip
     finally:
         subject.restore()
 

@@ -45,3 +45,14 @@ def _unreached(exam: Exam) -> str:
         return ""
     names = [n for p, n in subject.names.items() if p.requires_grad and p in subject.held and n not in base.grads]
     return f" No gradient reached {listing(names)}, which the optimizer holds." if names else ""
+
+
+def unmeasured(exam: Exam) -> str:
+    """What a comparison of gradients leaves out: the arithmetic of an optimizer in 16 bits; "" if there is none."""
+    subject = exam.subject
+    own = {f"parameter {name}" for p, name in subject.names.items() if p in subject.held}
+    if not exam.base.seen.stepped or not any(name in own or name.startswith("moment ") for name in subject.low):
+        return ""
+    if "fp32" in vars(exam) and exam.fp32.error is None:
+        return " Of the weights and moments in 16 bits it was compared whether they move, not by how much."
+    return " What the optimizer makes of its weights and moments in 16 bits was not compared."

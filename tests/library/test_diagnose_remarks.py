@@ -115,3 +115,27 @@ def test_parameters_that_get_no_gradient(cut: bool, scaled: bool) -> None:
     model.a.requires_grad_(False)  # then it is meant
     quiet = diagnose(step, model=model, optimizer=optimizer, scaler=scaler, batch=batch())
     assert "No gradient reached" not in quiet.cause
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("ran", [0, 2])
+def test_what_an_optimizer_makes_in_16_bits_is_not_measured(kind: Any, half: bool, ran: int) -> None:
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if half else torch.float32
+    model = Cut(False).to(dtype)
+    optimizer = kind(model.parameters(), 0.3)
+
+    def step(given: tuple[Tensor, Tensor]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(model(given[0].to(dtype)).float(), given[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for _ in range(ran):
+        step(batch())
+    found = diagnose(step, model=model, optimizer=optimizer, batch=batch())
+    assert found.healthy, str(found)
+    assert ("whether they move, not by how much." in found.proof) == half, str(found)
