@@ -9,7 +9,13 @@ from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam, same
 from mpkit.diagnosis.loud import precision
 from mpkit.diagnosis.mathematics import mathematics
+from mpkit.diagnosis.refused import refused
 from mpkit.diagnosis.words import begun, held, source
+
+ENDED = (
+    "mpkit.diagnose: the step went through once, and raised this when it ran again from the same state. If it draws "
+    "from an iterator, that has moved on: draw one batch outside of the step, and pass it: batch=."
+)
 
 
 def scale_of_zero(exam: Exam) -> Diagnosis | None:
@@ -60,10 +66,8 @@ def raised(exam: Exam) -> Diagnosis | None:
             f"In FP32 the step {'is finite' if exam.fp32.fine else 'goes on'}.",
             "Take the end of the tensor's own format.\nx.masked_fill(mask, torch.finfo(x.dtype).min)",
         )  # fmt: skip
-    if "unscale_()" in str(error) or "already been called" in str(error):
-        return exam.found("order", "unscale_", f"The scaler refuses: {error}",
-                          f"The calls were {' → '.join(exam.base.seen.calls)}.",
-                          "Unscale once an iteration, before clipping.\nscaler.unscale_(optimizer)")  # fmt: skip
+    if (found := refused(exam)) is not None:
+        return found
     base = exam.base
     base.events = base.events or base.harmless  # nothing came of them, because the step stopped
     if _own_check(error) and base.events:
@@ -81,27 +85,39 @@ def _own_check(error: Exception) -> bool:
 def not_repeatable(exam: Exam) -> Diagnosis | None:
     """The same again gives something else."""
     if exam.again.error is not None:
+        exam.again.error.add_note(ENDED)
         raise exam.again.error
     if same(exam.base, exam.again):
         exam.again.grads.clear()  # those of `base`: once is enough
         return None
     if str(exam.base.given) != str(exam.again.given):  # as text, in which NaN is NaN
-        return exam.found(
-            "not repeatable", "the batch",
-            "From the same weights and random numbers the first module was given something else: the step draws a new "
-            "batch each time, or random numbers that only it knows.",
-            f"Nothing was changed between the two runs; the loss was {_said(exam.base.loss)}, then "
-            f"{_said(exam.again.loss)}.",
-            "Draw one batch outside of the step, and pass it: batch=.\nmpkit.diagnose(step, model=model, batch=batch)",
-        )  # fmt: skip
+        return _other_data(exam)
     event = exam.base.first
     return exam.found(
         "not repeatable", _first_difference(exam) or source(event) or "the step",
         f"From the same weights, batch and random numbers the loss was {_said(exam.base.loss)}, then "
         f"{_said(exam.again.loss)}.",
         "Nothing was changed between the two runs; rounding is the same each time.",
-        "Look for memory that nobody has set (torch.empty), for state kept outside of parameters and buffers, and for "
-        "streams that do not wait.\nrows = torch.zeros_like(block)",
+        "Look for memory that nobody has set (torch.empty), for state kept outside of parameters and buffers, such as "
+        "a counter or an iterator, and for streams that do not wait.\nrows = torch.zeros_like(block)",
+    )  # fmt: skip
+
+
+def _other_data(exam: Exam) -> Diagnosis:
+    """The first module was given something else."""
+    given = exam.subject.batch is not None
+    return exam.found(
+        "not repeatable", "what the model is given" if given else "the batch",
+        "From the same weights and random numbers "
+        + ("and the same batch the first module was given something else: the step counts its calls, draws from an "
+           "iterator, or draws random numbers that diagnose does not find." if given else
+           "the first module was given something else: the step draws a new batch each time, or random numbers that "
+           "only it knows."),
+        f"Nothing was changed between the two runs; the loss was {_said(exam.base.loss)}, then "
+        f"{_said(exam.again.loss)}.",
+        "Let the step depend on its batch alone: count and draw outside of it, and pass the result with the batch.\n"
+        "mpkit.diagnose(step, model=model, batch=(inputs, labels, noise))" if given else
+        "Draw one batch outside of the step, and pass it: batch=.\nmpkit.diagnose(step, model=model, batch=batch)",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit.diagnosis.snapshot import reinstate
+from mpkit.diagnosis.undo import reinstate
 from mpkit.extremes import by_kind
 
 

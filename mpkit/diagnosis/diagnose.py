@@ -11,7 +11,9 @@ from torch import nn
 from mpkit.diagnosis import before, direction, loop, loud, silent
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
+from mpkit.diagnosis.remarks import remarks, unmeasured
 from mpkit.diagnosis.run import Spent, Subject
+from mpkit.diagnosis.snapshot import listed
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
@@ -21,16 +23,13 @@ RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
 )  # fmt: skip
 
 MOST = 8  # runs of the step
+SCALER = ("scale", "unscale_", "step", "update", "state_dict")
+SCHEDULER = ("step", "state_dict")
 NOT_TRIED = "{}: not tried, the step has run {} times"
 
 ONE_PROCESS = (
     "diagnose reruns a step in one process, and the others would wait for it: call it without torch.distributed, on "
     "the model inside of DDP or FSDP. mpkit.guard works on all ranks."
-)
-
-IN_PLACE = (
-    " The step changes its batch in place; it was put back before each run. A loader that gives out the same memory "
-    "again gives out changed data then."
 )
 
 
@@ -57,8 +56,9 @@ def diagnose(
         step: forward and backward pass, or the whole iteration with the calls of scaler, clipping, optimizer and
             scheduler; faults of the loop show only in the latter. It may return the loss.
         model: what is trained. optimizer, scaler (`LossScaler` or `torch.amp.GradScaler`), scheduler: those that the
-            step uses; of optimizers and schedulers a list, if there are several (those not given are put back, with a
-            warning). ema: a module that averages the weights.
+            step uses; of optimizers and schedulers a list, if there are several. ema: a module that averages the
+            weights. Of those not given the first scaler is taken as if it had been; optimizers, schedulers, other
+            scalers and averages by `AveragedModel` are put back, with a warning; anything else is left as it comes out.
         batch: given to `step`, if it is not None; halves of it are tried where that helps. Without it, they are not.
 
     Call it inside the contexts that the loop runs in: a fault may be in them.
@@ -67,19 +67,11 @@ def diagnose(
         A `Diagnosis`: print it.
 
     Raises:
-        TypeError: `step` cannot be called, or `model` or `ema` is no module.
+        TypeError: `step` cannot be called, `model` or `ema` is no module, or another argument is not what it should be.
         RuntimeError: in one of several processes of torch.distributed.
         Whatever the step raises, unless precision explains it; the state is put back first.
     """
-    if not callable(step):
-        raise TypeError(f"step must be a function that runs forward and backward, but {type(step).__name__} came; "
-                        "pass the function itself, not what it returns.")  # fmt: skip
-    for name, one in (("model", model), ("ema", ema)):
-        if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
-            raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
-    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if spread and torch.distributed.get_world_size() > 1:
-        raise RuntimeError(ONE_PROCESS)
+    _check(step, model, ema, scaler, scheduler)
     subject = Subject(step, model, optimizer, scaler, scheduler, ema, batch)
     try:
         exam = Exam(subject)
@@ -91,6 +83,23 @@ def diagnose(
             except Spent:
                 exam.tests.append(NOT_TRIED.format(rule.__name__.replace("_", " "), subject.runs))
         return exam.found("healthy", cause="Nothing was found: every number is finite, and the step repeats."
-                          + IN_PLACE * subject.batch_changed, proof=direction.compared(exam))  # fmt: skip
+                          + remarks(exam), proof=direction.compared(exam) + unmeasured(exam))  # fmt: skip
     finally:
         subject.restore()
+
+
+def _check(step: Any, model: Any, ema: Any, scaler: Any, scheduler: Any) -> None:
+    if not callable(step):
+        raise TypeError(f"step must be a function that runs forward and backward, but {type(step).__name__} came; "
+                        "pass the function itself, not what it returns.")  # fmt: skip
+    for name, one in (("model", model), ("ema", ema)):
+        if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
+            raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
+    for name, given, verbs in (("scaler", scaler, SCALER), ("scheduler", scheduler, SCHEDULER)):
+        for each in listed(given):
+            if not all(hasattr(each, verb) for verb in verbs):
+                raise TypeError(f"{name} must have {', '.join(verbs)}, but {type(each).__name__} came; pass the {name} "
+                                "that the step uses.")  # fmt: skip
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if spread and torch.distributed.get_world_size() > 1:
+        raise RuntimeError(ONE_PROCESS)

@@ -24,6 +24,7 @@ KINDS = {
 # What diagnose names too, and no patient of the course's clinic has.
 RARE = {
     "lost digits": "every number is finite, and a gradient is not FP32's: rounding took what counted",
+    "refused": "the scaler does not take what it is given",
 }
 
 
@@ -32,7 +33,8 @@ class Diagnosis:
     """What `mpkit.diagnose` found: `print` it.
 
     Attributes:
-        kind: one of `mpkit.diagnosis.KINDS`, or "lost digits": finite, but not what FP32 gives.
+        kind: one of `mpkit.diagnosis.KINDS`, or "lost digits": finite, but not what FP32 gives; or "refused": the
+            scaler does not take the weights' dtype.
         where: the module and operation, the parameter or buffer, or the call of the loop; "" if healthy.
         cause: one sentence with the numbers.
         proof: what was changed in a rerun, and what it cured; or what was measured.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import MUCH, Exam, difference, size
+from mpkit.diagnosis.run import Spent
 from mpkit.diagnosis.words import told
 
 ASTRAY = 0.5  # relative: a gradient is half as much error as it is FP32's
@@ -63,7 +64,10 @@ def compared(exam: Exam) -> str:
         return f"{said} The step draws random numbers, which fall differently in another dtype."
     if not comparable(exam):
         return said
-    moved = difference(exam.nudged.grads, exam.fp32.grads)
+    try:
+        moved = difference(exam.nudged.grads, exam.fp32.grads)
+    except Spent:
+        return said
     said += f" With every weight moved by one spacing of the 16-bit format, FP32's own differ by {told(100 * moved)} %"
     if moved > MUCH:
         return f"{said}: they are as small as rounding, as near the end of a training, and that is noise."

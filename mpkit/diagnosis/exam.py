@@ -12,9 +12,11 @@ from torch import Tensor
 
 from mpkit.diagnosis.data import filled
 from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.eps import HeldEps
 from mpkit.diagnosis.run import Run, Subject
-from mpkit.diagnosis.wide import nudged, one_in_fp32
+from mpkit.diagnosis.wide import nudged, one_cleaned, one_in_fp32
 from mpkit.diagnosis.words import held
+from mpkit.tracing.event import TraceEvent
 from mpkit.trees import map_tensors, tensors_in
 
 SMALL = 2.0**-8
@@ -86,9 +88,14 @@ class Exam:
         return self._note("unscaled before clipping", self.subject.run(unscale_first=True, keep=True))
 
     @cached_property
+    def scale_told_double(self) -> Run:
+        """With scaler.get_scale() answering twice the scale: what of the loop goes by that?"""
+        return self._note("get_scale() doubled", self.subject.run(answer=2.0))
+
+    @cached_property
     def cleared(self) -> Run:
         """Without the gradients that were there before."""
-        return self._note("old gradients cleared", self.subject.run(self._without_gradients()))
+        return self._note("old gradients cleared", self.subject.run(self._without_gradients(), raw=True))
 
     def without(self, marked: list[tuple[Tensor, Tensor]], test: str) -> Run:
         """In FP32, with these values of the data set to 0."""
@@ -127,8 +134,20 @@ class Exam:
         if event is None or event.phase != "forward" or event.kind == "input":
             return None
         run = self.subject.run(one_in_fp32(self.subject.model, event.module, event.operation), keep=True)
-        self._note(f"{event.operation} in {event.module} alone in FP32", run)
-        return None if run.error else run
+        test = f"{event.operation} in {event.module} alone in FP32"
+        if run.error is None:
+            return self._note(test, run)
+        self.tests.append(f"{test}: cannot be tried, what comes behind it does not take its result")
+        return None
+
+    def cleaned(self, event: TraceEvent) -> Run:
+        """In FP32, with what that operation makes of Inf and NaN set to 0."""
+        change = one_cleaned(self.subject.model, event.module, event.operation)
+        return self._note(f"in FP32, Inf and NaN of {event.operation} set to 0", self.subject.run(change, fp32=True))
+
+    def with_eps(self, eps: str) -> Run:
+        """With this number in the place of each eps that is 0 in its format."""
+        return self._note(f"with an eps of {eps}", self.subject.run(HeldEps(float(eps)), keep=True))
 
     def half(self, which: int) -> Run | None:
         """One half of the batch; None: it has no common first dimension of two or more."""

@@ -87,7 +87,8 @@ class Guard:
         keep: how many events to keep.
 
     Raises:
-        TypeError: `step` cannot be called, `model` is no module or `optimizer` no optimizer or list of them.
+        TypeError: `step` cannot be called, `model` is no module, `optimizer` no optimizer or list of them, or `scaler`
+            no scaler.
         RuntimeError (at a call): the step gives the optimizer a closure.
     """
 
@@ -97,6 +98,8 @@ class Guard:
             raise TypeError(f"step must be a function that trains on a batch, but {type(step).__name__} came.")
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, but {type(model).__name__} came.")
+        if scaler is not None and not hasattr(scaler, "is_enabled"):
+            raise TypeError(f"scaler must be a LossScaler or a GradScaler, but {type(scaler).__name__} came.")
         self.optimizers = optimizers_in(optimizer if listed(optimizer) else [optimizer])
         self.step, self.model = step, model
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from mpkit.diagnosis.diagnosis import Diagnosis
-from mpkit.diagnosis.exam import MUCH, Exam, difference, ratio, size
+from mpkit.diagnosis.exam import MUCH, Exam, close, difference, ratio, size
+from mpkit.diagnosis.remarks import never_cleared, norms
 from mpkit.diagnosis.turn import Turn
-from mpkit.diagnosis.words import told
+from mpkit.diagnosis.words import called, told
 
 DROPPED = 0.5  # scaled gradients would be 1/256 of what they were
 
@@ -16,7 +17,9 @@ DROPPED = 0.5  # scaled gradients would be 1/256 of what they were
 def order(exam: Exam) -> Diagnosis | None:
     """Calls in the wrong place, as the gradients show that reach an optimizer."""
     seen = exam.base.seen
-    if seen.scale == 1.0 or "scale" not in seen.calls:
+    if "scale" not in seen.calls:
+        return _never_scaled(exam)
+    if seen.scale == 1.0:
         return None
     if seen.beside and ratio(exam.other_scale.seen.raw, seen.raw) > DROPPED:
         return exam.found(
@@ -30,13 +33,32 @@ def order(exam: Exam) -> Diagnosis | None:
     return next((one for one in found if one is not None), None)
 
 
+def _never_scaled(exam: Exam) -> Diagnosis | None:
+    """The scaler divided gradients by its scale, which the loss was not multiplied with, nor by hand."""
+    seen, scaler = exam.base.seen, exam.subject.scaler
+    if "step" not in seen.calls or "backward" not in seen.calls or seen.asked or not seen.stepped:
+        return None
+    exam.subject.restore()
+    scale, left = float(scaler.get_scale()), size(exam.base.seen.raw)
+    apart = size({name: exam.base.grads[name] * scale - raw for name, raw in seen.raw.items()})
+    by_hand = exam.base.loss is not None and close(exam.base.loss * scale, seen.backward_loss)
+    if by_hand or scale == 1.0 or not left or apart > MUCH * left:
+        return None
+    return exam.found(
+        "order", "scaler.scale (missing)",
+        f"backward was called on a loss that was not scaled, and the scaler divided the gradients by {told(scale)}.",
+        f"The calls were {called(seen.script)}. Times {told(scale)} the gradients that reached the optimizer are those "
+        "that backward left.", "Call backward on the scaled loss.\nscaler.scale(loss).backward()",
+    )  # fmt: skip
+
+
 def _clipped_scaled(exam: Exam, turn: Turn) -> Diagnosis | None:
     """Gradients were clipped before they were unscaled, and it made a difference."""
     if turn.clip is None or not turn.clip_scaled:
         return None
     scale, norm = exam.base.seen.scale, turn.clip_norm
     here, there = exam.base.grads, _own(exam, turn, exam.unscaled_first.grads)
-    if difference(here, there) <= MUCH:
+    if difference(here, there) <= MUCH or _scaled_limit(exam, turn):
         return None
     return exam.found(
         "order", f"{turn.clip} (before unscale_){_which(exam, turn)}",
@@ -45,6 +67,14 @@ def _clipped_scaled(exam: Exam, turn: Turn) -> Diagnosis | None:
         f"Unscaled before clipping, the update is {told(1 / ratio(here, there))} times as large.",
         "Unscale first.\nscaler.unscale_(optimizer); clip_grad_norm_(parameters, 5.0); scaler.step(optimizer)",
     )  # fmt: skip
+
+
+def _scaled_limit(exam: Exam, turn: Turn) -> bool:
+    """Is the limit of clipping computed from the scale, as it may be instead of unscaling first?"""
+    if not exam.base.seen.asks:
+        return False
+    other = exam.scale_told_double.seen.turns[exam.base.seen.turns.index(turn)]
+    return other.clip is not None and 1.9 < other.max_norm / turn.max_norm < 2.1
 
 
 def _scale_left(exam: Exam, turn: Turn) -> Diagnosis | None:
@@ -93,8 +123,8 @@ def not_trained(exam: Exam) -> Diagnosis | None:
         return None
     held = {p for one in subject.optimizers for group in one.param_groups for p in group["params"]}
     foreign = [p for p in held if p not in subject.names]  # perhaps of a layer that was replaced
-    left = [name for p, name in subject.names.items() if p not in held and name not in base.moved
-            and name in base.grads and bool(base.grads[name].any())]  # fmt: skip
+    left = [name for p, name in subject.names.items() if p not in held and name not in subject.mastered
+            and name not in base.moved and name in base.grads and bool(base.grads[name].any())]  # fmt: skip
     inside = any(name in base.grads for p, name in subject.names.items() if p in held)
     if not left or (inside and not foreign):  # some trained and others left out is somebody's choice
         return None
@@ -140,7 +170,7 @@ def update_missing(exam: Exam) -> Diagnosis | None:
         "order", "scaler.update (missing)",
         "scaler.step was called and scaler.update was not: the scale never adapts, and the scaler takes the next step "
         "for a part of this one.",
-        f"The calls were {' → '.join(calls)}.{refused}",
+        f"The calls were {called(exam.base.seen.script)}.{refused}",
         "Update once, behind the last scaler.step.\nscaler.step(optimizer); scaler.update()",
     )  # fmt: skip
 
@@ -161,6 +191,13 @@ def on_a_skip(exam: Exam) -> Diagnosis | None:
             "if scaler.get_scale() >= before: scheduler.step()",
         )  # fmt: skip
     if planted.has("gradient") and planted.seen.added_to_old and exam.after_planted().bad:
+        if never_cleared(exam):
+            return exam.found(
+                "order", "zero_grad (missing)", "The step never clears the gradients: each backward pass adds to what "
+                f"was there before{norms(exam)}.", "Gradients were there when it began, and an Inf that was planted "
+                "into one is still there in the step after it.",
+                "Clear the gradients before every backward pass.\noptimizer.zero_grad()",
+            )  # fmt: skip
         return exam.found(
             "order", "zero_grad (not after a skipped step)",
             "After a skipped step the gradients are not cleared, and the next backward pass adds to the Inf in them.",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 
 from mpkit.diagnosis.diagnosis import Diagnosis
+from mpkit.diagnosis.eps import TRIED
 from mpkit.diagnosis.exam import MUCH, Exam, difference
 from mpkit.diagnosis.mathematics import mathematics
+from mpkit.diagnosis.run import Run
 from mpkit.diagnosis.words import begun, short, source, told
+
+IN_FP32 = "In FP32 the same step is finite. "
 
 
 def not_finite(exam: Exam) -> Diagnosis | None:
@@ -45,12 +49,13 @@ def not_finite(exam: Exam) -> Diagnosis | None:
 def _broken_by_the_step(exam: Exam) -> Diagnosis:
     base, name = exam.base, exam.base.has("parameter")
     if not base.has("gradient"):
-        eps = exam.again.notes.get("eps")
+        eps = _held_eps(exam)
         return exam.found(
             "lost eps" if eps else "overflow", f"parameter {name}, in optimizer.step()",
             f"The gradients are finite, and after optimizer.step() the parameter {name} is not"
-            f"{': ' + eps.text if eps else ''}.",
-            "With weights and moments in FP32 the same step leaves it finite.",
+            f"{': ' + exam.again.notes['eps'].text if eps else ''}.",
+            f"With weights and moments in FP32{f', or with an eps of {eps},' if eps else ''} the same step leaves it "
+            "finite.",
             "Keep weights and moments in FP32 under autocast, or take an eps that the format has.\n"
             "torch.optim.Adam(model.parameters(), eps=1e-4)",
         )  # fmt: skip
@@ -94,20 +99,39 @@ def _scale(exam: Exam) -> Diagnosis | None:
 def precision(exam: Exam, more: str = "") -> Diagnosis:
     """FP32 cures it, so the format is to blame: say which operation."""
     base, event = exam.base, exam.base.first
-    eps = exam.again.notes.get("eps")
+    if event is not None and (eps := _held_eps(exam)) is not None:
+        return exam.found(
+            "lost eps", source(event), f"{begun(exam.again.notes['eps'].text)}; {short(event)}{more}.",
+            f"{IN_FP32 if exam.fp32.fine and not base.fine else ''}With an eps of {eps} in its place "
+            f"{'the gradients are those of FP32' if base.fine else 'it is finite too'}.",
+            f"An eps that the format can hold, or FP32 for this computation.\neps = {eps}",
+        )  # fmt: skip
     alone = exam.alone_in_fp32()
     error = exam.fp32.error
-    proof = "In FP32 the same step is finite." if not base.fine else "In FP32 it is not so."
+    proof = IN_FP32.strip() if not base.fine else "In FP32 it is not so."
     if error is not None:
         proof = f"The format ends there; in FP32 the step could not be tried: {error}"
-    cured = alone is not None and (alone.fine if not base.fine else difference(alone.grads, exam.fp32.grads) < MUCH)
+    cured = alone is not None and _cures(exam, alone)
     if cured and event is not None and base.fine:
         proof = f"With {event.operation} in {event.module} alone in FP32 the gradients are those of FP32."
     elif cured and event is not None:
         proof = f"With {event.operation} in {event.module} alone in FP32 the same step is finite."
-    if eps and event is not None and event.kind == "invalid":
-        return exam.found("lost eps", source(event), f"{begun(eps.text)}; {short(event)}{more}.", proof,
-                          "An eps that the format can hold, or FP32 for this computation.\neps = 1e-5")  # fmt: skip
+    if event is not None and event.kind == "invalid" and event.input_amax == 0 and exam.fp32.fine:
+        return exam.found("underflow", source(event), f"{short(event)}: what is 0 there is not in FP32{more}.", proof,
+                          "Compute this in FP32, or make the numbers larger before it.\n"
+                          "with torch.autocast(device, enabled=False): y = f(x.float())")  # fmt: skip
     return exam.found("overflow", source(event) or "".join(base.bad[:1]), f"{short(event)}{more}.", proof,
                       "Compute this in FP32, or make the numbers smaller before it.\n"
                       "with torch.autocast(device, enabled=False): y = f(x.float())")  # fmt: skip
+
+
+def _held_eps(exam: Exam) -> str | None:
+    """An eps with which the step is cured, where one was seen that is 0 in its format; None: that is not it."""
+    if "eps" not in exam.again.notes:
+        return None
+    return next((eps for eps in TRIED if _cures(exam, exam.with_eps(eps))), None)
+
+
+def _cures(exam: Exam, run: Run) -> bool:
+    """Is the run finite where the step is not, or are its gradients those of FP32?"""
+    return run.fine if not exam.base.fine else difference(run.grads, exam.fp32.grads) < MUCH

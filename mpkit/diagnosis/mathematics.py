@@ -9,7 +9,8 @@ from torch import Tensor
 from mpkit.diagnosis.data import data_in
 from mpkit.diagnosis.diagnosis import Diagnosis
 from mpkit.diagnosis.exam import Exam
-from mpkit.diagnosis.words import short, source
+from mpkit.diagnosis.run import Spent
+from mpkit.diagnosis.words import counted, short, source
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.names import OUTSIDE
 
@@ -50,8 +51,10 @@ def mathematics(exam: Exam) -> Diagnosis:
                 f"{short(base.first)} when it begins: the data, or what the step makes of it before.", PROOF,
                 "Look at what goes into the model.\nassert inputs.isfinite().all()",
             )  # fmt: skip
+    made = _forgiven(exam, event)
+    event, proof = made or event, PROOF + (f" With these values of {made.operation} set to 0 it is." if made else "")
     return exam.found("invalid", source(event) or base.bad[0],
-                      f"{short(event)}. FP32 has no value for it either{_which_samples(exam)}.", PROOF,
+                      f"{short(event)}. FP32 has no value for it either{_which_samples(exam)}.", proof,
                       _cure(event))  # fmt: skip
 
 
@@ -82,8 +85,8 @@ def _data(exam: Exam) -> Diagnosis | None:
         if marked and exam.without(marked, f"{name} of the data set to 0").fine:
             count = sum(int(mask.sum()) for _, mask in marked)
             return exam.found(
-                "data", "the batch", f"The batch holds {count:,} values that are {name}.",
-                f"{PROOF} With these {count:,} values set to 0 it is.",
+                "data", "the batch", f"The batch holds {counted(count)} {name}.",
+                f"{PROOF} With {f'these {count:,} values' if count > 1 else 'this value'} set to 0 it is.",
                 "Find where they come from, and leave them out.\nassert batch.isfinite().all()",
             )  # fmt: skip
     return None
@@ -100,6 +103,20 @@ def _before_the_model(exam: Exam) -> TraceEvent | None:
     return next(made, None)
 
 
+def _forgiven(exam: Exam, event: TraceEvent | None) -> TraceEvent | None:
+    """What made the -Inf that the model was given: the trace forgives it as a mask, which only softmax takes for one.
+
+    Tried: without its bad values the step must be finite.
+    """
+    finite = all(math.isfinite(total) for total in exam.base.given)
+    if event is None or finite or "softmax" in event.operation or "attention" in event.operation:
+        return None
+    if event.phase == "forward" and math.isfinite(event.input_amax):
+        return None
+    made = _before_the_model(exam)
+    return made if made is not None and exam.cleaned(made).fine else None
+
+
 def _cure(event: TraceEvent | None) -> str:
     if event is None or event.phase == "backward":
         return SLOPE
@@ -108,7 +125,10 @@ def _cure(event: TraceEvent | None) -> str:
 
 def _which_samples(exam: Exam) -> str:
     for which in (0, 1):
-        run = exam.half(which)
+        try:
+            run = exam.half(which)
+        except Spent:
+            return ""
         if run is not None and run.fine:
             return f"; it needs only the {'second' if which == 0 else 'first'} half of the batch"
     return ""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mpkit.diagnosis.eps import lost_eps
 from mpkit.diagnosis.path import ModulePath
 from mpkit.diagnosis.wide import LOW
 from mpkit.formats import BF16, E4M3, E5M2, FP16
@@ -68,10 +69,8 @@ class Notes(TorchDispatchMode):
 
     def _look_add(self, result: Any, x: Any, other: Any = None, **_: Any) -> None:
         """An eps that is 0 in the dtype of what it is added to."""
-        scalar = other.item() if isinstance(other, Tensor) and not other.dim() and other.device.type == "cpu" else other
-        small = isinstance(scalar, float) and 0 < scalar < 1e-3 and isinstance(x, Tensor) and x.dtype in LOW
-        if small and not torch.tensor(scalar, dtype=x.dtype):
-            self._note("eps", f"an eps of {scalar:g} is added to {_short(x.dtype)}, where it is 0")
+        if (eps := lost_eps(x, other)) is not None:
+            self._note("eps", f"an eps of {eps:g} is added to {_short(x.dtype)}, where it is 0")
 
     _look_add_ = _look_add
 

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.diagnosis.data import Kept, data_in
+from mpkit.diagnosis.generators import generators_in
+from mpkit.diagnosis.masters import Masters
 from mpkit.diagnosis.notes import Notes
 from mpkit.diagnosis.observed import Observed
 from mpkit.diagnosis.outcome import Run as Run
@@ -29,7 +32,7 @@ MOMENTS = frozenset("exp_avg exp_avg_sq max_exp_avg_sq momentum_buffer square_av
                     "exp_inf prev step_size".split())  # fmt: skip
 NOT_GIVEN = (
     "the step uses {}, which diagnose was not given: what it changes is put back, but not examined. Pass all of them: "
-    "optimizer=[…], scheduler=[…]."
+    "optimizer=[…], scheduler=[…], ema=."
 )
 
 
@@ -41,7 +44,7 @@ class Subject:
     """The step and all that belongs to it. Every run starts where the first one did; `restore` when done.
 
     `optimizer` and `scheduler` are the first of those given, which the calls of the loop are held against; `optimizers`
-    are all of them. TypeError: one is no optimizer.
+    are all of them. `scaler` is that of the step, also if none was given. TypeError: one is no optimizer.
     """
 
     def __init__(self, step: Callable[..., Any], model: nn.Module, optimizer: Any, scaler: Any, scheduler: Any,
@@ -52,7 +55,8 @@ class Subject:
         self.scheduler = next(iter(listed(scheduler)), None)
         self.modules = [model] if ema is None else [model, ema]
         self.names = {p: name for name, p in model.named_parameters()}
-        self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler)
+        draws = generators_in(step, batch, *self.modules)
+        self.snapshot = Snapshot(self.modules, optimizer, scaler, scheduler, draws)
         self.runs, self.kept = 0, Kept(data_in(batch))
         self.most = math.inf  # runs
         self.batch_changed = self.draws = False  # does it change its batch, and draw random numbers?
@@ -62,6 +66,7 @@ class Subject:
         self.low = {name for name, t in self.moving() if t.dtype in LOW}
         self.held = {p for group in self._all_optimizers().param_groups for p in group["params"]}
         self._others = {name: p for p, name in self.names.items() if p not in self.held and p.requires_grad}
+        self._masters, self.mastered = Masters(self.names, self.held), set[str]()  # parameters that have a master
         self._start = {name: p.detach().clone() for name, p in self._others.items()}
 
     def restore(self) -> None:
@@ -86,7 +91,7 @@ class Subject:
         seen = Observed(self.optimizers, self.scaler, self.scheduler, params, raw=raw or watch, **observed)
         noting, traced, path = Notes(self.model), trace(self.model), ModulePath(self.model)
         left: set[str] = set()
-        inside = [path, seen.watching(), self.snapshot.watching(), *changes]
+        inside = [path, seen.watching(), self.snapshot.watching(partial(self._adopt, seen)), *changes]
         inside += [one for one, asked in ((traced, watch), (noting, notes)) if asked]
         if fp32:  # innermost, so that a trace sees what runs
             inside.append(in_fp32(self.modules, self._all_optimizers(), left))
@@ -111,8 +116,17 @@ class Subject:
         )
         run.error = error
         if watch:
+            self.mastered = self._masters.confirmed(seen.fed)
             run.moved = {name for name, start in self._start.items() if not torch.equal(self._others[name], start)}
         return run
+
+    def _adopt(self, seen: Observed, scaler: Any) -> bool:
+        """Take a scaler that the step uses for one that was given; False: there is one."""
+        if self.scaler is not None:
+            return False
+        self.scaler = scaler
+        seen.listen(scaler)
+        return True
 
     def _all_optimizers(self) -> Any:
         """Their groups and states, as if they were one."""
@@ -133,7 +147,9 @@ class Subject:
                 return None, raised
 
     def has_remainder(self, parameter: str) -> bool:
-        """Does the optimizer keep something for it that no optimizer of torch does, such as what rounding left?"""
+        """Does the optimizer keep something for it that no optimizer of torch does: what rounding left, or a master?"""
+        if parameter in self.mastered:
+            return True
         p = next(p for p, name in self.names.items() if name == parameter)
         state = getattr(self.optimizer, "state", {}).get(p, {})
         return any(isinstance(v, Tensor) and v.shape == p.shape and (key not in MOMENTS or v.dtype == torch.float32)

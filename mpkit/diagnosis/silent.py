@@ -51,8 +51,8 @@ def noted(exam: Exam) -> Diagnosis | None:
 
 def underflow(exam: Exam) -> Diagnosis | None:
     """Gradients that are 0 here and not in FP32."""
-    held = exam.subject.held
-    trained = {name for p, name in exam.subject.names.items() if p in held or not held}
+    held, mastered = exam.subject.held, exam.subject.mastered
+    trained = {name for p, name in exam.subject.names.items() if p in held or name in mastered or not held}
     if not _half_may_be_lost(exam, [grad for name, grad in exam.base.grads.items() if name in trained]):
         return None  # whatever FP32 would say
     lost = {n: _share((exam.base.grads[n] == 0) & (g != 0), g != 0) for n, g in exam.fp32.grads.items()

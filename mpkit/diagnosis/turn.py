@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -62,3 +63,24 @@ class Turn:
         if self.clip is None:
             self.clip, self.clip_scaled = call, not (self.unscaled or self.unscaled_other)
         self.clip_norm, self.max_norm = norm, largest
+
+
+def gradients(params: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """Those of these parameters as float32, divided by the scale; complex ones as pairs, sparse ones dense."""
+    kept: dict[str, Tensor] = {}
+    for name, parameter in params.items():
+        if (grad := parameter.grad) is not None:
+            dense = _dense(grad)
+            kept[name] = dense.float() / scale if scale else dense.float()
+    return kept
+
+
+def gradient_norm(params: Iterable[Tensor]) -> float:
+    """That of all their gradients together, NaN counted as 1. One wait for the device, if there are any."""
+    norms = [torch.linalg.vector_norm(_dense(p.grad), dtype=torch.float32) for p in params if p.grad is not None]
+    return float(torch.stack(norms).norm().nan_to_num(nan=1.0)) if norms else 0.0
+
+
+def _dense(grad: Tensor) -> Tensor:
+    dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
+    return torch.view_as_real(dense) if dense.is_complex() else dense

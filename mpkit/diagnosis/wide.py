@@ -59,12 +59,12 @@ class _InFP32(TorchFunctionMode):
         return func(*kept, *rest, **map_leaves(widened, dict(kwargs or {})))
 
 
-class _OneInFP32(TorchFunctionMode):
-    """The operation of this name in this module computes in FP32, and its result stays there."""
+class _One(TorchFunctionMode):
+    """The operation of this name in this module is done by `instead`, which is given it and its arguments."""
 
-    def __init__(self, model: nn.Module, module: str, operation: str) -> None:
+    def __init__(self, model: nn.Module, module: str, operation: str, instead: Callable[..., Any]) -> None:
         super().__init__()
-        self._module, self._operation, self._path = module, operation, ModulePath(model)
+        self._module, self._operation, self._instead, self._path = module, operation, instead, ModulePath(model)
 
     def __enter__(self) -> Any:
         self._path.__enter__()
@@ -78,15 +78,30 @@ class _OneInFP32(TorchFunctionMode):
         name = None if func.__name__ == "__get__" else names.operation(func).readable
         if name != self._operation or self._path.now != self._module:
             return func(*args, **(kwargs or {}))
-        with ExitStack() as stack:
-            for device in DEVICES:
-                stack.enter_context(torch.autocast(device, enabled=False))
-            return func(*map_leaves(widened, tuple(args)), **map_leaves(widened, dict(kwargs or {})))
+        return self._instead(func, *args, **(kwargs or {}))
 
 
 def one_in_fp32(model: nn.Module, module: str, operation: str) -> Any:
-    """A context in which that operation alone computes in FP32."""
-    return _OneInFP32(model, module, operation)
+    """A context in which that operation alone computes in FP32, and its result stays there."""
+
+    def wide(func: Any, *args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for device in DEVICES:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            return func(*map_leaves(widened, args), **map_leaves(widened, kwargs))
+
+    return _One(model, module, operation, wide)
+
+
+def one_cleaned(model: nn.Module, module: str, operation: str) -> Any:
+    """A context in which that operation gives 0 for Inf and NaN."""
+    return _One(model, module, operation, lambda func, *args, **kwargs: map_leaves(_clean, func(*args, **kwargs)))
+
+
+def _clean(value: Any) -> Any:
+    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+        return value
+    return value.where(value.isfinite(), 0)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_a_nan_in_the_data_is_named_and_so_is_a_number_that_fp16_lacks() -> None
     assert found.kind == "data"  # which the step has closed over
     found = diagnose(lambda batch: step(), model=model, optimizer=optimizer, batch=(x, y))
     assert (found.kind, found.where) == ("data", "the batch")
-    assert "1 values" in found.cause
+    assert "1 value that is" in found.cause
 
     def masked() -> Tensor:
         scores = model(torch.ones(4, 8)).half().masked_fill(torch.tensor([[True], [False]] * 2), -1e9)

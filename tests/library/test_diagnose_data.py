@@ -69,7 +69,7 @@ def test_bad_data_is_found_in_whatever_holds_it(form: str, bad: float) -> None:
 
     found = diagnosed(loss, made[form], closed=form == "closure")
     assert (found.kind, found.where) == ("data", "the batch"), str(found)
-    assert "With these 1 values set to 0 it is." in found.proof
+    assert "With this value set to 0 it is." in found.proof
     assert torch.equal(x.nan_to_num(), before.nan_to_num())
 
 
