@@ -139,7 +139,7 @@ BITS = ("sign bit", *(f"exponent bit {n}" for n in range(5)), *(f"mantissa bit {
 FORMATS = ("BF16", "TF32", "E5M2", "E4M3", "FP16")
 RUNS = ("classifier", "autoencoder", "bad start", "falling loss", "made up: drifts")
 RULES = ("no scaling", "static 2¹⁰", "torch", "apex-amp", "deepspeed", "fairseq", "megatron", "keras", "LogMax",
-         "popart", "article", "article, scaled norm")  # fmt: skip
+         "popart", "article", "article, scaled")  # fmt: skip
 COMPETITORS = ("FP16, no scaling", "FP16, static 2¹⁰", "FP16, dynamic", "BF16", "article", "FP16 all, no scaling")
 EXAMS = ("run it again · 1", "in FP32 · 2", "smaller scale · 1", "look at the data · 1", "tally the gradients · 1",
          "trace · 4")  # fmt: skip
@@ -248,8 +248,8 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
             *push("cures", "name it", "cure A", "cure B", "cure C").turns,
         ), menu("patient", PATIENTS[-1]).lead, WORDS),
     ),
-    Shown("11", "rank simulator", "RankSimulatorPanel(", "who agrees", "grid", 2, 448): (
-        pick("who agrees", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag", "nobody"),
+    Shown("11", "rank simulator", "RankSimulatorPanel(", "how they agree", "grid", 2, 448): (
+        pick("how they agree", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag", "test before the sum"),
         pick("Inf is born", "after the sum", "in local clipping", "in a shard, sharded first",
              "in a shard, replica first", "in the data"),
         slide("ranks", 6),

@@ -80,9 +80,9 @@ class TraceEvent:
         if parts and self.kind != "input":
             finding = f"makes {' and '.join(parts)} of {total:,} values"
         fmt = f" for {self.format}" if self.format and not parts else ""
-        sizes = f"largest output {self.output_amax:.3g}"
-        if self.kind != "input":
-            sizes = f"largest input {self.input_amax:.3g}, {sizes}"
+        sizes = f"largest input {self.input_amax:.3g}, largest output {self.output_amax:.3g}"
+        if self.kind == "input":
+            sizes = f"largest value {self.output_amax:.3g}"
         return f"{finding}{fmt}; {self.dtype} {self.shape}, {sizes}."
 
 
