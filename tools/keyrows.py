@@ -249,7 +249,8 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
         ), menu("patient", PATIENTS[-1]).lead, WORDS),
     ),
     Shown("11", "rank simulator", "RankSimulatorPanel(", "how they agree", "grid", 2, 448): (
-        pick("how they agree", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag", "test before the sum"),
+        pick("how they agree", "through the data", "GradScaler", "LossScaler, auto", "MAX of the flag",
+             "test before the sum"),
         pick("Inf is born", "after the sum", "in local clipping", "in a shard, sharded first",
              "in a shard, replica first", "in the data"),
         slide("ranks", 6),

@@ -16,13 +16,13 @@ SAID = {
         "fine": "It runs, but torch prints a warning about this name.",
     }),
     "outputs = model(inputs)": ("something is missing before it", {
-        "undefined": "model and inputs both have a value here. Where are they?",
+        "undefined": "With the lines above it repaired, model and inputs have a value. Where are they?",
         "outdated": "A model is still called that way. On which device are its weights, and on which are the inputs?",
         "wrong comment": f"{UNCOMMENTED}, and then: on which device is each of its two tensors?",
         "fine": "The inputs went to the GPU one line above. What else would have to be there?",
     }),
     "loss = criterion(outputs, labels)": ("fine", {
-        "undefined": "All three names have a value here.",
+        "undefined": "With the lines above it repaired, all three names have a value.",
         "outdated": "A loss is still called that way.",
         "wrong comment": f"{UNCOMMENTED}: which format does the loss have?",
         "something is missing before it": "A cast to FP32? On which of autocast's lists is cross-entropy?",
