@@ -133,7 +133,7 @@ def live(start: str, *before: str) -> tuple[Row, ...]:
 FIRST_MS = 100.0  # of what answers a press that starts long work
 COUNT = ".widget-hbox:has(> button:text-is('Stop')) > .widget-label"
 SWEPT = ".widget-label:text-is('30 of 30 settings')"
-MESSAGE = ".widget-html-content >> nth=-1"
+MESSAGE, WORDS = (f".widget-html-content >> nth={place}" for place in (-3, -2))  # the last one names the controls
 TABLE = ".widget-html-content:has(table)"
 BITS = ("sign bit", *(f"exponent bit {n}" for n in range(5)), *(f"mantissa bit {n + 1}" for n in range(10)))
 FORMATS = ("BF16", "TF32", "E5M2", "E4M3", "FP16")
@@ -204,8 +204,8 @@ ROWS: dict[Shown, tuple[Row, ...]] = {
     ),
     Shown("06", "precision race", "PrecisionRacePanel(", "against FP32", "lines", 3, 560): (
         *live("Start"),
-        after(toggle("competitors", *COMPETITORS), "Start", shown=MESSAGE),
-        after(pick("task", "classifier", "autoencoder", "tiny loss"), "Start", shown=MESSAGE),
+        after(toggle("competitors", *COMPETITORS), "Start", shown=WORDS),
+        after(pick("task", "classifier", "autoencoder", "tiny loss"), "Start", shown=WORDS),
         after(write("learning rate", "0.002", "0.003"), "Start", shown=MESSAGE),
     ),
     Shown("07", "speed lab", "SpeedLabPanel(", "matrix size", "lines", 1, 470): (
