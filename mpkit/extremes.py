@@ -11,24 +11,35 @@ FEW = 4  # tensors that are read faster one by one than by one call for all
 
 
 def memory_of(tensor: Tensor, name: str) -> Tensor:
-    """The distinct values of a tensor, detached, in a dtype and an order that reductions read fast.
+    """What `in_memory_order` gives, of a tensor that is checked first: an error calls it `name`."""
+    require_floating(tensor, name)
+    return in_memory_order(tensor)
+
+
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """The distinct values of a floating-point tensor, detached, in a dtype and an order that reductions read fast.
 
     Sparse tensors give their stored values, expanded ones every value once, channels_last ones are read in the order
     of memory, float8 (for which torch has no reductions) as float32.
     """
-    require_floating(tensor, name)
     values = tensor.detach() if tensor.requires_grad else tensor
     if values.layout != torch.strided:
         values = (values.coalesce() if values.layout == torch.sparse_coo else values).values()
     if not values.is_contiguous():
         if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
             values = values.permute(0, 2, 3, 1)  # what nearly all of a convolutional network is
-        for dim, stride in enumerate(values.stride()):  # an expanded dimension holds one value many times: read it once
-            if stride == 0 and values.shape[dim] > 1:
-                values = values.narrow(dim, 0, 1)
-        strides = values.stride()  # in the order of memory, a transposed tensor is read as fast as any
-        values = values.permute(sorted(range(values.dim()), key=lambda d: -strides[d]))
+        else:
+            values = _sorted_by_stride(values)
     return values.float() if values.element_size() == 1 else values
+
+
+def _sorted_by_stride(values: Tensor) -> Tensor:
+    """In the order of memory, in which a transposed tensor is read as fast as any."""
+    for dim, stride in enumerate(values.stride()):  # an expanded dimension holds one value many times: read it once
+        if stride == 0 and values.shape[dim] > 1:
+            values = values.narrow(dim, 0, 1)
+    strides = values.stride()
+    return values.permute(sorted(range(values.dim()), key=lambda d: -strides[d]))
 
 
 def require_floating(tensor: Any, name: str) -> None:

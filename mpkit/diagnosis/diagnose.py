@@ -14,6 +14,7 @@ from mpkit.diagnosis.exam import Exam
 from mpkit.diagnosis.remarks import remarks, unmeasured
 from mpkit.diagnosis.run import Spent, Subject
 from mpkit.diagnosis.snapshot import listed
+from mpkit.diagnosis.turn import SCALER
 
 # In this order: what was there before the step, what explains the most, and what is cheapest to show.
 RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
@@ -23,8 +24,7 @@ RULES: tuple[Callable[[Exam], Diagnosis | None], ...] = (
 )  # fmt: skip
 
 MOST = 8  # runs of the step
-SCALER = ("scale", "unscale_", "step", "update", "state_dict")
-SCHEDULER = ("step", "state_dict")
+SAVED = "state_dict"  # what is put back has it
 NOT_TRIED = "{}: not tried, the step has run {} times"
 
 ONE_PROCESS = (
@@ -95,7 +95,7 @@ def _check(step: Any, model: Any, ema: Any, scaler: Any, scheduler: Any) -> None
     for name, one in (("model", model), ("ema", ema)):
         if not isinstance(one, nn.Module) and not (name == "ema" and one is None):
             raise TypeError(f"{name} must be an nn.Module, but {type(one).__name__} came.")
-    for name, given, verbs in (("scaler", scaler, SCALER), ("scheduler", scheduler, SCHEDULER)):
+    for name, given, verbs in (("scaler", scaler, (*SCALER, SAVED)), ("scheduler", scheduler, ("step", SAVED))):
         for each in listed(given):
             if not all(hasattr(each, verb) for verb in verbs):
                 raise TypeError(f"{name} must have {', '.join(verbs)}, but {type(each).__name__} came; pass the {name} "

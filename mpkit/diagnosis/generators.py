@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 MOST = 10_000  # objects that are looked at; a list of samples has no generator behind its first hundreds
 FEW = 256  # of one list or dict
-FOREIGN = {"torch", "numpy", "mpkit", *sys.stdlib_module_names} - {
-    "__main__"
-}  # functions that keep nothing of a script
+# Functions of these keep nothing of a script, which is a module of its own.
+FOREIGN = {"torch", "numpy", "mpkit", *sys.stdlib_module_names} - {"__main__"}
 OWN = frozenset(vars(nn.Module()))
 
 

@@ -15,10 +15,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mpkit.diagnosis.clips import Clips
 from mpkit.diagnosis.patching import replaced
-from mpkit.diagnosis.turn import Turn, gradient_norm, gradients
+from mpkit.diagnosis.turn import SCALER, Turn, gradient_norm, gradients
 from mpkit.trees import map_leaves, tensors_in
-
-SCALER = ("unscale_", "step", "update")
 
 
 class Observed:
@@ -57,9 +55,8 @@ class Observed:
         self._scaled: list[Any] = []  # what scale gave
         self.beside = False  # backward was called on something else
         self.added_to_old = False  # when backward began, what was planted before the step was still there
-        self.fed = set[
-            int
-        ]()  # ids of the tensors that optimizers stepped with a gradient, and that are not in `params`
+        # Ids of the tensors that optimizers stepped with a gradient, and that are not in `params`; only if `raw`.
+        self.fed: set[int] = set()
         self.old = 0.0  # norm of the gradients when the first backward pass began; only if those it leaves are kept
         self.raw: dict[str, Tensor] = {}  # gradients as the last backward pass left them, without the scale
         self.grads: dict[str, Tensor] = {}  # … and as the optimizer got them, if it did
@@ -99,7 +96,7 @@ class Observed:
         enter = self._entered.enter_context
         enter(replaced(scaler, "scale", self._scaling))
         enter(replaced(scaler, "get_scale", self._asking))
-        for name in SCALER:
+        for name in SCALER[1:]:  # scale was replaced above
             enter(replaced(scaler, name, functools.partial(self._named, name)))
 
     def _called(self, name: str) -> None:
@@ -188,9 +185,10 @@ class Observed:
         if turn is not None:
             turn.ended, turn.stepped = True, turn.stepped or taken
             own = {name for name, p in self._params.items() if id(p) in turn.own}
-        ours = {id(p) for p in self._params.values()}
-        self.fed |= {id(p) for group in optimizer.param_groups for p in group["params"] if id(p) not in ours
-                     and p.grad is not None and bool(p.grad.any())}  # fmt: skip
+        if self._raw:
+            ours = {id(p) for p in self._params.values()}
+            self.fed |= {id(p) for group in optimizer.param_groups for p in group["params"] if id(p) not in ours
+                         and p.grad is not None and bool(p.grad.any())}  # fmt: skip
         self._keep(1.0 if inside is None else float(inside), own)
         self._final |= own
 

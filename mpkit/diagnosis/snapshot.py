@@ -20,6 +20,7 @@ from mpkit.diagnosis.generators import rewinding
 from mpkit.diagnosis.patching import replaced
 from mpkit.diagnosis.random_numbers import random_state as random_state
 from mpkit.diagnosis.random_numbers import set_random_state as set_random_state
+from mpkit.diagnosis.turn import SCALER
 from mpkit.diagnosis.undo import Undo, modules_undo, optimizer_undo, scaler_undo, tensors_undo
 from mpkit.scaling.loss_scaler import LossScaler
 from mpkit.unwatched import aside
@@ -28,8 +29,8 @@ from mpkit.unwatched import aside
 CALLS: dict[type, tuple[str, ...]] = {
     LRScheduler: ("step",),
     AveragedModel: ("update_parameters",),
-    GradScaler: ("scale", "unscale_", "step", "update"),
-    LossScaler: ("scale", "unscale_", "step", "update"),
+    GradScaler: SCALER,
+    LossScaler: SCALER,
 }
 
 

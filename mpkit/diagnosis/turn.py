@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SCALER = ("scale", "unscale_", "step", "update")  # what a loop calls of its scaler
+
 
 def same_optimizer(a: Any, b: Any) -> bool:
     """The same, or one that wraps the other: a wrapper has the groups of what it wraps."""

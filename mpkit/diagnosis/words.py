@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from mpkit.diagnosis.turn import SCALER
 from mpkit.formats import FP16
 from mpkit.tracing.event import TraceEvent
 from mpkit.tracing.names import OUTSIDE
@@ -63,7 +64,7 @@ def told(value: float) -> str:
 
 def called(calls: Sequence[str]) -> str:
     """The calls of a script, in a line; of a long one the last."""
-    shown = [f"scaler.{call}" if call in ("scale", "unscale_", "step", "update") else call for call in calls[-MOST:]]
+    shown = [f"scaler.{call}" if call in SCALER else call for call in calls[-MOST:]]
     return "… → " * (len(calls) > MOST) + " → ".join(shown) or "none"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 
-from mpkit.extremes import by_kind, extremes, memory_of
+from mpkit.extremes import by_kind, extremes, in_memory_order
 from mpkit.trees import bare, is_distributed, is_gone, leaves_in
 
 Glance = list[list[Tensor]]  # one or two numbers for each tensor
@@ -19,7 +19,7 @@ IMMEDIATE = {"cpu"}  # devices whose numbers can be read without waiting
 
 def glance(tensors: Sequence[Tensor]) -> Glance:
     """One pass over each tensor; the numbers stay on their device. No tensor may be empty."""
-    values = [_as_it_lies(t) for t in tensors]
+    values = [in_memory_order(t) for t in map(still_there, tensors)]
     seen: Glance = [[] for _ in tensors]
     for places in by_kind(values):
         numbers = extremes([values[place] for place in places])
@@ -27,19 +27,6 @@ def glance(tensors: Sequence[Tensor]) -> Glance:
         for i, place in enumerate(places):
             seen[place] = numbers[each * i : each * (i + 1)]
     return seen
-
-
-def _as_it_lies(t: Tensor) -> Tensor:
-    """What `memory_of` gives; most tensors are ready, or need one view."""
-    if not t.untyped_storage().nbytes():
-        t = still_there(t)
-    if t.requires_grad or t.element_size() == 1:
-        return memory_of(t, "result")
-    if t.is_contiguous():
-        return t
-    if t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last):
-        return t.permute(0, 2, 3, 1)
-    return memory_of(t, "result")
 
 
 def still_there(x: Tensor) -> Tensor:

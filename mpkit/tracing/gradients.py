@@ -33,11 +33,8 @@ class Gradients:
 
         Returns where a user's autograd.Function is, if one is among them: no mode is asked about it.
         """
-        node: Any = tensor.grad_fn
-        if node is not None and node.metadata.get("mpkit") is self._mark:
-            return None  # the result of an operation that a module hands on
         unseen = None
-        stack: list[Any] = [node]
+        stack: list[Any] = [tensor.grad_fn]
         if is_wrapped(tensor):  # a transform of torch.func has a graph of its own
             stack.append(bare(tensor).grad_fn)
         while stack:

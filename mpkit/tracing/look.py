@@ -120,12 +120,10 @@ def look_at_start(where: Where, prefix: str, module: nn.Module, args: Any, kwarg
     buffers: dict[int, tuple[str, Tensor]] = {}
     for path, part in modules_of(module, prefix):
         start = f"{path}." if path else ""
-        for key, tensor in part._parameters.items():
-            if tensor is not None:
-                parameters.setdefault(id(tensor), (f"parameter {start}{key}", tensor))
-        for key, buffer in part._buffers.items():
-            if buffer is not None:
-                buffers.setdefault(id(buffer), (f"buffer {start}{key}", buffer))
+        for kind, owned, seen in (("parameter", part._parameters, parameters), ("buffer", part._buffers, buffers)):
+            for key, tensor in owned.items():
+                if tensor is not None:
+                    seen.setdefault(id(tensor), (f"{kind} {start}{key}", tensor))
     own = [*parameters.values(), *buffers.values()]
     named = [(what, read) for what, tensor in own for read in floating((tensor,))]
     for place, tree in [*enumerate(args), *kwargs.items()]:
